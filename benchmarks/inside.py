@@ -1,0 +1,135 @@
+"""W1 to W5: workloads whose worker lives in the measuring process, actions on the caller's loop.
+
+Each function runs its workload once in a new database and gives what it measured, with the list
+of what was wrong: a fast wrong answer is no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter
+
+import attrs
+from benchmarks.app import CHAIN_STEPS, App, Durability
+
+W1_STEPS = 100
+W2_WORKFLOWS = 500
+W3_WIDTH = 500
+W4_STARTS = 200
+W5_STEPS = 2_000
+W5_PART = 200
+
+#: Steps, or starts, before the clock: first imports and first pages are paid once in a process.
+WARM_UP = 20
+
+
+@attrs.frozen
+class Sample:
+    """What one run of a workload gave: its figures by name, and what was wrong."""
+
+    figures: dict[str, float]
+    faults: tuple[str, ...] = ()
+
+
+def _expect(what: str, found: object, wanted: object) -> tuple[str, ...]:
+    return () if found == wanted else (f"{what}: {found!r} instead of {wanted!r}",)
+
+
+async def _warm_up(app: App) -> None:
+    await app.manager.result(await app.manager.start(app.chain(WARM_UP)))
+    app.stamps.clear()
+
+
+async def _w1(folder: Path, durability: Durability) -> Sample:
+    app = App(folder / "w1.db", durability)
+    async with app.manager as manager:
+        await _warm_up(app)
+        begin = perf_counter()
+        value = await manager.result(await manager.start(app.chain(W1_STEPS)))
+        seconds = perf_counter() - begin
+    faults = _expect("W1 result", value, W1_STEPS) + _expect("W1 steps", len(app.stamps), W1_STEPS)
+    return Sample({"steps_per_second": W1_STEPS / seconds}, faults)
+
+
+async def _w2(folder: Path, durability: Durability) -> Sample:
+    app = App(folder / "w2.db", durability)
+
+    async def run_one() -> int:
+        return await app.manager.result(await app.manager.start(app.chain(CHAIN_STEPS)))
+
+    async with app.manager:
+        await _warm_up(app)
+        begin = perf_counter()
+        values = await asyncio.gather(*[run_one() for _ in range(W2_WORKFLOWS)])
+        seconds = perf_counter() - begin
+    faults = _expect("W2 results", values, [CHAIN_STEPS] * W2_WORKFLOWS)
+    faults += _expect("W2 steps", len(app.stamps), W2_WORKFLOWS * CHAIN_STEPS)
+    return Sample({"steps_per_second": W2_WORKFLOWS * CHAIN_STEPS / seconds}, faults)
+
+
+async def _w3(folder: Path, durability: Durability) -> Sample:
+    app = App(folder / "w3.db", durability)
+    async with app.manager as manager:
+        await _warm_up(app)
+        begin = perf_counter()
+        value = await manager.result(await manager.start(app.fan(W3_WIDTH)))
+        seconds = perf_counter() - begin
+    faults = _expect("W3 result", value, W3_WIDTH) + _expect("W3 steps", len(app.stamps), W3_WIDTH)
+    return Sample({"steps_per_second": W3_WIDTH / seconds}, faults)
+
+
+async def _w4(folder: Path, durability: Durability) -> Sample:
+    app = App(folder / "w4.db", durability)
+    times = []
+    values = []
+    async with app.manager as manager:
+        for _ in range(WARM_UP + W4_STARTS):
+            begin = perf_counter()
+            values.append(await manager.result(await manager.start(app.chain(1))))
+            times.append(perf_counter() - begin)
+    cuts = quantiles(times[WARM_UP:], n=20)
+    faults = _expect("W4 results", values, [1] * len(values))
+    return Sample({"p50_ms": cuts[9] * 1000, "p95_ms": cuts[18] * 1000}, faults)
+
+
+async def _w5(folder: Path, durability: Durability) -> Sample:
+    app = App(folder / "w5.db", durability)
+    async with app.manager as manager:
+        await _warm_up(app)
+        value = await manager.result(await manager.start(app.chain(W5_STEPS)))
+    stamps = app.stamps
+    faults = _expect("W5 result", value, W5_STEPS) + _expect("W5 steps", len(stamps), W5_STEPS)
+    if faults:
+        return Sample({"last_to_first": 0.0, "steps_per_second": 0.0}, faults)
+    first = stamps[W5_PART] - stamps[0]
+    last = stamps[-1] - stamps[-1 - W5_PART]
+    seconds = (stamps[-1] - stamps[0]) / 1e9
+    rate = (W5_STEPS - 1) / seconds
+    return Sample({"last_to_first": last / first, "steps_per_second": rate})
+
+
+def w1_own_loop(folder: Path, durability: Durability) -> Sample:
+    """100 steps one after another, from `start` to `result`."""
+    return asyncio.run(_w1(folder, durability))
+
+
+def w2(folder: Path, durability: Durability) -> Sample:
+    """500 workflows of 10 steps at once, from the first `start` to the last `result`."""
+    return asyncio.run(_w2(folder, durability))
+
+
+def w3(folder: Path, durability: Durability) -> Sample:
+    """500 parallel steps in one workflow, from `start` to `result`."""
+    return asyncio.run(_w3(folder, durability))
+
+
+def w4(folder: Path, durability: Durability) -> Sample:
+    """`start` to `result` of a workflow of one step, one at a time."""
+    return asyncio.run(_w4(folder, durability))
+
+
+def w5(folder: Path, durability: Durability) -> Sample:
+    """2,000 steps in a row: does a long journal make the last ones slower than the first?"""
+    return asyncio.run(_w5(folder, durability))

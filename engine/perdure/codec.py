@@ -1,0 +1,543 @@
+"""Types to JSON and back: validation, size limits, arguments of a function, declared errors.
+
+A value is judged by its JSON form: it is encoded in a deterministic order, and what came out must
+decode strictly into the annotation. msgspec does the work. Left alone it is too kind, so this
+file refuses, with the help of `forms`, what it lets pass: ``nan`` and ``inf`` (it writes null),
+unknown fields (it drops them), private fields of attrs classes (it leaves them out), sets that
+have no order, deep nesting. Pydantic, when installed, takes over each annotation that mentions it.
+
+Not here: what an annotation is for (`definitions`, `events`), and what to do when a value does
+not fit. Nothing here reads a clock or a database.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import re
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NoReturn, TypeVar
+
+import attrs
+import msgspec
+
+from .core.limits import (
+    MESSAGE_LENGTH_MAX,
+    NAME_LENGTH_MAX,
+    TRACEBACK_LENGTH_MAX,
+    VALUE_BYTES_MAX,
+)
+from .core.outcomes import Canceled, Failed, Json, Succeeded
+from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from .forms import (
+    SCALARS,
+    Misfit,
+    Traits,
+    Unstorable,
+    by_hand,
+    mentions_pydantic,
+    pydantic_form,
+    refuse_unknown,
+    short,
+    too_deep,
+    traits_of,
+    under,
+)
+from .records import Outcome
+
+T = TypeVar("T")
+
+#: Members of one dict that are tried, one at a time, to find the one that an error is about.
+_SUSPECTS_MAX = 1000
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_plain = msgspec.json.Decoder().decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+# ---- The codec of one annotation ----
+
+
+@attrs.frozen(eq=False, repr=False)
+class TypeCodec(Generic[T]):
+    """Encodes and decodes values of one annotation. Make it with `TypeCodec.of`."""
+
+    annotation: Any
+    _traits: Traits
+    _decode: Callable[[Any], T]
+    _dump: Callable[[Any, str], Any]
+    _by_msgspec: bool
+
+    @staticmethod
+    def of(annotation: Any, *, where: str) -> TypeCodec[Any]:
+        """The codec of `annotation`; `Any`, `object` and no annotation take any JSON value.
+
+        Args:
+            annotation: a type, with its names resolved; None takes only null.
+            where: what it annotates, for the message.
+
+        Raises:
+            DefinitionError: values of this annotation cannot be stored, or JSON cannot tell
+                the members of a union apart.
+        """
+        if annotation is inspect.Parameter.empty or annotation is object:
+            annotation = Any
+        if annotation == Outcome:
+            return _OUTCOME
+        try:
+            if mentions_pydantic(annotation):
+                dump, decode = pydantic_form(annotation)
+                return TypeCodec(annotation, Traits(objects=True), decode, dump, False)
+            try:
+                hash(annotation)
+            except TypeError:
+                return _codec(annotation)
+            return _cached_codec(annotation)
+        except Unstorable as error:
+            name = getattr(annotation, "__qualname__", None)
+            shown = name if isinstance(annotation, type) and name else str(annotation)
+            raise DefinitionError(
+                f"{where}: values of {shown} cannot be stored as JSON: {error}"
+            ) from None
+
+    def encode(self, value: T, *, where: str, limit: int) -> Json:
+        """`value` as JSON text, the same text for equal values; validated.
+
+        Args:
+            value: what to encode.
+            where: what the value is, for the message.
+            limit: most bytes that the text may have.
+
+        Raises:
+            ValidationError: it does not fit the annotation; the message has path and value.
+            LimitExceeded: the text is longer than `limit`.
+        """
+        try:
+            raw = self.raw(value, "$")
+        except Misfit as misfit:
+            raise misfit.told(where) from misfit.__cause__
+        return _within(raw, where, limit)
+
+    def decode(self, text: Json, *, where: str) -> T:
+        """A fresh value from JSON text.
+
+        Raises:
+            ValidationError: the text does not fit the annotation, or has fields unknown to it.
+        """
+        try:
+            return self.value(text, "$")
+        except Misfit as misfit:
+            raise misfit.told(where) from misfit.__cause__
+
+    def raw(self, value: T, root: str) -> bytes:
+        """Encode and validate within this module: `root` is the path of `value`."""
+        traits = self._traits
+        raw = None
+        if self._by_msgspec:
+            try:
+                raw = _encode(value)
+            except Exception:  # a set without order, keys that are not text, …: by hand, or told
+                raw = None
+        if raw is not None and type(value) not in SCALARS:
+            if traits.by_hand or (traits.null and b"null" in raw):
+                try:
+                    _is_json(value)  # in C, and strict: nan and whatever is not plain JSON
+                except Exception:
+                    raw = None
+        if raw is None:
+            raw = self._hand_made(value, root)
+        if traits.deep and too_deep(raw):
+            self._hand_made(value, root)  # refuses it with the path
+            raise Misfit("nested too deep", root)
+        if not traits.free:
+            self.value(raw, root)
+        return raw
+
+    def value(self, text: bytes | str, root: str) -> T:
+        """Decode within this module: `root` is the path of the value."""
+        try:
+            typed = self._decode(text)
+        except Misfit as misfit:
+            raise Misfit(misfit.problem, root + misfit.path[1:], *misfit.shown) from None
+        except Exception as error:  # msgspec's, or one from a __post_init__ of the user's
+            raise self._misfit(text, error, root) from error
+        if self._traits.objects:
+            try:
+                self._check_fields(text, typed, root)
+            except RecursionError:
+                raise Misfit("nested too deep for the stack", root) from None
+        return typed
+
+    def _hand_made(self, value: Any, root: str) -> bytes:
+        try:
+            return _encode(self._dump(value, root))
+        except RecursionError:
+            raise Misfit("nested too deep for the stack", root) from None
+
+    def _check_fields(self, text: bytes | str, typed: T, root: str) -> None:
+        raw = text.encode() if isinstance(text, str) else text
+        if self._by_msgspec and not self._traits.by_hand:
+            try:
+                if _encode(typed) == raw:
+                    return
+            except Exception:  # a set without order: compare by hand
+                pass
+        refuse_unknown(_plain(raw), self._dump(typed, root), root)
+
+    def _misfit(self, text: bytes | str, error: Exception, root: str) -> Misfit:
+        """msgspec's error with the exact path (it writes `[...]` for members of a dict)."""
+        if isinstance(error, RecursionError):
+            return Misfit("nested too deep", root)
+        if not isinstance(error, msgspec.ValidationError):
+            return Misfit(f"{type(error).__name__}: {error}", root)
+        told = str(error)
+        problem, found, at = told.rpartition(" - at ")
+        if not found:
+            problem, at = told, "`$`"
+        of_key = at.startswith("`key` in ")
+        steps = at.removeprefix("`key` in ").strip("`")[1:] + ("[...]" if of_key else "")
+        try:
+            node = plain = _plain(text)
+        except Exception:  # malformed further on
+            return Misfit(problem, f"{root}{steps}")
+        path = root
+        for name, index, member in _STEP.findall(steps):
+            try:
+                key: Any = self._suspect(plain, node, told) if member else name or int(index)
+                node = node[key]
+            except (LookupError, TypeError):
+                return Misfit(problem, f"{root}{steps}")
+            path = f"{path}[{index}]" if index else under(path, key)
+        return Misfit(f"{problem} as key", path, key) if of_key else Misfit(problem, path, node)
+
+    def _suspect(self, plain: Any, node: dict[str, Any], told: str) -> str:
+        """The key of `node`, part of `plain`, that alone gives the same error; others go."""
+        for key, item in list(node.items())[:_SUSPECTS_MAX]:
+            node.clear()
+            node[key] = item
+            try:
+                self._decode(_encode(plain))
+            except Exception as error:
+                if str(error) == told:
+                    return key
+        raise LookupError
+
+
+def _codec(annotation: Any) -> TypeCodec[Any]:
+    traits = traits_of(annotation)
+    decode = msgspec.json.Decoder(annotation, strict=True).decode
+    return TypeCodec(annotation, traits, decode, by_hand, True)
+
+
+_cached_codec = functools.lru_cache(maxsize=1024)(_codec)
+
+
+def _dump_outcome(value: Any, path: str) -> Any:
+    match value:
+        case Succeeded():
+            return {"kind": "success", "value": by_hand(value.value, f"{path}.value")}
+        case Failed():
+            return {"kind": "failed", "error": attrs.asdict(value.error)}
+        case Canceled():
+            return {"kind": "canceled"}
+    raise Misfit("expected an Outcome", path, value)
+
+
+def _decode_outcome(text: bytes | str) -> Outcome:
+    plain = msgspec.json.decode(text)
+    match plain:
+        case {"kind": "success", "value": value}:
+            return Succeeded(value)
+        case {"kind": "failed", "error": error}:
+            return Failed(msgspec.convert(error, ErrorInfo))
+        case {"kind": "canceled"}:
+            return Canceled()
+    raise Misfit("expected an Outcome", "$", plain)
+
+
+def _within(raw: bytes, where: str, limit: int) -> Json:
+    if len(raw) > limit:
+        raise LimitExceeded(
+            f"{where}: {len(raw):,} bytes of JSON, the limit is {limit:,}: keep large things in"
+            " a table or file and pass a reference, or raise Limits(value_bytes=…)"
+        )
+    return raw.decode()
+
+
+#: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
+_OUTCOME: TypeCodec[Any] = TypeCodec(Outcome, Traits(deep=True), _decode_outcome, _dump_outcome, False)
+_ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
+
+
+def plain(text: Json) -> Any:
+    """JSON text as plain Python values, for records that people and programs read."""
+    return _plain(text)
+
+
+def encode_plain(value: Any, *, where: str, limit: int) -> Json:
+    """A value without annotation as JSON text; raises as `TypeCodec.encode` does."""
+    return _ANY.encode(value, where=where, limit=limit)
+
+
+# ---- The arguments of a function ----
+
+
+def resolve(
+    annotation: Any, fn: Callable[..., Any], *, where: str, names: Mapping[str, Any] | None = None
+) -> Any:
+    """An annotation of `fn` with the names in it looked up.
+
+    Args:
+        annotation: as it stands on the function: a type, or text.
+        fn: the function, whose globals and enclosing variables are searched.
+        where: what it annotates, for the message.
+        names: more names, such as the variables of the function that encloses `fn`.
+
+    Raises:
+        DefinitionError: a name is not found, or the text is not an annotation.
+    """
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": annotation}
+    fn = innermost(fn)
+    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
+    around = dict(names or {})
+    for name, cell in cells:
+        try:
+            around[name] = cell.cell_contents
+        except ValueError:  # not bound yet: an annotation that needs it is told below
+            continue
+    around.update((each.__name__, each) for each in getattr(fn, "__type_params__", ()))
+    try:
+        return typing.get_type_hints(holder, fn.__globals__, around, include_extras=True)["it"]
+    except NameError as error:
+        raise DefinitionError(
+            f"{where}: the annotation {annotation!r} cannot be resolved ({error}): define or"
+            " import the name at module level, and not only under `if TYPE_CHECKING:`"
+        ) from None
+    except Exception as error:
+        raise DefinitionError(
+            f"{where}: the annotation {annotation!r} is not a type ({error})"
+        ) from None
+
+
+def innermost(fn: Callable[..., Any]) -> Any:
+    """The function under all `functools.wraps`, whose names the annotations use."""
+    inner = inspect.unwrap(fn)
+    return inner if inspect.isfunction(inner) else fn
+
+
+@attrs.frozen
+class _Parameter:
+    name: str
+    key: bytes
+    positional_only: bool
+    codec: TypeCodec[Any]
+    default: bytes | None
+
+
+@attrs.frozen(eq=False, repr=False)
+class ArgumentsCodec:
+    """A function's arguments, without its first (the context), as one JSON object by name."""
+
+    _parameters: tuple[_Parameter, ...]
+    _positional: tuple[str, ...]
+    _by_name: dict[str, _Parameter]
+
+    @staticmethod
+    def of(
+        fn: Callable[..., Any], *, where: str, names: Mapping[str, Any] | None = None
+    ) -> ArgumentsCodec:
+        """The codec of the arguments of `fn`; `names` as for `resolve`.
+
+        Raises:
+            DefinitionError: no context parameter, `*args` or `**kwargs`, an annotation that
+                cannot be stored, a default that does not fit its annotation.
+        """
+        kinds = inspect.Parameter
+        context, *rest = inspect.signature(fn).parameters.values() or (None,)
+        if context is None or context.kind not in (
+            kinds.POSITIONAL_ONLY,
+            kinds.POSITIONAL_OR_KEYWORD,
+        ):
+            raise DefinitionError(f"{where}: the first parameter must be the context")
+        parameters = tuple(_parameter(each, fn, where, names) for each in rest)
+        positional = tuple(each.name for each in rest if each.kind is not kinds.KEYWORD_ONLY)
+        return ArgumentsCodec(parameters, positional, {each.name: each for each in parameters})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters, without the context, in the order of declaration."""
+        return tuple(each.name for each in self._parameters)
+
+    def codec(self, name: str) -> TypeCodec[Any]:
+        """The codec of one parameter."""
+        return self._by_name[name].codec
+
+    def encode(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str, limit: int
+    ) -> Json:
+        """The call's arguments as a JSON object, in the order of declaration, defaults filled in.
+
+        Raises:
+            ValidationError: missing, unexpected or surplus arguments, or one that does not fit.
+            LimitExceeded: the text is longer than `limit` bytes.
+        """
+        given = self._bound(args, kwargs, where)
+        parts = []
+        for each in self._parameters:
+            if each.name in given:
+                try:
+                    part = each.codec.raw(given[each.name], f"$.{each.name}")
+                except Misfit as misfit:
+                    raise misfit.told(where) from misfit.__cause__
+            elif each.default is not None:
+                part = each.default
+            else:
+                raise ValidationError(f"{where}: the argument `{each.name}` is missing")
+            parts.append(each.key + part)
+        return _within(b"{" + b",".join(parts) + b"}", where, limit)
+
+    def decode(self, text: Json, *, where: str) -> dict[str, Any]:
+        """Fresh values by parameter name; a parameter that is not stored gets its default.
+
+        Raises:
+            ValidationError: an unknown name, a missing argument, or one that does not fit.
+        """
+        try:
+            stored = _members(text)
+        except Exception as error:
+            raise ValidationError(f"{where}: {error} at $") from None
+        for name in stored:
+            if name not in self._by_name:
+                raise ValidationError(f"{where}: unknown argument at {under('$', name)}")
+        values = {}
+        for each in self._parameters:
+            raw = stored.get(each.name, each.default)
+            if raw is None:
+                raise ValidationError(f"{where}: the argument `{each.name}` is missing")
+            try:
+                values[each.name] = each.codec.value(bytes(raw), f"$.{each.name}")
+            except Misfit as misfit:
+                raise misfit.told(where) from misfit.__cause__
+        return values
+
+    def bind(self, text: Json, *, where: str) -> tuple[list[Any], dict[str, Any]]:
+        """As `decode`, ready for ``fn(context, *args, **kwargs)``."""
+        values = self.decode(text, where=where)
+        args = [values.pop(each.name) for each in self._parameters if each.positional_only]
+        return args, values
+
+    def _bound(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str
+    ) -> dict[str, Any]:
+        def refuse(problem: str) -> NoReturn:
+            raise ValidationError(f"{where}: {problem}")
+
+        if len(args) > len(self._positional):
+            refuse(
+                f"takes {len(self._positional)} positional arguments, not {len(args)}:"
+                f" {short(args[len(self._positional)])} is one too many"
+            )
+        given = dict(zip(self._positional, args, strict=False))
+        for name, value in kwargs.items():
+            parameter = self._by_name.get(name)
+            if parameter is None:
+                refuse(f"there is no argument `{name}`")
+            if parameter.positional_only:
+                refuse(f"the argument `{name}` is positional-only")
+            if name in given:
+                refuse(f"two values for the argument `{name}`")
+            given[name] = value
+        return given
+
+
+def _parameter(
+    each: inspect.Parameter, fn: Callable[..., Any], where: str, names: Mapping[str, Any] | None
+) -> _Parameter:
+    if each.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        raise DefinitionError(f"{where}: `{each}` cannot be stored: name each parameter")
+    what = f"{where}: parameter `{each.name}`"
+    codec = TypeCodec.of(resolve(each.annotation, fn, where=what, names=names), where=what)
+    default = None
+    if each.default is not inspect.Parameter.empty:
+        try:
+            default = codec.raw(each.default, f"$.{each.name}")
+        except Misfit as misfit:
+            raise DefinitionError(f"{misfit.told(what)} (its default)") from misfit.__cause__
+    only = each.kind is inspect.Parameter.POSITIONAL_ONLY
+    return _Parameter(each.name, _encode(each.name) + b":", only, codec, default)
+
+
+# ---- Errors ----
+
+
+def encode_error(
+    error: BaseException, *, declared: tuple[type[BaseException], ...] = ()
+) -> ErrorInfo:
+    """What is kept of an exception; never raises.
+
+    The type is the bare class name. An instance of a declared class is kept as that class (the
+    nearest in its method resolution order), with `args` if they are JSON, for `rebuild_error`.
+    """
+    cls = next((each for each in type(error).__mro__ if each in declared), None)
+    arguments = None
+    if cls is not None:
+        try:
+            arguments = encode_plain(list(error.args), where="args", limit=VALUE_BYTES_MAX)
+        except Exception:  # by contract: then it comes back as StepFailed
+            arguments = None
+    try:
+        message = str(error)
+    except Exception as failure:
+        message = f"<str() of the exception raised {type(failure).__name__}>"
+    if len(message) > MESSAGE_LENGTH_MAX:
+        message = message[: MESSAGE_LENGTH_MAX - 1] + "…"
+    name = _storable((cls or type(error)).__name__)[:NAME_LENGTH_MAX]
+    return ErrorInfo(name, _storable(message), _traceback_text(error), arguments)
+
+
+def rebuild_error(
+    info: ErrorInfo, declared: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """The declared exception that `info` was made of, as ``cls(*args)``.
+
+    None if it was not declared, its args were not JSON, or its constructor refuses them.
+    """
+    if info.arguments is None:
+        return None
+    for cls in declared:
+        if cls.__name__ == info.type:
+            try:
+                error = cls(*_plain(info.arguments))
+            except Exception:  # by contract: then it comes back as StepFailed
+                return None
+            return error if isinstance(error, cls) else None
+    return None
+
+
+def _traceback_text(error: BaseException) -> str:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frames = frames.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
+        text = _storable("".join(lines))
+    except Exception as failure:  # a __str__ or __repr__ of the user's, or no stack left
+        return f"<the traceback could not be written: {type(failure).__name__}>"
+    if len(text) > TRACEBACK_LENGTH_MAX:
+        text = "…" + text[1 - TRACEBACK_LENGTH_MAX :]
+    return text
+
+
+def _storable(text: str) -> str:
+    """Every database takes it: no lone surrogates, and no NUL, which PostgreSQL refuses."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

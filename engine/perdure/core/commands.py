@@ -1,0 +1,114 @@
+"""What a handler asks for: the closed union `Command`.
+
+A command has no number: the step's number is given by its place in the journal, and on replay a
+command finds its record by content (see `journal.Batch`). Instants are milliseconds since the
+epoch, values are JSON text.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+from .ids import EventId, WorkflowId
+from .outcomes import Json
+from .retry import AT_MOST_ONCE, RetryPlan
+
+FunctionKind: TypeAlias = Literal["query", "mutation", "action"]
+StepKind: TypeAlias = Literal["query", "mutation", "action", "workflow", "sleep", "event"]
+
+
+@attrs.frozen(kw_only=True)
+class RunStep:
+    """Run a query, a mutation or an action."""
+
+    kind: FunctionKind
+    name: str
+    function: str
+    arguments: Json
+    unstable: bool = False
+    inline: bool = False
+    due_at: int | None = None
+    retry: RetryPlan = AT_MOST_ONCE
+    timeout_ms: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RunChild:
+    """Start another workflow and wait for its outcome."""
+
+    name: str
+    function: str
+    arguments: Json
+    unstable: bool = False
+    due_at: int | None = None
+    child_id: WorkflowId | None = None
+    kind: Literal["workflow"] = attrs.field(default="workflow", init=False, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Sleep:
+    """Wait until an instant."""
+
+    name: str
+    due_at: int
+    kind: Literal["sleep"] = attrs.field(default="sleep", init=False, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class AwaitEvent:
+    """Wait for an event, by its name or by its id, until `due_at` at the latest.
+
+    `name` is the step's name; `event_name` and `event_id` say what is awaited: exactly one is set.
+    """
+
+    name: str
+    event_name: str | None = None
+    event_id: EventId | None = None
+    due_at: int | None = None
+    kind: Literal["event"] = attrs.field(default="event", init=False, repr=False)
+
+
+@attrs.frozen
+class CancelStep:
+    """The handler cancelled the future of step `number`."""
+
+    number: int
+
+
+#: Commands that make a step.
+StepCommand: TypeAlias = RunStep | RunChild | Sleep | AwaitEvent
+Command: TypeAlias = StepCommand | CancelStep
+
+
+def is_same(asked: StepCommand, recorded: StepCommand) -> bool:
+    """Whether a command that a replay asks for is the recorded one.
+
+    Kind, function kind, name and arguments must agree (arguments not if they are unstable).
+    Durations, schedules, retry options and timeouts may change under a running workflow.
+    """
+    if asked.kind != recorded.kind or asked.name != recorded.name:
+        return False
+    if isinstance(asked, RunStep | RunChild):
+        assert isinstance(recorded, RunStep | RunChild)  # same kind
+        return asked.function == recorded.function and (
+            asked.unstable or asked.arguments == recorded.arguments
+        )
+    if isinstance(asked, AwaitEvent):
+        assert isinstance(recorded, AwaitEvent)  # same kind
+        return (asked.event_name, asked.event_id) == (recorded.event_name, recorded.event_id)
+    return True
+
+
+def describe(command: StepCommand) -> str:
+    """One line for a person, as it stands in a determinism report."""
+    if isinstance(command, RunStep | RunChild):
+        arguments = (
+            command.arguments if len(command.arguments) <= 200 else command.arguments[:200] + "…"
+        )
+        label = "" if command.name == command.function else f" (of {command.function})"
+        return f"{command.kind} {command.name}{label} {arguments}"
+    if isinstance(command, AwaitEvent):
+        return f"event {command.event_name or command.event_id}"
+    return f"sleep {command.name}"

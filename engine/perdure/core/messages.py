@@ -1,0 +1,165 @@
+"""What can reach a workflow: the closed union `Message`, the only input of its transition.
+
+Facts about the world are past participles (`AttemptEnded`); requests are verb and noun
+(`CancelWorkflow`). Instants are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from ..errors import ErrorInfo
+from .commands import CancelStep, StepCommand
+from .ids import Epoch, EventId, WorkerId, WorkflowId
+from .journal import Fact
+from .outcomes import Outcome
+
+
+@attrs.frozen(kw_only=True)
+class SentEvent:
+    """An event of one workflow that is not consumed.
+
+    `sent_at` and `sequence` are None while it is only created. Queue order is by `sequence`.
+    """
+
+    event_id: EventId
+    name: str
+    sequence: int | None = None
+    sent_at: int | None = None
+    outcome: Outcome | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FactDelivered:
+    """The handler is about to be given `fact` (which `next_fact` chose)."""
+
+    fact: Fact
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """The handler reacted and waits again.
+
+    Attributes:
+        steps: new steps, with their numbers, in the order asked.
+        cancels: steps whose futures the handler cancelled.
+        timer_at: when the earliest timer of the handler's own loop is due.
+    """
+
+    steps: tuple[tuple[int, StepCommand], ...] = ()
+    cancels: tuple[CancelStep, ...] = ()
+    timer_at: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """The handler returned or raised."""
+
+    outcome: Outcome
+    steps: tuple[tuple[int, StepCommand], ...] = ()
+    cancels: tuple[CancelStep, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class HandlerBlocked:
+    """The handler cannot go on: its code does not fit the journal, or it spins."""
+
+    error: ErrorInfo
+
+
+@attrs.frozen(kw_only=True)
+class StepAdmitted:
+    """Step `number`, which is ready, may start now, on `runner`."""
+
+    number: int
+    runner: WorkerId
+
+
+@attrs.frozen(kw_only=True)
+class FunctionEnded:
+    """The query or mutation of step `number` ran inside the transaction."""
+
+    number: int
+    outcome: Outcome
+
+
+@attrs.frozen(kw_only=True)
+class AttemptEnded:
+    """An attempt of an action ended.
+
+    `epoch` and `attempt` are those of its recorded start: what does not fit is late and dropped.
+    """
+
+    number: int
+    epoch: Epoch
+    attempt: int
+    outcome: Outcome
+    accepted_at: int
+    is_retryable: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class AttemptLost:
+    """The worker that ran an attempt is gone, and what it did is not known."""
+
+    number: int
+    epoch: Epoch
+    attempt: int
+    accepted_at: int
+
+
+@attrs.frozen(kw_only=True)
+class EventSent:
+    """An event was sent to this workflow (or created, when it has no outcome yet)."""
+
+    event: SentEvent
+
+
+@attrs.frozen(kw_only=True)
+class ChildEnded:
+    """The child workflow of step `number` ended (or could not be started)."""
+
+    number: int
+    child_id: WorkflowId
+    outcome: Outcome
+    accepted_at: int
+
+
+@attrs.frozen(kw_only=True)
+class StepDue:
+    """A time that step `number` waits for may have come."""
+
+    number: int
+
+
+@attrs.frozen(kw_only=True)
+class CancelWorkflow:
+    """End it as canceled. `epoch` is the new one."""
+
+    epoch: Epoch
+
+
+@attrs.frozen(kw_only=True)
+class FailWorkflow:
+    """End it as failed because of a fault of the engine or an overfull journal."""
+
+    error: ErrorInfo
+
+
+Message: TypeAlias = (
+    FactDelivered
+    | Asked
+    | Ended
+    | HandlerBlocked
+    | StepAdmitted
+    | FunctionEnded
+    | AttemptEnded
+    | AttemptLost
+    | EventSent
+    | ChildEnded
+    | StepDue
+    | CancelWorkflow
+    | FailWorkflow
+)

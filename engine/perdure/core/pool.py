@@ -1,0 +1,98 @@
+"""The workpool: which ready actions may start, a pure function of permits and ready steps.
+
+`max_parallelism` bounds the recorded attempts that run at a time, over all workers. Each worker
+holds permits, whose sum never exceeds the stored limit; using one is a local matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import attrs
+from sortedcontainers import SortedKeyList
+
+from .ids import WorkerId, WorkflowId
+
+
+@attrs.frozen
+class ReadyStep:
+    """An action that may start: a place in the queue. Oldest first."""
+
+    ready_at: int
+    order: int
+    workflow_id: WorkflowId
+    number: int
+
+
+@attrs.frozen
+class Share:
+    """The permits of one worker, and how many it lacks."""
+
+    worker_id: WorkerId
+    permits: int
+    wanting: int
+
+
+class Queue:
+    """Ready actions of the workflows that one worker owns, oldest first."""
+
+    def __init__(self) -> None:
+        self._steps: SortedKeyList[ReadyStep, tuple[int, int]] = SortedKeyList(
+            key=lambda step: (step.ready_at, step.order)
+        )
+        self._order = 0
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, ready_at: int, workflow_id: WorkflowId, number: int) -> None:
+        """Put a step at its place. O(log n)."""
+        self._order += 1
+        self._steps.add(ReadyStep(ready_at, self._order, workflow_id, number))
+
+    def take(self, count: int) -> list[ReadyStep]:
+        """Take out the `count` oldest."""
+        if count <= 0 or not self._steps:
+            return []
+        taken = list(islice(self._steps, count))
+        del self._steps[: len(taken)]
+        return taken
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._steps.clear()
+
+
+def permits_to_hold(
+    mine: Share, others: Sequence[Share], *, limit: int, needed: int
+) -> Share:
+    """How many permits a worker should hold from now on.
+
+    A worker takes what is free as long as nobody else wants any, keeps what it uses, and gives
+    back what it does not use down to its fair share when others want some. The sum over all
+    workers never grows beyond `limit`; when the limit was lowered, it shrinks as attempts end.
+
+    Args:
+        mine: the permits now held.
+        others: those of all other workers that are not fenced.
+        limit: `max_parallelism` as stored.
+        needed: attempts that run, and ready steps that wait, here.
+    """
+    taken = sum(other.permits for other in others)
+    others_want = any(other.wanting for other in others)
+    free = max(0, limit - taken - mine.permits)
+    hold = mine.permits
+    fair = -(-limit // (len(others) + 1))
+    if others_want:
+        # Never below what is in use: a permit is held until its code has ended.
+        hold = max(min(hold, fair), min(hold, needed))
+        if needed > hold and hold < fair:
+            hold = min(needed, hold + free, fair)
+    else:
+        hold += free
+    excess = taken + hold - limit
+    if excess > 0:
+        hold = max(hold - excess, 0)
+    wanting = max(0, needed - hold) if limit else 0
+    return Share(mine.worker_id, hold, wanting)

@@ -1,0 +1,302 @@
+"""The replay: running a handler over its journal, and on from there.
+
+A handler is a pure function from history to commands; a live coroutine is only the memo of that
+function. `Handler` holds it. It may be dropped at any time and built again from the journal.
+
+Facts are delivered one at a time, in the order of their positions, and everything that is ready
+in the handler's loop runs before the next one: live and on replay alike. So every race, lock and
+queue in the handler has the same history both times.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import attrs
+
+from perdure.errors import DeterminismError, ErrorInfo
+
+from .commands import CancelStep, StepCommand, describe
+from .journal import Batch, Delivery, Journal, Started, StepEnded, Tick
+from .loop import HandlerSpins, WorkflowFuture, WorkflowLoop
+from .messages import Asked, Ended, HandlerBlocked
+from .outcomes import Outcome
+
+#: What the handler did with a fact.
+Reaction: TypeAlias = Asked | Ended | HandlerBlocked
+
+#: Makes the handler's main coroutine, which returns the workflow's outcome and raises nothing.
+Launch: TypeAlias = Callable[["Handler"], Coroutine[Any, Any, Outcome]]
+
+#: Turns a recorded outcome into the value for the handler, or the exception to raise in it.
+Resolve: TypeAlias = Callable[[Outcome], "Value | Raise"]
+
+
+@attrs.frozen
+class Value:
+    """The step returned this."""
+
+    value: Any
+
+
+@attrs.frozen
+class Raise:
+    """The step raised this."""
+
+    error: BaseException
+
+
+class StepFuture(WorkflowFuture):
+    """The future of a step. Cancelling it cancels the step."""
+
+    __slots__ = ("handler", "number", "resolve")
+
+    handler: Handler
+    number: int
+    resolve: Resolve
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the future and, durably, the step behind it."""
+        if not super().cancel(msg):
+            return False
+        self.handler.on_future_cancelled(self.number)
+        return True
+
+
+class Handler:
+    """A running handler and the loop that it runs on.
+
+    Args:
+        workflow_id: whose handler it is; seeds what must differ between workflows.
+        launch: makes the main coroutine.
+        journal: what is recorded. `replay` runs through it.
+        start_ms: the stamp of the first fact.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_cancels",
+        "_futures",
+        "_is_advancing",
+        "_journal",
+        "_launch",
+        "_main",
+        "_next_number",
+        "_steps",
+        "_violation",
+        "is_replaying",
+        "loop",
+        "workflow_id",
+    )
+
+    def __init__(self, workflow_id: str, launch: Launch, journal: Journal, start_ms: int) -> None:
+        self.workflow_id = workflow_id
+        self.loop = WorkflowLoop(workflow_id, start_ms)
+        self.is_replaying = False
+        self._launch = launch
+        self._journal: Journal | None = journal
+        self._main: Any = None
+        self._next_number = len(journal.steps)
+        self._futures: dict[int, StepFuture] = {}
+        self._batch: Batch | None = None
+        self._steps: list[tuple[int, StepCommand]] = []
+        self._cancels: list[CancelStep] = []
+        self._violation: ErrorInfo | None = None
+        self._is_advancing = False
+
+    # --- driven by the worker -----------------------------------------------------------------
+
+    def replay(self) -> Reaction:
+        """Run through the journal; what the handler then wants beyond it is the reaction."""
+        journal = self._journal
+        assert journal is not None, "a handler replays once"
+        self._journal = None
+        self.is_replaying = True
+        deliveries = journal.deliveries
+        for index, delivery in enumerate(deliveries):
+            is_last = index == len(deliveries) - 1
+            self._batch = journal.batch(delivery.position)
+            self._advance(delivery, is_last=is_last)
+            if self._violation is None:
+                self._close_batch(delivery, is_last=is_last)
+            if self._violation is not None:
+                break
+        self._batch = None
+        self.is_replaying = False
+        return self._reaction()
+
+    def deliver(self, delivery: Delivery) -> Reaction:
+        """Give the handler a new fact and let it run until it blocks or ends."""
+        self._advance(delivery, is_last=True)
+        return self._reaction()
+
+    def close(self) -> None:
+        """Drop the handler: its coroutines are closed, in order, and may ask for nothing."""
+        self._futures.clear()
+        self.loop.close_tasks()
+        self.loop.close()
+
+    # --- used by what the handler holds -------------------------------------------------------
+
+    def ask(self, command: StepCommand, resolve: Resolve) -> StepFuture:
+        """Ask for a step; its future ends when the outcome is delivered.
+
+        Raises:
+            DeterminismError: the workflow is not advancing (the call comes from another thread,
+                from a finalizer, or after the end), or its code does not fit the journal.
+        """
+        if not self._is_advancing or self._violation is not None:
+            raise DeterminismError(
+                f"{describe(command)}: refused, because workflow {self.workflow_id!r} is not"
+                " running here: steps are asked for by its own handler, while it runs"
+            )
+        number = self._match(command)
+        future = StepFuture(loop=self.loop)
+        future._hash = self.loop._next_hash()
+        future.handler = self
+        future.number = number
+        future.resolve = resolve
+        self._futures[number] = future
+        return future
+
+    def on_future_cancelled(self, number: int) -> None:
+        """The handler cancelled the future of a step (or the engine, when it closes down)."""
+        if self._futures.pop(number, None) is None or not self._is_advancing:
+            return
+        if self._batch is not None and self._batch.take_cancel(number):
+            return
+        self._cancels.append(CancelStep(number))
+
+    @property
+    def violation(self) -> ErrorInfo | None:
+        """Why the handler cannot go on, if it cannot."""
+        return self._violation
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _match(self, command: StepCommand) -> int:
+        if self._batch is not None:
+            record = self._batch.take(command)
+            if record is not None:
+                return record.number
+        number = self._next_number
+        self._next_number += 1
+        self._steps.append((number, command))
+        return number
+
+    def _advance(self, delivery: Delivery, *, is_last: bool) -> None:
+        loop = self.loop
+        loop.enter()
+        self._is_advancing = True
+        try:
+            match delivery.fact:
+                case StepEnded():
+                    loop.set_now(delivery.stamp)
+                    self._settle(delivery.fact)
+                    loop.drain()
+                case Tick():
+                    loop.fire_timers(delivery.fact.now)
+                case Started():
+                    loop.set_now(delivery.stamp)
+                    # A context of its own: what the host has set is not part of the history.
+                    self._begin()
+                    loop.drain()
+            if self._main is not None and self._main.done() and self._violation is None and is_last:
+                self._finish()
+        except HandlerSpins as error:
+            self._block("HandlerSpins", str(error))
+        finally:
+            self._is_advancing = False
+            loop.leave()
+
+    def _begin(self) -> None:
+        try:
+            main = self._launch(self)
+        except Exception as error:
+            self._block(
+                type(error).__name__, f"the handler cannot be called any more: {error}"
+            )
+            return
+        # A context of its own: what the host has set is not part of the history.
+        self._main = self.loop.create_task(main, context=contextvars.Context())
+
+    def _settle(self, fact: StepEnded) -> None:
+        future = self._futures.pop(fact.number, None)
+        if future is None:
+            if self.is_replaying:
+                self._block(
+                    "DeterminismError",
+                    f"the journal has an outcome for step {fact.number}, which the code did not"
+                    " ask for or has cancelled",
+                )
+            return
+        try:
+            resolved = future.resolve(fact.outcome)
+        except Exception as error:
+            self._block(
+                type(error).__name__,
+                f"the recorded outcome of step {fact.number} no longer fits its type: {error}",
+            )
+            return
+        if isinstance(resolved, Value):
+            future.set_result(resolved.value)
+        else:
+            future.set_exception(resolved.error)
+
+    def _finish(self) -> None:
+        """The handler has ended: what it left behind is cancelled and may ask for nothing."""
+        self._is_advancing = False
+        self._futures.clear()
+        self.loop.cancel_tasks()
+
+    def _close_batch(self, delivery: Delivery, *, is_last: bool) -> None:
+        """After a replayed fact: what was asked for must be what is recorded."""
+        assert self._batch is not None
+        missing = self._batch.left()
+        extra = [describe(command) for _, command in self._steps]
+        extra += [f"cancel of step {cancel.number}" for cancel in self._cancels]
+        if is_last:
+            extra = []  # the journal ends here: what is new is simply asked for now
+        has_ended_early = self._main is not None and self._main.done() and not is_last
+        if not missing and not extra and not has_ended_early:
+            return
+        lines = [
+            f"the code does not fit the journal at position {delivery.position}"
+            f" ({_describe_fact(delivery)}); the journal is right and the code is wrong"
+        ]
+        lines += [f"  recorded, not asked for: {row}" for row in missing]
+        lines += [f"  asked for, not recorded: {row}" for row in extra]
+        if has_ended_early:
+            lines.append("  the handler ended, but the journal goes on")
+        lines.append("  bring back code that fits, or cancel or restart the workflow")
+        self._block("DeterminismError", "\n".join(lines))
+
+    def _block(self, type_name: str, message: str) -> None:
+        if self._violation is None:
+            self._violation = ErrorInfo(type_name, message)
+
+    def _reaction(self) -> Reaction:
+        steps, cancels = tuple(self._steps), tuple(self._cancels)
+        self._steps, self._cancels = [], []
+        if self._violation is not None:
+            return HandlerBlocked(error=self._violation)
+        main = self._main
+        if main is None or not main.done():
+            return Asked(steps=steps, cancels=cancels, timer_at=self.loop.next_timer_ms())
+        if main.cancelled():
+            # Only the engine cancels the main task, and only when it closes the handler.
+            error = ErrorInfo("InternalError", "the handler's main task was cancelled")
+            return HandlerBlocked(error=error)
+        return Ended(outcome=main.result(), steps=steps, cancels=cancels)
+
+
+def _describe_fact(delivery: Delivery) -> str:
+    match delivery.fact:
+        case Started():
+            return "the start"
+        case StepEnded():
+            return f"the outcome of step {delivery.fact.number}"
+        case Tick():
+            return "a timer"

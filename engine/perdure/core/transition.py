@@ -1,0 +1,560 @@
+"""The transition of the workflow actor: (state, message, now) to a decision.
+
+Two rules. All transitions of a workflow live in this file. This file does not know who calls, how
+anything is stored, or what the user's handler is: it is a function of values.
+
+Theory of operation. Messages that report something (`AttemptEnded`, `EventSent`, `StepDue`, …)
+only *settle* steps or queue events; they deliver nothing. `next_fact` then says which fact the
+handler learns next. Giving a fact to the handler is the message `FactDelivered`, which takes the
+next position; what the handler did in reaction comes back as `Asked`, `Ended` or
+`HandlerBlocked`. A step that has become ready waits until the pool admits it (`StepAdmitted`).
+A message that no longer fits (a late outcome, a timer of a step that has ended) changes nothing,
+and each place that drops one says why.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from ..errors import ErrorInfo
+from .commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
+from .effects import (
+    CallFunction,
+    CallOnComplete,
+    CancelAttempt,
+    CancelChild,
+    ConsumeEvent,
+    Effect,
+    PutStep,
+    PutTick,
+    RunAttempt,
+    SetTimer,
+    StartChild,
+    TellParent,
+    WarnJournalSize,
+    Write,
+)
+from .ids import child_id
+from .journal import (
+    Fact,
+    Started,
+    StepEnded,
+    StepRecord,
+    Tick,
+    command_bytes,
+    outcome_bytes,
+)
+from .limits import JOURNAL_WARNING_SHARE, TICK_BYTES, Limits
+from .messages import (
+    Asked,
+    AttemptEnded,
+    AttemptLost,
+    CancelWorkflow,
+    ChildEnded,
+    Ended,
+    EventSent,
+    FactDelivered,
+    FailWorkflow,
+    FunctionEnded,
+    HandlerBlocked,
+    Message,
+    SentEvent,
+    StepAdmitted,
+    StepDue,
+)
+from .outcomes import Canceled, Failed, Outcome, Succeeded
+from .values import changed
+from .workflow import (
+    STEP_EDGES,
+    Blocked,
+    WorkflowState,
+    match_event,
+    match_events,
+    next_time,
+)
+
+#: A workflow whose code does not fit is tried again after 1 s, doubling up to 10 min.
+BLOCKED_RETRY_MS_MIN = 1_000
+BLOCKED_RETRY_MS_MAX = 600_000
+
+
+@attrs.frozen
+class Decision:
+    """What a transition decided.
+
+    Attributes:
+        state: the new state.
+        writes: what goes into the transaction beside it, in order.
+        effects: what to do after the commit.
+        ready: steps that may start as soon as the pool admits them.
+    """
+
+    state: WorkflowState
+    writes: tuple[Write, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    ready: tuple[StepRecord, ...] = ()
+
+
+def transition(
+    state: WorkflowState, message: Message, now: int, limits: Limits = Limits()
+) -> Decision:
+    """What `message` makes of `state` at `now`. Total, pure, and the only way on."""
+    if state.status != "in_progress":
+        return Decision(state)  # whatever it is, it comes too late
+    draft = _Draft(state, now, limits)
+    match message:
+        case FactDelivered():
+            _on_fact_delivered(draft, message.fact)
+        case Asked():
+            _on_asked(draft, message)
+        case Ended():
+            _on_ended(draft, message)
+        case HandlerBlocked():
+            _on_handler_blocked(draft, message.error)
+        case StepAdmitted():
+            _on_step_admitted(draft, message)
+        case FunctionEnded():
+            _on_function_ended(draft, message)
+        case AttemptEnded():
+            _on_attempt_ended(draft, message)
+        case AttemptLost():
+            _on_attempt_lost(draft, message)
+        case EventSent():
+            _on_event_sent(draft, message.event)
+        case ChildEnded():
+            _on_child_ended(draft, message)
+        case StepDue():
+            _on_step_due(draft, message.number)
+        case CancelWorkflow():
+            draft.changes["epoch"] = message.epoch
+            _end(draft, Canceled())
+        case FailWorkflow():
+            _end(draft, Failed(message.error))
+        case _:
+            assert_never(message)
+    return draft.decision()
+
+
+class _Draft:
+    """A state that is being changed, inside one transition; `decision` freezes it."""
+
+    def __init__(self, state: WorkflowState, now: int, limits: Limits) -> None:
+        self.state = state
+        self.now = now
+        self.limits = limits
+        self.changes: dict[str, object] = {}
+        self.live: dict[int, StepRecord] | None = None
+        self.settled = state.settled
+        self.awaiting = state.awaiting
+        self.busy = state.busy
+        self.journal_bytes = state.journal_bytes
+        self.writes: list[Write] = []
+        self.effects: list[Effect] = []
+        self.ready: list[StepRecord] = []
+
+    def step(self, number: int) -> StepRecord | None:
+        return (self.state.live if self.live is None else self.live).get(number)
+
+    def put(self, old: StepRecord | None, new: StepRecord) -> None:
+        """Record a step's new row, and keep what is derived from it."""
+        before = None if old is None else old.state
+        assert (before, new.state) in STEP_EDGES, (before, new)
+        if self.live is None:
+            self.live = dict(self.state.live)
+        self.busy += (new.state in ("ready", "started")) - (before in ("ready", "started"))
+        if new.command.kind == "event":
+            if new.state == "asked" and before is None:
+                self.awaiting += (new.number,)
+            elif new.state == "settled" and before == "asked":
+                self.awaiting = tuple(n for n in self.awaiting if n != new.number)
+        if new.state == "settled" and new.delivered_position is not None:
+            del self.live[new.number]
+            if before == "settled":
+                self.settled = tuple(pair for pair in self.settled if pair[1] != new.number)
+        else:
+            self.live[new.number] = new
+            if new.state == "settled" and before != "settled":
+                self._queue(new)
+        self.writes.append(PutStep(new, is_new=old is None))
+        if old is None:
+            self.journal_bytes += command_bytes(new.command)
+        if new.state == "settled" and before != "settled" and new.outcome is not None:
+            self.journal_bytes += outcome_bytes(new.outcome)
+
+    def _queue(self, record: StepRecord) -> None:
+        assert record.settled_at is not None
+        pair = (record.settled_at, record.number)
+        if not self.settled or self.settled[-1][0] <= record.settled_at:
+            self.settled += (pair,)
+        else:
+            # Stable: of equal times the one that was reported first stays first.
+            self.settled = tuple(sorted((*self.settled, pair), key=lambda item: item[0]))
+
+    def drop(self, record: StepRecord) -> None:
+        """Write a step's last row and forget it: its outcome is not for the handler."""
+        self.put(record, record_canceled(record, self.now))
+        self.settled = tuple(pair for pair in self.settled if pair[1] != record.number)
+        assert self.live is not None
+        del self.live[record.number]
+
+    def decision(self) -> Decision:
+        state = self.state
+        limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
+        if state.journal_bytes < limit <= self.journal_bytes:
+            self.effects.append(WarnJournalSize(self.journal_bytes))
+        new = changed(
+            state,
+            live=state.live if self.live is None else self.live,
+            settled=self.settled,
+            awaiting=self.awaiting,
+            busy=self.busy,
+            journal_bytes=self.journal_bytes,
+            **self.changes,
+        )
+        return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
+
+
+def record_canceled(record: StepRecord, now: int) -> StepRecord:
+    """The record of a step that is canceled without the handler's learning it."""
+    return changed(
+        record,
+        state="settled",
+        outcome=Canceled(),
+        settled_at=now,
+        runner=None,
+        due_at=None,
+        deadline_at=None,
+    )
+
+
+# --- the handler --------------------------------------------------------------------------------
+
+
+def _on_fact_delivered(draft: _Draft, fact: Fact) -> None:
+    state = draft.state
+    position = state.position + 1
+    stamp = max(state.stamp, draft.now)
+    # Progress: what was held against the workflow (dead owners, misfitting code) is forgotten.
+    draft.changes.update(position=position, takeovers=0, blocked=None)
+    match fact:
+        case Started():
+            draft.changes["started_at"] = stamp
+        case Tick():
+            stamp = max(state.stamp, fact.now)
+            draft.changes["timer_at"] = None  # the reaction tells the next one
+            draft.writes.append(PutTick(position, stamp))
+            draft.journal_bytes += TICK_BYTES
+        case StepEnded():
+            record = draft.step(fact.number)
+            assert record is not None, fact
+            draft.put(record, _delivered(draft, record, fact, position, stamp))
+        case _:
+            assert_never(fact)
+    draft.changes["stamp"] = stamp
+
+
+def _delivered(
+    draft: _Draft, record: StepRecord, fact: StepEnded, position: int, stamp: int
+) -> StepRecord:
+    if record.state == "settled":
+        return changed(record, delivered_position=position, delivered_at=stamp)
+    # An event: it is consumed at its delivery, not before.
+    match = match_event(draft.state)
+    assert match is not None and match[1] == record.number, fact
+    event = match[0]
+    draft.changes["events"] = tuple(e for e in draft.state.events if e is not event)
+    draft.writes.append(ConsumeEvent(event.event_id, record.number))
+    return changed(
+        record,
+        state="settled",
+        outcome=fact.outcome,
+        settled_at=event.sent_at,
+        event_id=event.event_id,
+        due_at=None,
+        delivered_position=position,
+        delivered_at=stamp,
+    )
+
+
+def _on_asked(draft: _Draft, message: Asked) -> None:
+    _take_commands(draft, message)
+    draft.changes["timer_at"] = message.timer_at
+    if message.timer_at is not None and message.timer_at != draft.state.timer_at:
+        draft.effects.append(SetTimer(message.timer_at))
+    limit = draft.limits.journal_bytes
+    if draft.journal_bytes > limit:
+        _end(draft, Failed(_overfull(draft.journal_bytes, limit)))
+
+
+def _on_ended(draft: _Draft, message: Ended) -> None:
+    _take_commands(draft, message)
+    _end(draft, message.outcome)
+
+
+def _take_commands(draft: _Draft, message: Asked | Ended) -> None:
+    for number, command in message.steps:
+        _ask(draft, number, command)
+    if message.steps:
+        draft.changes["next_number"] = message.steps[-1][0] + 1
+    for cancel in message.cancels:
+        record = draft.step(cancel.number)
+        if record is not None:  # else it was delivered in this very reaction
+            _stop(draft, record)
+            position = draft.changes.get("position", draft.state.position)
+            final = changed(record_canceled(record, draft.now), canceled_position=position)
+            draft.put(record, final)
+            draft.settled = tuple(p for p in draft.settled if p[1] != cancel.number)
+            assert draft.live is not None
+            del draft.live[cancel.number]
+
+
+def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
+    state, now = draft.state, draft.now
+    record = StepRecord(
+        number=number,
+        command=command,
+        asked_position=state.position,
+        asked_at=state.stamp,
+        asked_epoch=state.epoch,
+        state="asked",
+        due_at=command.due_at,
+    )
+    match command:
+        case RunStep():
+            if command.due_at is None or command.due_at <= now:
+                record = changed(record, state="ready", due_at=now)
+                draft.ready.append(record)
+        case RunChild():
+            child = command.child_id or child_id(state.workflow_id, number, state.epoch)
+            record = changed(record, child_id=child, due_at=None)
+            draft.writes.append(StartChild(number, child, command))
+        case Sleep():
+            if command.due_at <= now:
+                done: Outcome = Succeeded("null")
+                record = changed(
+                    record, state="settled", outcome=done, settled_at=command.due_at, due_at=None
+                )
+        case AwaitEvent():
+            if command.event_id is not None:
+                known = {event.event_id for event in state.events}
+                if command.event_id not in known:
+                    record = _unknown_event(record, command.event_id, now)
+        case _:
+            assert_never(command)
+    draft.put(None, record)
+    if record.state == "asked" and record.due_at is not None:
+        draft.effects.append(SetTimer(record.due_at, number))
+
+
+def _unknown_event(record: StepRecord, event_id: str, now: int) -> StepRecord:
+    error = ErrorInfo(
+        "EventNotFound",
+        f"event {event_id!r} is unknown, consumed, or belongs to another workflow",
+    )
+    return changed(record, state="settled", outcome=Failed(error), settled_at=now, due_at=None)
+
+
+def _on_handler_blocked(draft: _Draft, error: ErrorInfo) -> None:
+    before = draft.state.blocked
+    count = 1 if before is None else before.count + 1
+    wait = min(BLOCKED_RETRY_MS_MIN * 2 ** min(count - 1, 20), BLOCKED_RETRY_MS_MAX)
+    retry_at = draft.now + wait
+    blocked = Blocked(error=error, count=count, retry_at=retry_at)
+    draft.changes.update(blocked=blocked, owner=None, wake_at=retry_at)
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def _on_step_admitted(draft: _Draft, message: StepAdmitted) -> None:
+    record = draft.step(message.number)
+    if record is None or record.state != "ready":
+        return  # canceled since it was queued
+    assert isinstance(record.command, RunStep)
+    now, command = draft.now, record.command
+    attempt = record.attempt + 1
+    if command.kind != "action":
+        # It runs and is settled inside the transaction that records this.
+        draft.put(record, changed(record, attempt=attempt, started_at=now))
+        draft.writes.append(CallFunction(record.number))
+        return
+    deadline = None if command.timeout_ms is None else now + command.timeout_ms
+    started = changed(
+        record,
+        state="started",
+        due_at=None,
+        runner=message.runner,
+        attempt=attempt,
+        started_at=now,
+        started_epoch=draft.state.epoch,
+        deadline_at=deadline,
+    )
+    draft.put(record, started)
+    draft.effects.append(RunAttempt(started))
+    if deadline is not None:
+        draft.effects.append(SetTimer(deadline, record.number))
+
+
+def _on_function_ended(draft: _Draft, message: FunctionEnded) -> None:
+    record = draft.step(message.number)
+    if record is None or record.state != "ready":
+        return  # the function canceled its own workflow
+    _settle(draft, record, message.outcome, draft.now)
+
+
+def _on_attempt_ended(draft: _Draft, message: AttemptEnded) -> None:
+    record = _current_attempt(draft, message)
+    if record is None:
+        return
+    if isinstance(message.outcome, Failed) and message.is_retryable:
+        _fail_attempt(draft, record, message.outcome.error, message.accepted_at)
+    else:
+        _settle(draft, record, message.outcome, message.accepted_at)
+
+
+def _on_attempt_lost(draft: _Draft, message: AttemptLost) -> None:
+    record = _current_attempt(draft, message)
+    if record is not None:
+        text = f"the worker that ran attempt {record.attempt} is gone; what it did is not known"
+        _fail_attempt(draft, record, ErrorInfo("WorkerLost", text), message.accepted_at)
+
+
+def _current_attempt(draft: _Draft, message: AttemptEnded | AttemptLost) -> StepRecord | None:
+    """The step that `message` is about, if its attempt is still the one that counts."""
+    record = draft.step(message.number)
+    if record is None or record.state != "started":
+        return None  # canceled, timed out, or reported twice
+    if (record.started_epoch, record.attempt) != (message.epoch, message.attempt):
+        return None  # an attempt from before a restart, or an earlier one
+    return record
+
+
+def _fail_attempt(draft: _Draft, record: StepRecord, error: ErrorInfo, accepted_at: int) -> None:
+    """After a failed attempt: the next one, later; or, when there is none, the step's failure."""
+    assert isinstance(record.command, RunStep)
+    plan = record.command.retry
+    if record.attempt >= plan.max_attempts:
+        _settle(draft, record, Failed(error), accepted_at)
+        return
+    key = (draft.state.workflow_id, record.asked_epoch, record.number)
+    due_at = draft.now + plan.backoff_ms(record.attempt, key=key)
+    waiting = changed(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
+    draft.put(record, waiting)
+    draft.effects.append(SetTimer(due_at, record.number))
+
+
+def _settle(draft: _Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
+    settled = changed(
+        record,
+        state="settled",
+        outcome=outcome,
+        settled_at=accepted_at,
+        runner=None,
+        due_at=None,
+        deadline_at=None,
+    )
+    draft.put(record, settled)
+
+
+def _on_event_sent(draft: _Draft, event: SentEvent) -> None:
+    others = [known for known in draft.state.events if known.event_id != event.event_id]
+    others.append(event)
+    others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
+    draft.changes["events"] = tuple(others)
+
+
+def _on_child_ended(draft: _Draft, message: ChildEnded) -> None:
+    record = draft.step(message.number)
+    if record is None or record.state != "asked" or record.child_id != message.child_id:
+        return  # canceled by the handler, or a child of before a restart
+    _settle(draft, record, message.outcome, message.accepted_at)
+
+
+def _on_step_due(draft: _Draft, number: int) -> None:
+    record, now = draft.step(number), draft.now
+    at = None if record is None else next_time(record)
+    if record is None or at is None or at > now:
+        return  # it ended, or waits for a later time that has a timer of its own
+    match record.state:
+        case "asked":
+            _on_asked_step_due(draft, record, at)
+        case "backoff":
+            ready = changed(record, state="ready")
+            draft.put(record, ready)
+            draft.ready.append(ready)
+        case "started":
+            assert isinstance(record.command, RunStep)
+            text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
+            _stop(draft, record)
+            _fail_attempt(draft, record, ErrorInfo("TimeoutError", text), at)
+        case "ready" | "settled":
+            pass  # it waits for the pool, or for its delivery: not for a time
+        case _:
+            assert_never(record.state)
+
+
+def _on_asked_step_due(draft: _Draft, record: StepRecord, at: int) -> None:
+    match record.command:
+        case RunStep():
+            ready = changed(record, state="ready")
+            draft.put(record, ready)
+            draft.ready.append(ready)
+        case Sleep():
+            _settle(draft, record, Succeeded("null"), at)
+        case AwaitEvent():
+            for event, number in match_events(draft.state):
+                if number == record.number and (event.sent_at or 0) <= at:
+                    return  # its event was sent in time and will be delivered
+            text = f"no event {record.command.name!r} came in time"
+            _settle(draft, record, Failed(ErrorInfo("TimeoutError", text)), at)
+        case RunChild():
+            pass  # the child waits for its start time itself
+        case _:
+            assert_never(record.command)
+
+
+def _stop(draft: _Draft, record: StepRecord) -> None:
+    """Tell whoever works on a step that nobody waits for it any more."""
+    if record.state == "started":
+        assert record.started_epoch is not None
+        draft.effects.append(CancelAttempt(record.number, record.started_epoch, record.attempt))
+    if record.child_id is not None and record.state != "settled":
+        draft.writes.append(CancelChild(record.child_id))
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def _end(draft: _Draft, outcome: Outcome) -> None:
+    """Everything open is canceled; the outcome is recorded, once, and told."""
+    header = draft.state.header
+    live = draft.state.live if draft.live is None else draft.live
+    for record in list(live.values()):
+        if record.state != "settled":
+            _stop(draft, record)
+            draft.drop(record)
+    draft.live, draft.settled, draft.awaiting = {}, (), ()
+    draft.changes.update(
+        status=outcome.kind,
+        outcome=outcome,
+        ended_at=max(draft.now, draft.state.stamp),
+        owner=None,
+        wake_at=None,
+        timer_at=None,
+        blocked=None,
+    )
+    draft.journal_bytes += outcome_bytes(outcome)
+    if header.on_complete is not None:
+        draft.writes.append(CallOnComplete(outcome))
+    if header.parent_id is not None and header.parent_number is not None:
+        draft.writes.append(TellParent(header.parent_id, header.parent_number, outcome))
+
+
+def _overfull(size: int, limit: int) -> ErrorInfo:
+    return ErrorInfo(
+        "LimitExceeded",
+        f"the journal has {size} bytes, over the limit of {limit}: pass references instead of"
+        " large values, split the work into child workflows, or raise Limits(journal_bytes=…)",
+    )

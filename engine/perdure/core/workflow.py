@@ -1,0 +1,232 @@
+"""The workflow actor: its state, and the questions that can be asked of it.
+
+The state is a value. The only way from one to the next is `transition` (in transition.py).
+`next_fact` is the one place that decides in which order a handler learns what has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, TypeAlias
+
+import attrs
+
+from ..errors import ErrorInfo
+from .commands import AwaitEvent
+from .effects import SetTimer
+from .ids import Epoch, WorkerId, WorkflowId
+from .journal import Fact, Started, StepEnded, StepRecord, StepState, Tick
+from .messages import SentEvent
+from .outcomes import Json, Outcome
+from .values import changed
+
+WorkflowStatus: TypeAlias = Literal["in_progress", "success", "failed", "canceled"]
+
+#: The replay contract (order of delivery, matching, hashing) that a workflow was started under.
+RULES = 1
+
+#: A workflow that waits, and not for a time nearer than this, has no owner and no memory.
+PARK_AFTER_MS = 1_000
+
+#: Every change of a step's state; None stands for "not asked yet".
+STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
+    {
+        (None, "asked"),
+        (None, "ready"),
+        (None, "settled"),  # a sleep into the past, an unknown event id
+        ("asked", "asked"),
+        ("asked", "ready"),
+        ("asked", "settled"),
+        ("ready", "ready"),  # a query or mutation that was admitted
+        ("ready", "started"),
+        ("ready", "settled"),
+        ("started", "backoff"),
+        ("started", "settled"),
+        ("backoff", "ready"),
+        ("backoff", "settled"),
+        ("settled", "settled"),  # its delivery
+    }
+)
+
+
+@attrs.frozen(kw_only=True)
+class WorkflowHeader:
+    """What never changes in a workflow's life."""
+
+    workflow_id: WorkflowId
+    name: str
+    arguments: Json
+    created_at: int
+    start_at: int
+    context: Json | None = None
+    on_complete: str | None = None
+    parent_id: WorkflowId | None = None
+    parent_number: int | None = None
+    depth: int = 0
+    rules: int = RULES
+
+
+@attrs.frozen(kw_only=True)
+class Blocked:
+    """Why a workflow cannot go on for now, how often it was tried, and when it is tried again."""
+
+    error: ErrorInfo
+    count: int
+    retry_at: int
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class WorkflowState:
+    """A workflow, all but the part of its journal that is closed.
+
+    Attributes:
+        position: of the last delivered fact, -1 before the first.
+        stamp: its time; what the handler takes for now.
+        live: steps without an outcome, or whose outcome is not delivered.
+        settled: of those the ones with an outcome, as (accepted at, number), in order.
+        awaiting: of those the open waits for events, by number.
+        busy: how many of those are ready or started.
+        events: not consumed, by the order in which they were sent; only created ones last.
+        timer_at: when the handler's own earliest timer is due.
+        wake_at: while nobody owns it: when somebody should.
+        takeovers: claims from workers that died, since it last got on.
+    """
+
+    header: WorkflowHeader
+    epoch: Epoch
+    owner: WorkerId | None = None
+    status: WorkflowStatus = "in_progress"
+    outcome: Outcome | None = None
+    position: int = -1
+    stamp: int = 0
+    started_at: int | None = None
+    ended_at: int | None = None
+    next_number: int = 0
+    live: Mapping[int, StepRecord] = attrs.field(factory=dict)
+    settled: tuple[tuple[int, int], ...] = ()
+    awaiting: tuple[int, ...] = ()
+    busy: int = 0
+    events: tuple[SentEvent, ...] = ()
+    timer_at: int | None = None
+    wake_at: int | None = None
+    journal_bytes: int = 0
+    takeovers: int = 0
+    blocked: Blocked | None = None
+    on_complete_error: ErrorInfo | None = None
+
+    @property
+    def workflow_id(self) -> WorkflowId:
+        return self.header.workflow_id
+
+    def check(self) -> None:
+        """Assert every invariant of the value; a failure is a bug of the engine."""
+        live = self.live
+        assert set(live) <= set(range(self.next_number)), self
+        assert all(number == record.number for number, record in live.items()), self
+        settled = {number for _, number in self.settled}
+        assert settled == {n for n, r in live.items() if r.state == "settled"}, self
+        assert list(self.settled) == sorted(self.settled, key=lambda pair: pair[0]), self
+        waits = {n for n, r in live.items() if r.command.kind == "event" and r.state == "asked"}
+        assert set(self.awaiting) == waits, self
+        assert self.busy == sum(r.state in ("ready", "started") for r in live.values()), self
+        assert all(r.delivered_position is None for r in live.values()), self
+        assert (self.status == "in_progress") == (self.outcome is None), self
+        assert (self.outcome is None) == (self.ended_at is None), self
+        assert (self.position >= 0) == (self.started_at is not None), self
+        assert self.status == "in_progress" or self.owner is None, self
+
+
+# --- what comes next ----------------------------------------------------------------------------
+
+
+def next_fact(state: WorkflowState, now: int) -> Fact | None:
+    """The fact that the handler learns next, or None when it has to wait.
+
+    Facts go by the time at which they were accepted (an outcome reported, an event sent), a timer
+    of the handler's own by its due time; on a tie the fact comes first.
+    """
+    if state.status != "in_progress":
+        return None
+    if state.position < 0:
+        return Started() if state.header.start_at <= now else None
+    fact: Fact | None = None
+    at = 0
+    if state.settled:
+        at, number = state.settled[0]
+        outcome = state.live[number].outcome
+        assert outcome is not None
+        fact = StepEnded(number, outcome)
+    match = match_event(state) if state.awaiting and state.events else None
+    if match is not None:
+        event, number = match
+        assert event.sent_at is not None and event.outcome is not None
+        if fact is None or event.sent_at < at:
+            fact, at = StepEnded(number, event.outcome), event.sent_at
+    if state.timer_at is not None and state.timer_at <= now:
+        if fact is None:
+            return Tick(max(now, state.stamp))
+        if state.timer_at < at:
+            # Facts that came later wait behind it: only timers due before them may fire.
+            return Tick(max(state.timer_at, state.stamp))
+    return fact
+
+
+def match_event(state: WorkflowState) -> tuple[SentEvent, int] | None:
+    """The first sent event that some wait accepts, and the wait: the longest waiting one."""
+    return next(match_events(state), None)
+
+
+def match_events(state: WorkflowState) -> Iterator[tuple[SentEvent, int]]:
+    """Which event each open wait gets, of those sent so far, in the order of their delivery."""
+    waiting = list(state.awaiting)
+    for event in state.events:
+        if event.outcome is None:
+            continue
+        for number in waiting:
+            command = state.live[number].command
+            assert isinstance(command, AwaitEvent)
+            if event.event_id == command.event_id or event.name == command.event_name:
+                yield event, number
+                waiting.remove(number)
+                break
+
+
+def next_wake(state: WorkflowState) -> int | None:
+    """The earliest time at which something happens by itself; None if it waits for others."""
+    if state.position < 0:
+        return state.header.start_at
+    times = [at for at in map(next_time, state.live.values()) if at is not None]
+    if state.timer_at is not None:
+        times.append(state.timer_at)
+    return min(times, default=None)
+
+
+def next_time(record: StepRecord) -> int | None:
+    return record.deadline_at if record.state == "started" else record.due_at
+
+
+def is_parkable(state: WorkflowState, now: int) -> bool:
+    """Whether nothing runs, is ready or is due soon, so that no worker needs to hold it."""
+    if state.status != "in_progress" or state.busy or state.settled:
+        return False
+    if next_fact(state, now) is not None:
+        return False
+    wake = next_wake(state)
+    return wake is None or wake > now + PARK_AFTER_MS
+
+
+def parked(state: WorkflowState) -> WorkflowState:
+    """The state with no owner, to be woken when its next time comes or a message arrives."""
+    return changed(state, owner=None, wake_at=next_wake(state))
+
+
+def due_timers(state: WorkflowState) -> list[SetTimer]:
+    """All timers that the state needs: effects are lost in a crash and derived again from here."""
+    timers = [
+        SetTimer(at, number)
+        for number, record in state.live.items()
+        if (at := next_time(record)) is not None and record.state not in ("ready", "settled")
+    ]
+    if state.timer_at is not None:
+        timers.append(SetTimer(state.timer_at))
+    return timers

@@ -1,0 +1,354 @@
+"""What the codec adds to msgspec: a strict walk over values, and what an annotation lets in.
+
+`by_hand` turns a value into JSON-ready builtins: slower than msgspec, but it knows the path of
+whatever is wrong, orders every set, and leaves no field out. `traits_of` reads an annotation once
+and says which of the checks its values need, so that plain types pay for none. Annotations that
+mention a pydantic model are served by `pydantic_form`.
+
+Not here: when to check, encoding, size limits and the wording for users: that is `codec`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import math
+import re
+import reprlib
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from enum import Enum
+from itertools import accumulate
+from typing import Any
+
+import attrs
+import msgspec
+from msgspec import inspect as shapes
+
+from .errors import ValidationError
+
+#: Lists in lists in …: below what every tested Python can encode and decode from any stack, so
+#: that a value which one version stores is not beyond another.
+VALUE_DEPTH_MAX = 200
+
+SCALARS = frozenset({str, int, bool, type(None)})
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlevel = 3
+
+
+class Misfit(Exception):
+    """A value that does not fit: what is wrong, at which path, and the value there, if known."""
+
+    def __init__(self, problem: str, path: str, *shown: Any) -> None:
+        super().__init__(problem, path, *shown)
+        self.problem, self.path, self.shown = problem, path, shown
+
+    def told(self, where: str) -> ValidationError:
+        path = self.path if len(self.path) <= 200 else f"{self.path[:200]}…"
+        value = f": {short(self.shown[0])}" if self.shown else ""
+        return ValidationError(f"{where}: {self.problem} at {path}{value}")
+
+
+class Unstorable(Exception):
+    """An annotation that the codec cannot keep its promises for; the text says why."""
+
+
+def short(value: Any) -> str:
+    try:
+        return _REPR.repr(value)[:200]
+    except Exception:  # a __repr__ of the user's
+        return f"<{type(value).__name__}>"
+
+
+# ---- Values to builtins, by hand: slower than msgspec, strict, and it knows the path ----
+
+
+def by_hand(value: Any, path: str, depth: int = 0) -> Any:
+    """`value` as JSON-ready builtins, sets ordered by their members' JSON; raises `Misfit`."""
+    kind: Any = type(value)
+    if kind in SCALARS:
+        return _leaf(value, path)
+    if kind is float:
+        if not math.isfinite(value):
+            raise Misfit("JSON has no such number", path, value)
+        return value
+    if isinstance(value, Enum):
+        return by_hand(value.value, path, depth)
+    fields = _fields(kind)
+    if fields is None and not isinstance(value, _CONTAINERS):
+        return _leaf(value, path)
+    if depth >= VALUE_DEPTH_MAX:
+        raise Misfit(f"nested more than {VALUE_DEPTH_MAX} deep, or containing itself", path)
+    if isinstance(value, dict):
+        return _dict_by_hand(value, path, depth)
+    if isinstance(value, list | tuple):
+        return [by_hand(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((by_hand(item, f"{path}[…]", depth + 1) for item in value), key=_encode)
+    return _object_by_hand(value, fields or (), path, depth)
+
+
+def _leaf(value: Any, path: str) -> Any:
+    try:
+        _encode(value)
+        return msgspec.to_builtins(value)
+    except UnicodeEncodeError:
+        raise Misfit("text with a lone surrogate cannot be stored", path, value) from None
+    except TypeError:
+        name = type(value).__qualname__
+        raise Misfit(f"a value of type {name} cannot be stored as JSON", path, value) from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise Misfit(str(error), path) from None
+
+
+def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        text = key
+        if type(key) is not str:
+            if isinstance(key, float) and not math.isfinite(key):
+                raise Misfit("JSON has no such number, also as a key,", path, key)
+            try:
+                (text,) = msgspec.to_builtins({key: None}, str_keys=True)
+            except (TypeError, ValueError):
+                raise Misfit("a key that cannot be stored as JSON", path, key) from None
+        _leaf(text, path)
+        if text in result:
+            raise Misfit(f"two keys that are both {text!r} in JSON", path, value)
+        result[text] = by_hand(item, under(path, text), depth + 1)
+    return result
+
+
+def under(path: str, key: str) -> str:
+    return f"{path}.{key}" if key.isidentifier() else f"{path}[{short(key)}]"
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields(cls: Any) -> tuple[tuple[str, str], ...] | None:
+    """Attribute and JSON name of each field of a class that msgspec stores by its fields."""
+    if issubclass(cls, msgspec.Struct):
+        return tuple(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
+    if attrs.has(cls):
+        return tuple((field.name, field.name) for field in attrs.fields(cls))
+    if dataclasses.is_dataclass(cls):
+        return tuple((field.name, field.name) for field in dataclasses.fields(cls))
+    return None
+
+
+def _object_by_hand(
+    value: Any, fields: tuple[tuple[str, str], ...], path: str, depth: int
+) -> dict[str, Any] | list[Any]:
+    config: Any = getattr(value, "__struct_config__", None)
+    tag = config.tag if config else None
+    found = [(name, getattr(value, attribute, msgspec.UNSET)) for attribute, name in fields]
+    done = {
+        name: by_hand(item, under(path, name), depth + 1)
+        for name, item in found
+        if item is not msgspec.UNSET
+    }
+    if config and config.array_like:
+        return [*([] if tag is None else [tag]), *done.values()]
+    return done if tag is None else {config.tag_field: tag, **done}
+
+
+def too_deep(raw: bytes) -> bool:
+    if raw.count(b"[") + raw.count(b"{") <= VALUE_DEPTH_MAX:
+        return False
+    steps = (
+        1 if byte in b"[{" else -1 if byte in b"]}" else 0
+        for byte in re.sub(rb"[^\[\]{}]+", b"", _STRING.sub(b"", raw))
+    )
+    return max(accumulate(steps)) > VALUE_DEPTH_MAX
+
+
+def refuse_unknown(given: Any, kept: Any, path: str) -> None:
+    """Every key of `given` must be there again in `kept`, which went through the annotation."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for key, item in given.items():
+            if key not in kept:
+                raise Misfit(f"unknown field `{key}`", under(path, key), item)
+            refuse_unknown(item, kept[key], under(path, key))
+    elif isinstance(given, list) and isinstance(kept, list):
+        # Shorter where a set was given the same twice; other lists keep their length.
+        for i, (item, other) in enumerate(zip(given, kept, strict=False)):
+            refuse_unknown(item, other, f"{path}[{i}]")
+
+
+# ---- Annotations ----
+
+_OBJECTS = (shapes.StructType, shapes.DataclassType, shapes.TypedDictType)
+_SETS = (shapes.SetType, shapes.FrozenSetType)
+#: What msgspec decodes as keys of a dict but never encodes as such.
+_NO_KEYS = (
+    *_OBJECTS,
+    *_SETS,
+    shapes.BoolType,
+    shapes.DictType,
+    shapes.ListType,
+    shapes.NamedTupleType,
+    shapes.NoneType,
+    shapes.TupleType,
+    shapes.VarTupleType,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Traits:
+    """What an annotation lets in, and so which checks its values need."""
+
+    free: bool = False  #: any JSON at all: nothing to validate against
+    null: bool = False  #: null may stand somewhere: a nan could hide as one
+    objects: bool = False  #: fields by name: unknown ones would be dropped
+    by_hand: bool = False  #: msgspec may encode in hash order, or leave a field out
+    deep: bool = False  #: no bound on nesting
+
+
+def _parts(node: Any) -> Iterator[Any]:
+    """The nodes directly below one of msgspec's descriptions of an annotation."""
+    for name in node.__struct_fields__:
+        part = getattr(node, name)
+        for item in part if isinstance(part, tuple) else (part,):
+            if isinstance(item, shapes.Field):
+                yield item.type
+            elif isinstance(item, shapes.Type):
+                yield item
+
+
+def _nodes(root: Any) -> list[Any]:
+    seen: dict[int, Any] = {}
+    ahead = [root]
+    while ahead:
+        node = ahead.pop()
+        if id(node) not in seen:
+            seen[id(node)] = node
+            ahead.extend(_parts(node))
+    return list(seen.values())
+
+
+def traits_of(annotation: Any) -> Traits:
+    """Read an annotation; raises `Unstorable` if its values have no form in JSON."""
+    try:
+        root = shapes.type_info(annotation)
+    except Exception as error:  # whatever msgspec or the evaluation of a field's name raises
+        raise Unstorable(str(error)) from None
+    null = objects = unsafe = anything = recursive = False
+    for node in _nodes(root):
+        _refuse_custom(node)
+        below = _below(node)
+        recursive |= any(part is node for part in below)
+        anything |= isinstance(node, shapes.AnyType | shapes.CustomType)
+        null |= isinstance(node, shapes.NoneType)
+        null |= isinstance(node, shapes.LiteralType) and None in node.values
+        objects |= isinstance(node, _OBJECTS)
+        # msgspec leaves an attrs class's private fields out.
+        unsafe |= isinstance(node, shapes.DataclassType) and any(
+            field.name.startswith("_") for field in node.fields
+        )
+        # Sets compare by inclusion: to sort a set of sets leaves the order of hashes.
+        unsafe |= isinstance(node, _SETS) and any(isinstance(part, _SETS) for part in below)
+    return Traits(
+        free=isinstance(root, shapes.AnyType | shapes.CustomType),
+        null=null or anything,
+        objects=objects,
+        by_hand=unsafe or anything,
+        deep=recursive or anything,
+    )
+
+
+def _refuse_custom(node: Any) -> None:
+    if isinstance(node, shapes.CustomType) and node.cls is not object:
+        raise Unstorable(f"{node.cls.__qualname__} has no form in JSON")
+    if isinstance(node, shapes.RawType | shapes.ExtType | shapes.MemoryViewType):
+        raise Unstorable(f"{type(node).__name__.removesuffix('Type')} is not supported")
+    if isinstance(node, shapes.DictType) and any(
+        isinstance(part, _NO_KEYS) for part in _nodes(node.key_type)
+    ):
+        raise Unstorable("the keys of a dict must be text, numbers, dates or the like")
+    if isinstance(node, shapes.StructType) and node.array_like and not node.forbid_unknown_fields:
+        name = node.cls.__qualname__
+        raise Unstorable(f"{name} is array_like: give it forbid_unknown_fields=True as well")
+
+
+def _below(node: Any) -> list[Any]:
+    """All nodes under `node`; itself only if it is recursive."""
+    found: dict[int, Any] = {}
+    for part in _parts(node):
+        found.update((id(each), each) for each in _nodes(part))
+    return list(found.values())
+
+
+# ---- Pydantic ----
+
+
+def mentions_pydantic(annotation: Any) -> bool:
+    """Whether a model, type or field of pydantic's stands anywhere in `annotation`."""
+    return "pydantic" in sys.modules and _mentions(annotation, set())
+
+
+def _mentions(annotation: Any, seen: set[type]) -> bool:
+    if type(annotation).__module__.partition(".")[0] == "pydantic" or any(
+        hasattr(annotation, name)
+        for name in ("__pydantic_core_schema__", "__get_pydantic_core_schema__")
+    ):
+        return True
+    inner = list(typing.get_args(annotation))
+    if isinstance(annotation, type) and annotation.__module__ != "builtins":
+        if annotation in seen:
+            return False
+        seen.add(annotation)
+        try:
+            inner += typing.get_type_hints(annotation, include_extras=True).values()
+        except Exception:  # msgspec will say it better
+            return False
+    return any(_mentions(part, seen) for part in inner)
+
+
+def pydantic_form(annotation: Any) -> tuple[Callable[[Any, str], Any], Callable[[Any], Any]]:
+    """How to turn a value into builtins, and how to decode: both by a strict `TypeAdapter`."""
+    pydantic = importlib.import_module("pydantic")
+    try:
+        adapter = pydantic.TypeAdapter(annotation)
+    except Exception as error:
+        raise Unstorable(str(error).partition("\n")[0]) from None
+
+    def dump(value: Any, path: str) -> Any:
+        how = {"round_trip": True, "serialize_as_any": True, "warnings": False, "by_alias": True}
+        try:
+            as_python = adapter.dump_python(value, mode="python", **how)
+            as_json = adapter.dump_python(value, mode="json", **how)
+        except Exception as error:
+            raise Misfit(str(error).partition("\n")[0], path, value) from error
+        return by_hand(_order_sets(as_python, as_json), path)
+
+    def decode(text: bytes | str) -> Any:
+        try:
+            return adapter.validate_json(text, strict=True)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            path = "$" + "".join(
+                f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]
+            )
+            raise Misfit(first["msg"], path, first["input"]) from None
+
+    return dump, decode
+
+
+def _order_sets(as_python: Any, as_json: Any) -> Any:
+    """The JSON form, with what it hides: the order of sets (by hash), and nan (as null)."""
+    if isinstance(as_python, dict) and isinstance(as_json, dict):
+        pairs = zip(as_json, as_python.values(), as_json.values(), strict=True)
+        return {key: _order_sets(*pair) for key, *pair in pairs}
+    if isinstance(as_python, list | tuple | set | frozenset) and isinstance(as_json, list):
+        items = [_order_sets(*pair) for pair in zip(as_python, as_json, strict=True)]
+        if isinstance(as_python, set | frozenset):
+            items.sort(key=lambda item: _encode(by_hand(item, "$")))
+        return items
+    return as_python if as_json is None and isinstance(as_python, float) else as_json

@@ -1,0 +1,35 @@
+"""Calls from other threads into an asyncio loop: many of one moment share one wake-up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class Bridge:
+    """Runs callbacks on a loop, in the order given. `call` may be used from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._is_scheduled = False
+
+    def call(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Have ``fn(*args)`` run on the loop soon; nothing, if the loop is closed."""
+        self._calls.append((fn, args))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            try:
+                self.loop.call_soon_threadsafe(self._run)
+            except RuntimeError:
+                self._calls.clear()  # closed: whoever waited there is gone
+
+    def _run(self) -> None:
+        # First the flag, then the calls: one that is added in between wakes the loop once more.
+        self._is_scheduled = False
+        calls = self._calls
+        for _ in range(len(calls)):
+            fn, args = calls.popleft()
+            fn(*args)

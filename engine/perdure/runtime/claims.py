@@ -1,0 +1,241 @@
+"""What a worker takes from others: workflows nobody owns, those of the dead, permits, epochs.
+
+Each is a short transaction of its own, before the turn's commit: that a worker has taken a
+workflow up must be stored before its handler runs, or a handler that kills its process would kill
+every worker in turn without a trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+import attrs
+
+from perdure.core.ids import Epoch, WorkerId, WorkflowId
+from perdure.core.limits import TAKEOVERS_ALONE, TAKEOVERS_MAX
+from perdure.core.messages import AttemptLost, Message
+from perdure.core.outcomes import Canceled
+from perdure.core.pool import Share, permits_to_hold
+from perdure.core.values import changed
+from perdure.core.workflow import Blocked, WorkflowState
+from perdure.errors import ErrorInfo
+from perdure.store.base import Fenced, InboxRow, Loaded, StateWrite, Store, Transaction, WorkerRow
+
+from .operations import Env, encode_inbox
+
+logger = logging.getLogger("perdure.worker")
+
+#: Workflows taken up in one transaction: enough to share its commit, few enough to share the work
+#: with other workers that start at the same time.
+CLAIM_MAX = 200
+
+#: How often to look whether other workers still live, in ms. A try of a lock each.
+DEAD_CHECK_MS = 100
+
+#: Epochs held in reserve for workflows that start here.
+EPOCHS_RESERVED = 1000
+
+
+@attrs.frozen
+class Claimed:
+    """A workflow that was taken up, and what follows from what its last owner left."""
+
+    loaded: Loaded
+    messages: tuple[Message, ...]
+
+
+class Claims:
+    """What one worker takes, and when it looks again.
+
+    Attributes:
+        next_at: when to look at the latest for what wants to be woken; None for not at all.
+        permits: how many attempts may run here.
+        is_paused: whether `max_parallelism` is 0.
+    """
+
+    def __init__(self, env: Env, store: Store) -> None:
+        self._env = env
+        self._store = store
+        self.next_at: int | None = 0
+        self.permits = 0
+        self.is_paused = False
+        self._limit = 0
+        self._wanting = 0
+        self._others: list[WorkerRow] | None = None
+        self._dead_check_at = 0
+        self._look_config = True
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._env.registry.workflow_names
+
+    @property
+    def _me(self) -> WorkerId:
+        assert self._env.worker_id is not None
+        return self._env.worker_id
+
+    def expect(self, at: int) -> None:
+        """Something that nobody owns wants to be woken at `at`."""
+        if self.next_at is None or at < self.next_at:
+            self.next_at = at
+
+    def config_changed(self) -> None:
+        """The shared settings were changed in this process."""
+        self._look_config = True
+
+    # --- a worker's life
+
+    def register(self, tx: Transaction, now: int) -> None:
+        """A new life begins: what was blocked gets another chance, with this code."""
+        tx.add_worker(self._me, now)
+        tx.wake_blocked(self._names, now, TAKEOVERS_MAX)
+
+    def reserve_epochs(self) -> list[Epoch]:
+        """Epochs for workflows that start here, the first one last."""
+        with self._store.transaction() as tx:
+            first = tx.take_epochs(EPOCHS_RESERVED)
+        return list(range(first + EPOCHS_RESERVED - 1, first - 1, -1))
+
+    def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
+        """Workflows with their journals."""
+        return self._store.reader().load(ids)
+
+    # --- workflows
+
+    def look(self, now: int, *, has_changed: bool) -> list[Claimed]:
+        """Take up what wants to be woken, and what the dead have left, if it is time to look."""
+        if has_changed:
+            self._others = None
+        if now >= self._dead_check_at:
+            self._dead_check_at = now + DEAD_CHECK_MS
+            self._bury_dead(now)
+        if not has_changed and (self.next_at is None or self.next_at > now):
+            return []
+        reader = self._store.reader()
+        claimed: list[Claimed] = []
+        if reader.claimable(self._names, now, 1):
+            claimed = self._claim(now)
+        self.next_at = reader.next_wake(self._names)
+        return claimed
+
+    def _claim(self, now: int) -> list[Claimed]:
+        with self._store.transaction() as tx:
+            if tx.is_fenced(self._me):
+                raise Fenced
+            found = tx.load(tx.claimable(self._names, now, CLAIM_MAX))
+            suspects = [each for each in found if each.state.takeovers >= TAKEOVERS_ALONE]
+            if suspects:
+                # It may be what killed its workers: nothing else is to be at risk with it.
+                found = suspects[:1]
+            living = {row.worker_id for row in tx.workers() if not row.is_fenced}
+            epoch = tx.take_epochs(len(found)) if found else 0
+            claimed, writes = [], []
+            for offset, each in enumerate(found):
+                state = self._taken(each.state, epoch + offset, now)
+                writes.append(StateWrite(state=state, expected_epoch=each.state.epoch))
+                if state.owner is not None:
+                    loaded = attrs.evolve(each, state=state)
+                    claimed.append(Claimed(loaded, _lost(state, living, now)))
+            if writes and tx.update_workflows(writes):
+                raise AssertionError("a workflow changed inside one transaction")
+        return claimed
+
+    def _taken(self, state: WorkflowState, epoch: Epoch, now: int) -> WorkflowState:
+        if state.takeovers < TAKEOVERS_MAX:
+            return changed(state, owner=self._me, epoch=epoch, wake_at=None)
+        text = (
+            f"its worker died {state.takeovers} times while it owned this workflow: mend what"
+            " kills the process, then cancel or restart the workflow"
+        )
+        logger.error("workflow %s is blocked: %s", state.workflow_id, text)
+        blocked = Blocked(error=ErrorInfo("WorkerLost", text), count=1, retry_at=now)
+        return changed(state, epoch=epoch, wake_at=None, blocked=blocked)
+
+    def _bury_dead(self, now: int) -> None:
+        """Take everything from workers whose processes are gone."""
+        if self._others is None:
+            rows = self._store.reader().workers()
+            self._others = [row for row in rows if row.worker_id != self._me]
+        if not self._others:
+            return
+        for dead in self._store.dead_workers([row.worker_id for row in self._others]):
+            with self._store.transaction() as tx:
+                if tx.is_fenced(self._me):
+                    raise Fenced
+                for workflow_id, record in tx.run_by(dead):
+                    # Owned by others who cannot know: they are told. (Who takes a workflow of the
+                    # dead one's own over finds its attempts himself.)
+                    body = encode_inbox(
+                        Canceled(),
+                        epoch=record.started_epoch or 0,
+                        attempt=record.attempt,
+                        is_lost=True,
+                    )
+                    row = InboxRow(
+                        workflow_id=workflow_id,
+                        kind="attempt",
+                        body=body,
+                        number=record.number,
+                        accepted_at=now,
+                    )
+                    tx.put_inbox([row])
+                count = tx.release_workflows(dead, now, is_dead=True)
+                tx.remove_worker(dead)
+            logger.info("worker %s is gone; %d workflows to take over", dead, count)
+            self._others = None
+            self.expect(0)
+
+    # --- permits
+
+    def update_permits(self, needed: int, *, has_changed: bool) -> None:
+        """Take permits that are free and needed; give back what others want and we do not use.
+
+        Args:
+            needed: attempts that run and ready ones that wait, here.
+            has_changed: another process has committed something.
+        """
+        wants = needed > self.permits
+        if not (has_changed or self._look_config or wants != bool(self._wanting)):
+            return
+        reader = self._store.reader()
+        limit = reader.config().max_parallelism
+        self._limit, self.is_paused, self._look_config = limit, limit == 0, False
+        rows = reader.workers()
+        share = self._share(rows, needed)
+        is_alone = len(rows) <= 1
+        mine = next((row for row in rows if row.worker_id == self._me), None)
+        if mine is None:
+            raise Fenced
+        if (share.permits, share.wanting) == (mine.permits, mine.wanting) or (
+            is_alone and share.permits == mine.permits
+        ):
+            self.permits, self._wanting = share.permits, share.wanting
+            return
+        with self._store.transaction() as tx:
+            if tx.is_fenced(self._me):
+                raise Fenced
+            share = self._share(tx.workers(), needed)
+            tx.set_permits(self._me, share.permits, share.wanting)
+        self.permits, self._wanting = share.permits, share.wanting
+
+    def _share(self, rows: Collection[WorkerRow], needed: int) -> Share:
+        shares = {row.worker_id: Share(row.worker_id, row.permits, row.wanting) for row in rows}
+        mine = shares.pop(self._me, Share(self._me, 0, 0))
+        return permits_to_hold(mine, list(shares.values()), limit=self._limit, needed=needed)
+
+
+def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple[Message, ...]:
+    """Attempts whose workers are gone: what they did is not known."""
+    return tuple(
+        AttemptLost(
+            number=record.number,
+            epoch=record.started_epoch or 0,
+            attempt=record.attempt,
+            accepted_at=now,
+        )
+        for record in state.live.values()
+        if record.state == "started" and record.runner not in living
+    )
+
+

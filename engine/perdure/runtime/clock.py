@@ -1,0 +1,61 @@
+"""The one file that reads clocks and asks the system for randomness.
+
+`now_ms` never goes back within a process and does not jump when the system's clock is set: it is
+the wall clock at the start plus monotonic time since. `resync` takes up the wall clock again,
+forwards only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
+
+class Clock(Protocol):
+    """Where time and new ids come from."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch; never less than before."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, for durations."""
+        ...
+
+    def new_id(self) -> str:
+        """A new unique id; ids made later sort after earlier ones, to the millisecond."""
+        ...
+
+
+class RealClock:
+    """The system's clocks and randomness."""
+
+    #: How often the wall clock is looked at again, in seconds: a laptop's sleep is not in the
+    #: monotonic clock of every system.
+    RESYNC_SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._offset_ms = 0
+        self._synced_at = float("-inf")
+        self._last = 0
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch; never less than before."""
+        monotonic = time.monotonic()
+        if monotonic - self._synced_at > self.RESYNC_SECONDS:
+            self._synced_at = monotonic
+            self._offset_ms = time.time_ns() // 1_000_000 - int(monotonic * 1000)
+        self._last = max(self._last, self._offset_ms + int(monotonic * 1000))
+        return self._last
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, for durations."""
+        return time.monotonic()
+
+    def new_id(self) -> str:
+        """26 characters: 48 bits of milliseconds, then 80 random bits."""
+        number = (self.now_ms() << 80) | int.from_bytes(os.urandom(10), "big")
+        return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))

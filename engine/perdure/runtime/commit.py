@@ -1,0 +1,349 @@
+"""The commit phase: one transaction for the units and requests of a turn.
+
+A unit is what was decided for one workflow; a request is what a client asked for. Rows first, then
+the user's functions that run inside the transaction, then the requests. What the functions
+returned is settled in this same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, assert_never
+
+import attrs
+
+from perdure.core.commands import RunStep
+from perdure.core.effects import (
+    CallFunction,
+    CallOnComplete,
+    CancelChild,
+    ConsumeEvent,
+    Effect,
+    PutStep,
+    PutTick,
+    StartChild,
+    TellParent,
+    Write,
+)
+from perdure.core.ids import Epoch, WorkflowId
+from perdure.core.journal import StepRecord
+from perdure.core.messages import ChildEnded, FunctionEnded, Message
+from perdure.core.outcomes import Failed, Outcome
+from perdure.core.transition import transition
+from perdure.core.values import changed
+from perdure.core.workflow import WorkflowState
+from perdure.errors import DefinitionError, ErrorInfo, StoreError
+from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
+
+from . import operations
+from .actor import Unit
+from .functions import run_step_function
+from .operations import After, Env, Scope
+
+
+#: Stands for a workflow's `on_complete` where a step's number is expected.
+ON_COMPLETE = -1
+
+
+class Request(Protocol):
+    """What a client asks for; carried out inside a transaction."""
+
+    def execute(self, scope: Scope) -> Any:
+        """Do it; the result is for the client. What it raises is too, unless it is a `StoreError`.
+
+        Raises nothing after it has written: a request happens wholly or not at all.
+        """
+        ...
+
+
+class StaleUnits(Exception):
+    """Somebody else changed these workflows meanwhile; nothing was committed."""
+
+    def __init__(self, workflow_ids: set[WorkflowId]) -> None:
+        super().__init__(workflow_ids)
+        self.workflow_ids = workflow_ids
+
+
+class UnitFailed(Exception):
+    """The unit of one workflow cannot be committed, and its cause is neither store nor user."""
+
+    def __init__(self, workflow_id: WorkflowId) -> None:
+        super().__init__(workflow_id)
+        self.workflow_id = workflow_id
+
+
+@attrs.define
+class Committed:
+    """What a commit made of one unit beyond what was decided."""
+
+    unit: Unit
+    state: WorkflowState
+    effects: list[Effect]
+    ready: list[StepRecord]
+    writes: list[Write] = attrs.field(factory=list)
+
+
+@attrs.define
+class Result:
+    """What became of a batch.
+
+    Attributes:
+        committed: the units, with their final states.
+        refused: fresh units whose id was taken, with the answer for their client.
+        replies: for each request its result or its exception.
+        after: what is to be done in this process.
+    """
+
+    committed: list[Committed] = attrs.field(factory=list)
+    refused: list[tuple[Unit, Any, BaseException | None]] = attrs.field(factory=list)
+    replies: list[tuple[Request, Any, BaseException | None]] = attrs.field(factory=list)
+    after: After = attrs.field(factory=After)
+
+
+@attrs.frozen
+class Committer:
+    """Commits batches to one store."""
+
+    store: Store
+    env: Env
+
+    def commit(
+        self,
+        units: Sequence[Unit],
+        requests: Sequence[Request],
+        now: int,
+        reserved: list[Epoch],
+        lost: frozenset[tuple[WorkflowId, int]] = frozenset(),
+        extra: Callable[[Transaction], None] | None = None,
+    ) -> Result:
+        """Everything in one transaction.
+
+        Args:
+            reserved: epochs for workflows that are made on the way; used up from the end.
+            lost: steps whose function ended the transaction before: they fail without running.
+            extra: something of the worker's own that belongs into the same transaction.
+
+        Raises:
+            Fenced: this worker may not write any more.
+            StaleUnits: see there; try again without them.
+            UnitFailed: see there.
+            TransactionLost: some function ended the transaction; try unit by unit.
+            StoreError: the database is in trouble; nothing is known to be stored.
+        """
+        result = Result()
+        reserve = list(reserved)
+        with self.store.transaction() as tx:
+            if self.env.worker_id is not None and tx.is_fenced(self.env.worker_id):
+                raise Fenced
+            scope = Scope(env=self.env, tx=tx, now=now, after=result.after, reserved=reserve)
+            if extra is not None:
+                extra(tx)
+            units = self._without_conflicts(scope, units, result)
+            self._put_rows(tx, units)
+            for unit in units:
+                try:
+                    result.committed.append(self._finish(scope, unit, lost))
+                except AssertionError as error:
+                    raise UnitFailed(unit.workflow_id) from error
+            for request in requests:
+                result.replies.append(self._execute(scope, request))
+        reserved[:] = reserve
+        return result
+
+    def _without_conflicts(
+        self, scope: Scope, units: Sequence[Unit], result: Result
+    ) -> Sequence[Unit]:
+        """Leave out fresh workflows whose own id exists already."""
+        asked = [unit for unit in units if unit.order is not None and unit.order.has_own_id]
+        if not asked:
+            return units
+        found = {
+            state.workflow_id: state
+            for state in scope.tx.states([unit.workflow_id for unit in asked])
+        }
+        kept = []
+        for unit in units:
+            other = found.get(unit.workflow_id) if unit.expected_epoch is None else None
+            if other is None:
+                kept.append(unit)
+                continue
+            try:
+                answer = operations.check_same_start(unit.order, other)
+            except Exception as error:
+                result.refused.append((unit, None, error))
+            else:
+                result.refused.append((unit, answer, None))
+        return kept
+
+    def _put_rows(self, tx: Transaction, units: Sequence[Unit]) -> None:
+        fresh = [unit.state for unit in units if unit.expected_epoch is None]
+        if fresh:
+            tx.insert_workflows(fresh)
+        known = [
+            StateWrite(state=unit.state, expected_epoch=unit.expected_epoch)
+            for unit in units
+            if unit.expected_epoch is not None
+        ]
+        if known:
+            stale = tx.update_workflows(known)
+            if stale:
+                raise StaleUnits(stale)
+        steps: list[StepWrite] = []
+        ticks: list[tuple[WorkflowId, int, int]] = []
+        inbox: list[int] = []
+        for unit in units:
+            steps.extend(_step_writes(unit.workflow_id, unit.writes))
+            ticks.extend(
+                (unit.workflow_id, write.position, write.now)
+                for write in unit.writes
+                if isinstance(write, PutTick)
+            )
+            inbox.extend(unit.inbox)
+        if steps:
+            tx.put_steps(steps)
+        if ticks:
+            tx.put_ticks(ticks)
+        if inbox:
+            tx.delete_inbox(inbox)
+
+    def _finish(
+        self, scope: Scope, unit: Unit, lost: frozenset[tuple[WorkflowId, int]]
+    ) -> Committed:
+        """What of a unit is more than rows: functions, children, events, the parent."""
+        done = Committed(unit, unit.state, list(unit.effects), list(unit.ready))
+        for write in unit.writes:
+            if not isinstance(write, PutStep | PutTick):
+                self._carry_out(scope, done, write, lost)
+        if done.state is not unit.state:
+            scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
+            epoch = done.state.epoch
+            scope.tx.update_workflows([StateWrite(state=done.state, expected_epoch=epoch)])
+        if done.state.outcome is not None:
+            scope.after.ended.append((unit.workflow_id, done.state.outcome))
+        return done
+
+    def _carry_out(
+        self,
+        scope: Scope,
+        done: Committed,
+        write: Write,
+        lost: frozenset[tuple[WorkflowId, int]],
+    ) -> None:
+        workflow_id = done.unit.workflow_id
+        match write:
+            case CallFunction():
+                self._call_function(scope, done, write.number, lost)
+            case CallOnComplete():
+                self._call_on_complete(scope, done, write.outcome, lost)
+            case StartChild():
+                refusal = operations.start_child(
+                    scope, done.state, write.number, write.child_id, write.command
+                )
+                if refusal is not None:
+                    message = ChildEnded(
+                        number=write.number,
+                        child_id=write.child_id,
+                        outcome=Failed(refusal),
+                        accepted_at=scope.now,
+                    )
+                    self._apply(scope, done, message)
+            case CancelChild():
+                operations.cancel_child(scope, write.child_id)
+            case TellParent():
+                operations.tell_parent(scope, write, workflow_id)
+            case ConsumeEvent():
+                scope.tx.consume_event(workflow_id, write.event_id, write.number)
+            case PutStep() | PutTick():
+                pass  # written with the rows
+            case _:
+                assert_never(write)
+
+    def _call_on_complete(
+        self,
+        scope: Scope,
+        done: Committed,
+        outcome: Outcome,
+        lost: frozenset[tuple[WorkflowId, int]],
+    ) -> None:
+        workflow_id = done.unit.workflow_id
+        error: ErrorInfo | None
+        if (workflow_id, ON_COMPLETE) in lost:
+            error = _LOST
+        else:
+            try:
+                error = operations.call_on_complete(scope, done.state, outcome)
+            except TransactionLost as lost_error:
+                raise FunctionLostTransaction(workflow_id, ON_COMPLETE) from lost_error
+            except DefinitionError as unknown:
+                # The workflow has ended; that nobody here knows its callback must not undo that.
+                error = ErrorInfo("DefinitionError", str(unknown))
+        if error is not None:
+            done.state = changed(done.state, on_complete_error=error)
+
+    def _call_function(
+        self,
+        scope: Scope,
+        done: Committed,
+        number: int,
+        lost: frozenset[tuple[WorkflowId, int]],
+    ) -> None:
+        workflow_id = done.unit.workflow_id
+        record = done.state.live.get(number)
+        if record is None or record.state != "ready":
+            return  # ended in the very turn in which it was admitted
+        assert isinstance(record.command, RunStep)
+        outcome: Outcome
+        if (workflow_id, number) in lost:
+            outcome = Failed(_LOST)
+        else:
+            try:
+                outcome = run_step_function(scope, workflow_id, number, record.command)
+            except TransactionLost as error:
+                raise FunctionLostTransaction(workflow_id, number) from error
+        self._apply(scope, done, FunctionEnded(number=number, outcome=outcome))
+
+    def _apply(self, scope: Scope, done: Committed, message: Message) -> None:
+        decision = transition(done.state, message, scope.now, self.env.limits)
+        done.state = decision.state
+        done.effects.extend(decision.effects)
+        done.ready.extend(decision.ready)
+        done.writes.extend(decision.writes)
+
+    def _execute(self, scope: Scope, request: Request) -> tuple[Request, Any, BaseException | None]:
+        try:
+            return request, request.execute(scope), None
+        except (StoreError, TransactionLost):
+            raise
+        except BaseException as error:
+            return request, None, error
+
+
+class FunctionLostTransaction(Exception):
+    """The function of one step ended the transaction that it shares with others.
+
+    `number` is the step's, or `ON_COMPLETE`.
+    """
+
+    def __init__(self, workflow_id: WorkflowId, number: int) -> None:
+        super().__init__(workflow_id, number)
+        self.workflow_id = workflow_id
+        self.number = number
+
+
+_LOST = ErrorInfo(
+    "TransactionLost",
+    "the function ended or blocked the transaction that it shares with others: use neither"
+    " OR ROLLBACK nor RAISE(ROLLBACK), and raise an exception to undo a step",
+)
+
+
+def _step_writes(workflow_id: WorkflowId, writes: Sequence[Write]) -> list[StepWrite]:
+    """The last row of each step that was written, inserted if any of its writes was new."""
+    rows: dict[int, StepWrite] = {}
+    for write in writes:
+        if isinstance(write, PutStep):
+            number = write.record.number
+            before = rows.get(number)
+            is_new = write.is_new or (before is not None and before.is_new)
+            rows[number] = StepWrite(workflow_id=workflow_id, record=write.record, is_new=is_new)
+    return list(rows.values())

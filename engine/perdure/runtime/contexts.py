@@ -1,0 +1,176 @@
+"""What functions get as their first argument: `QueryContext`, `MutationContext`, `ActionContext`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from perdure.definitions import Call, Mutation
+from perdure.errors import PerdureError
+from perdure.events import Event
+
+from . import operations, orders
+from .operations import Scope
+
+if TYPE_CHECKING:
+    import sqlite3
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _TransactionContext:
+    """A context over an open transaction; it is of no use after its function has ended."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._open_scope: Scope | None = scope
+
+    @property
+    def _scope(self) -> Scope:
+        if self._open_scope is None:
+            raise PerdureError("the context was used after its function had ended")
+        return self._open_scope
+
+    def close(self) -> None:
+        """The function has ended."""
+        self._open_scope = None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The store's own connection, inside the open transaction.
+
+        The transaction is the engine's: it is committed together with the step, and carries
+        other workflows' writes too. Raise an exception to undo what the function wrote.
+        """
+        connection: sqlite3.Connection = self._scope.tx.db
+        return connection
+
+
+class QueryContext(_TransactionContext):
+    """The context of a query: `db` is read-only."""
+
+
+class MutationContext(_TransactionContext):
+    """The context of a mutation: the database, and the manager's verbs.
+
+    The verbs take part in the transaction: if the mutation fails, none of it happened.
+    """
+
+    def start(
+        self,
+        call: Call[Any],
+        *,
+        id: str | None = None,
+        on_complete: Mutation[..., Any] | None = None,
+        context: Any = None,
+        run_after: timedelta | float | None = None,
+        run_at: datetime | None = None,
+    ) -> str:
+        """Start a workflow with this transaction; see `WorkflowManager.start`."""
+        scope = self._scope
+        order = orders.start_order(
+            scope.env,
+            call,
+            now=scope.now,
+            id=id,
+            on_complete=on_complete,
+            context=context,
+            run_after=run_after,
+            run_at=run_at,
+        )
+        return self._do(lambda: operations.start(scope, order))
+
+    def cancel(self, workflow_id: str) -> None:
+        """Cancel a workflow with this transaction; see `WorkflowManager.cancel`."""
+        scope = self._scope
+        self._do(lambda: operations.cancel(scope, orders.checked_id(workflow_id)))
+
+    def send_event(
+        self,
+        event: Event[Any] | str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str:
+        """Send an event with this transaction; see `WorkflowManager.send_event`."""
+        scope = self._scope
+        order = orders.event_order(
+            scope.env, event, workflow_id=workflow_id, id=id, value=value, error=error
+        )
+        return self._do(lambda: operations.send_event(scope, order))
+
+    def _do(self, fn: Callable[[], T]) -> T:
+        return self._scope.tx.run_engine_code(fn)
+
+
+class Verbs(Protocol):
+    """What of the manager an action may use."""
+
+    def start(self, call: Call[Any], **options: Any) -> Awaitable[str]: ...
+    def cancel(self, workflow_id: str) -> Awaitable[None]: ...
+    def send_event(self, event: Any = None, **options: Any) -> Awaitable[str]: ...
+    def run_query(self, call: Call[R]) -> Awaitable[R]: ...
+    def run_mutation(self, call: Call[R]) -> Awaitable[R]: ...
+
+
+class ActionContext:
+    """The context of one attempt of an action.
+
+    Attributes:
+        workflow_id: of the workflow whose step this is.
+        step_number: of the step, from 0.
+        attempt: of this attempt, from 1.
+        idempotency_key: the same for all attempts of this step; give it to services that take one.
+        logger: ``perdure.action.<name>``, with the ids of the step in ``extra``.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        *,
+        name: str,
+        workflow_id: str,
+        step_number: int,
+        attempt: int,
+        idempotency_key: str,
+    ) -> None:
+        self._verbs = verbs
+        self.workflow_id = workflow_id
+        self.step_number = step_number
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self._name = name
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that knows the step."""
+        about = {
+            "workflow_id": self.workflow_id,
+            "step_number": self.step_number,
+            "attempt": self.attempt,
+        }
+        return logging.LoggerAdapter(logging.getLogger(f"perdure.action.{self._name}"), about)
+
+    async def start(self, call: Call[Any], **options: Any) -> str:
+        """Start a workflow, in a transaction of its own; see `WorkflowManager.start`."""
+        return await self._verbs.start(call, **options)
+
+    async def cancel(self, workflow_id: str) -> None:
+        """Cancel a workflow; see `WorkflowManager.cancel`."""
+        await self._verbs.cancel(workflow_id)
+
+    async def send_event(self, event: Event[Any] | str | None = None, **options: Any) -> str:
+        """Send an event; see `WorkflowManager.send_event`."""
+        return await self._verbs.send_event(event, **options)
+
+    async def run_query(self, call: Call[R]) -> R:
+        """Run a query in a transaction of its own."""
+        return await self._verbs.run_query(call)
+
+    async def run_mutation(self, call: Call[R]) -> R:
+        """Run a mutation in a transaction of its own."""
+        return await self._verbs.run_mutation(call)

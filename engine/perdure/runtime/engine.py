@@ -1,0 +1,380 @@
+"""The engine of one manager in this process: a worker's turns, called from a thread or a loop.
+
+It holds what outlives a worker (the store, the mailbox, who waits for which workflow) and gives a
+worker that was fenced a new life. Two ways to be driven: `ThreadEngine` has a thread of its own;
+`LoopEngine` runs its turns as plain callbacks of an asyncio loop, with no thread in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from perdure.core.ids import WorkflowId
+from perdure.core.outcomes import Outcome
+from perdure.errors import NotOpen, PerdureError, StoreError
+from perdure.store.base import Fenced, Store
+
+from .bridge import Bridge
+from .clock import Clock
+from .commit import Request
+from .contexts import Verbs
+from .mailbox import Mailbox, Ticket
+from .operations import Env, StartOrder
+from .runner import ActionRunner
+from .worker import Worker
+
+logger = logging.getLogger("perdure.worker")
+
+#: How often an idle engine looks whether another process has committed, in seconds. A look costs
+#: a few microseconds; events and cancels from other processes wait half of this on average.
+POLL_SECONDS = 0.02
+
+#: How long a client's request may wait while the store is busy.
+BUSY_SECONDS = 30.0
+
+Waiter = Callable[[Outcome], None]
+
+
+class Waiters:
+    """Who waits in this process for the end of which workflow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiters: dict[WorkflowId, list[Waiter]] = {}
+
+    def add(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
+        """Call `waiter` when the workflow ends. From any thread."""
+        with self._lock:
+            self._waiters.setdefault(workflow_id, []).append(waiter)
+
+    def discard(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            waiters = self._waiters.get(workflow_id, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(workflow_id, None)
+
+    def ids(self) -> list[WorkflowId]:
+        """The workflows that somebody waits for."""
+        if not self._waiters:
+            return []
+        with self._lock:
+            return list(self._waiters)
+
+    def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        """Tell those who wait."""
+        if workflow_id not in self._waiters:
+            return
+        with self._lock:
+            waiters = self._waiters.pop(workflow_id, [])
+        for waiter in waiters:
+            waiter(outcome)
+
+
+class Engine:
+    """What both kinds of engine share.
+
+    Args:
+        env: without a worker id: each life of the worker gets its own.
+        store: not open yet.
+        works: whether to run workflows, or only to carry out requests.
+        bridge: to the loop that runs `async def` actions; None for a client.
+        verbs: what actions may do with the manager.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        store: Store,
+        *,
+        works: bool,
+        bridge: Bridge | None,
+        verbs: Verbs,
+        drain_seconds: float,
+    ) -> None:
+        self.env = env
+        self.store = store
+        self.waiters = Waiters()
+        self.failure: BaseException | None = None
+        self._works = works
+        self._bridge = bridge
+        self._verbs = verbs
+        self._drain_seconds = drain_seconds
+        self._pid = os.getpid()
+        self._is_stopping = False
+        self._is_closed = False
+        self._drain_until: float | None = None
+        self._foreign_look = False
+        self.mailbox = self._make_mailbox()
+        self._worker: Worker | None = None
+        self._runner: ActionRunner | None = None
+
+    def _make_mailbox(self) -> Mailbox:
+        return Mailbox()
+
+    @property
+    def clock(self) -> Clock:
+        return self.env.clock
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """What is wrong with the store at the moment, if anything."""
+        return None if self._worker is None else self._worker.trouble
+
+    # --- callers
+
+    def submit(
+        self,
+        request: Request | StartOrder,
+        answer: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Have a request carried out; `answer` is called from the engine. From any thread.
+
+        Raises:
+            NotOpen: the engine has stopped, failed, or was made before a fork.
+        """
+        self.check()
+        deadline = self.clock.monotonic() + BUSY_SECONDS
+        self.mailbox.put(Ticket(request, answer, deadline))
+        if self._is_closed:
+            self._answer_rest()
+
+    def check(self) -> None:
+        """Raise if the engine cannot answer."""
+        if self._pid != os.getpid():
+            raise NotOpen("this manager was opened before a fork: open one in this process")
+        if self.failure is not None:
+            raise PerdureError(f"the engine has failed: {self.failure!r}") from self.failure
+        if self._is_closed:
+            raise NotOpen("the manager has been closed")
+
+    def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        """See `worker.Listener`."""
+        self.waiters.ended(workflow_id, outcome)
+
+    def is_idle(self) -> bool:
+        """Whether nothing runs, is ready, or waits for a time, here or elsewhere."""
+        if self.mailbox or (self._runner is not None and self._runner.running):
+            return False
+        return self.store.reader().count_active(self.env.registry.workflow_names) == 0
+
+    # --- a worker's life
+
+    def _begin_life(self) -> None:
+        """A new worker, with an id of its own, registered and holding its lock."""
+        if not self._works:
+            self._worker = Worker(self.env, self.store, self.mailbox, None, self)
+            return
+        assert self._bridge is not None
+        worker_id = self.clock.new_id()
+        env = attrs.evolve(self.env, worker_id=worker_id)
+        self.store.hold_worker(worker_id)
+        try:
+            self._runner = ActionRunner(env, self.mailbox, self._bridge, self._verbs)
+            self._worker = Worker(env, self.store, self.mailbox, self._runner, self)
+            self._worker.register()
+        except BaseException:
+            self.store.release_worker(worker_id)
+            raise
+
+    def _end_life(self) -> None:
+        worker, runner = self._worker, self._runner
+        self._worker = self._runner = None
+        if worker is not None and worker.env.worker_id is not None:
+            worker.close()
+            self.store.release_worker(worker.env.worker_id)
+        if runner is not None:
+            runner.cancel_all()
+            runner.close()
+
+    def _turn(self) -> float | None:
+        """One turn; the seconds to wait before the next one, or None when the engine is done."""
+        worker = self._worker
+        assert worker is not None
+        try:
+            if self._is_stopping and not self._drain():
+                return None
+            worker.run_turn()
+        except Fenced:
+            logger.error("another process took this worker for dead; it starts a new life")
+            self._end_life()
+            self._begin_life()
+            return 0.0
+        self._look_for_ends()
+        return worker.next_wait(POLL_SECONDS)
+
+    def _look_for_ends(self) -> None:
+        """Workflows that end in other processes, and are waited for here."""
+        ids = self.waiters.ids()
+        assert self._worker is not None
+        if not ids or not self._worker.take_foreign_change():
+            return
+        with contextlib.suppress(StoreError):  # the next turn meets it as well
+            for state in self.store.reader().states(ids):
+                if state.outcome is not None:
+                    self.waiters.ended(state.workflow_id, state.outcome)
+
+    def _drain(self) -> bool:
+        """Whether there is still something to wait for after a stop was asked for."""
+        worker, runner = self._worker, self._runner
+        assert worker is not None
+        if not self._works:
+            return bool(self.mailbox)
+        assert runner is not None
+        now = self.clock.monotonic()
+        if self._drain_until is None:
+            self._drain_until = now + self._drain_seconds
+            worker.begin_drain()
+        if runner.running and now < self._drain_until:
+            return True
+        if self.mailbox and now < self._drain_until + 1:
+            return True  # outcomes that have come in
+        lost = runner.attempts()
+        if lost:
+            logger.warning("%d attempts still run after the drain; recorded as lost", len(lost))
+        runner.cancel_all()
+        worker.end_drain(lost)
+        return False
+
+    def _finish(self) -> None:
+        """The last act: end the worker's life, answer who still waits, close the store."""
+        try:
+            self._end_life()
+        finally:
+            self._is_closed = True
+            self._answer_rest()
+            self.store.close()
+
+    def _answer_rest(self) -> None:
+        error = self.failure or NotOpen("the manager has been closed")
+        for item in self.mailbox.take():
+            if isinstance(item, Ticket):
+                item.answer(None, error)
+
+
+class ThreadEngine(Engine):
+    """An engine with a thread of its own."""
+
+    _thread: threading.Thread | None = None
+
+    def open(self, *, max_parallelism: int | None) -> None:
+        """Open the store, register the worker, start the thread.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        self.store.open(max_parallelism=max_parallelism)
+        try:
+            self._begin_life()
+        except BaseException:
+            self.store.close()
+            raise
+        self._thread = threading.Thread(target=self._main, name="perdure-engine", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        try:
+            while (wait := self._turn()) is not None:
+                if wait > 0:
+                    self.mailbox.wait(wait)
+        except BaseException as error:
+            self.failure = error
+            logger.critical("the engine has failed and stops", exc_info=True)
+        finally:
+            try:
+                self._finish()
+            except BaseException as error:
+                self.failure = self.failure or error
+                logger.critical("the engine could not end in good order", exc_info=True)
+
+    def stop(self) -> None:
+        """Ask the engine to drain and end."""
+        self._is_stopping = True
+        self.mailbox.wake()
+
+    def join(self) -> None:
+        """Wait for the end; blocks.
+
+        Raises:
+            PerdureError: the engine had failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self.failure is not None:
+            raise PerdureError(f"the engine has failed: {self.failure!r}") from self.failure
+
+
+class LoopEngine(Engine):
+    """An engine whose turns are callbacks of an asyncio loop."""
+
+    _handle: asyncio.Handle | None = None
+    _is_due = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say on which loop, and so in which thread, `run` will be called."""
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._done: asyncio.Future[None] = loop.create_future()
+
+    def _make_mailbox(self) -> Mailbox:
+        return Mailbox(self._wake)
+
+    async def run(self, *, max_parallelism: int | None, until_idle: bool) -> None:
+        """Work until `stop` is called, or until nothing is left to do."""
+        self._until_idle = until_idle
+        self.store.open(max_parallelism=max_parallelism)
+        try:
+            self._begin_life()
+            self._wake()
+            await self._done
+        finally:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._finish()
+
+    def stop(self) -> None:
+        """Ask the engine to drain and end."""
+        self._is_stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._is_due:
+            return
+        self._is_due = True
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self._tick)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._tick)
+
+    def _tick(self) -> None:
+        if self._done.done():
+            return
+        self._is_due = False
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        try:
+            wait = self._turn()
+        except BaseException as error:
+            self.failure = error
+            self._done.set_exception(error)
+            return
+        if wait is None:
+            self._done.set_result(None)
+        elif wait > 0 and self._until_idle and not self._is_stopping and self.is_idle():
+            self.stop()
+        elif wait > 0:
+            self._handle = self._loop.call_later(wait, self._wake)
+        else:
+            self._wake()

@@ -1,0 +1,140 @@
+"""Running queries, mutations and `on_complete` inside a transaction, behind the fence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+
+
+from perdure.codec import encode_error, plain
+from perdure.core.commands import RunStep
+from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
+from perdure.core.workflow import WorkflowState
+from perdure.definitions import Definition, Mutation, Query
+from perdure.errors import ErrorInfo, StoreError
+from perdure.store.base import TransactionLost
+
+from .contexts import MutationContext, QueryContext
+from .inside import inside_transaction
+from .operations import Scope
+from .orders import context_codec
+
+logger = logging.getLogger("perdure.worker")
+
+#: A function in the transaction holds up every workflow of its worker: over this it is reported.
+SLOW_FUNCTION_SECONDS = 0.1
+
+
+def run_function(
+    scope: Scope, definition: Definition[..., Any], arguments: Json, where: str
+) -> Json:
+    """Run a query or mutation under a savepoint and encode what it returned.
+
+    Raises:
+        StoreError, TransactionLost: see `Transaction.run_user_code`.
+        BaseException: whatever the function raised, or `ValidationError` for what it returned;
+            then none of its writes are kept.
+    """
+    args, kwargs = definition.arguments.bind(arguments, where=f"arguments of {definition.name}")
+    is_query = isinstance(definition, Query)
+    context = QueryContext(scope) if is_query else MutationContext(scope)
+
+    def call() -> Json:
+        try:
+            value = definition.fn(context, *args, **kwargs)
+        finally:
+            context.close()
+        limit = scope.env.limits.value_bytes
+        return definition.result.encode(value, where=f"result of {definition.name}", limit=limit)
+
+    return _timed(scope, where, lambda: inside_user_code(scope, call, read_only=is_query))
+
+
+def run_step_function(scope: Scope, workflow_id: str, number: int, command: RunStep) -> Outcome:
+    """Run the query or mutation of a step; what it raises is the step's failure.
+
+    Raises:
+        StoreError, TransactionLost: not the step's fault, or not known to be.
+    """
+    definition = scope.env.registry.get(command.function)
+    if definition is None:
+        text = f"{command.kind} {command.function!r} is not defined in this process"
+        return Failed(ErrorInfo("DefinitionError", text))
+    where = f"step {number} of workflow {workflow_id}"
+    try:
+        return Succeeded(run_function(scope, definition, command.arguments, where))
+    except (StoreError, TransactionLost):
+        raise
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: user code ends its step, not the worker.
+        return Failed(encode_error(error))
+
+
+def run_on_complete(
+    scope: Scope, definition: Mutation[..., Any], state: WorkflowState, outcome: Outcome
+) -> ErrorInfo | None:
+    """Run a workflow's `on_complete`; the error if it raised (its writes are then undone)."""
+    arguments = _on_complete_arguments(definition, state, outcome)
+    where = f"on_complete of workflow {state.workflow_id}"
+    context = MutationContext(scope)
+
+    def call() -> None:
+        try:
+            definition.fn(context, *arguments)
+        finally:
+            context.close()
+
+    try:
+        _timed(scope, where, lambda: inside_user_code(scope, call, read_only=False))
+    except (StoreError, TransactionLost):
+        raise
+    except BaseException as error:
+        logger.exception("%s raised; its writes are undone and the outcome stands", where)
+        return encode_error(error)
+    return None
+
+
+def _on_complete_arguments(
+    definition: Mutation[..., Any], state: WorkflowState, outcome: Outcome
+) -> tuple[Any, ...]:
+    """(workflow id, outcome with a plain value, context); the last only if it is a parameter."""
+    shown: Any = Succeeded(plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
+    if len(definition.arguments.names) == 2:
+        return state.workflow_id, shown
+    codec = context_codec(definition)
+    assert codec is not None
+    text = state.header.context
+    context = None if text is None else codec.decode(text, where="context of on_complete")
+    return state.workflow_id, shown, context
+
+
+def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) -> Any:
+    """Run `fn` behind the fence; what it asked for through its context follows only if it ends."""
+    after = scope.after
+    lists = (after.adopted, after.revoked, after.effects, after.messages, after.ended)
+    marks = [len(items) for items in lists]
+    try:
+        return scope.tx.run_user_code(lambda: inside_transaction(fn), read_only=read_only)
+    except BaseException:
+        for items, mark in zip(lists, marks, strict=True):
+            del items[mark:]  # type: ignore[attr-defined]
+        raise
+
+
+def _timed(scope: Scope, where: str, fn: Callable[[], Any]) -> Any:
+    started = scope.env.clock.monotonic()
+    try:
+        return fn()
+    finally:
+        seconds = scope.env.clock.monotonic() - started
+        if seconds > SLOW_FUNCTION_SECONDS:
+            logger.warning(
+                "%s took %.0f ms inside the transaction, and everything else waited:"
+                " long reads and other work belong into an action",
+                where,
+                seconds * 1000,
+            )
+
+

@@ -1,0 +1,153 @@
+"""The inbox: messages that other processes, or earlier transactions, left in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from perdure.core.ids import WorkflowId
+from perdure.core.messages import AttemptEnded, AttemptLost, ChildEnded, EventSent, Message
+from perdure.store.base import InboxRow, Store, Transaction
+
+from .operations import Env, Scope, decode_inbox, encode_inbox
+
+
+@attrs.frozen
+class Letter:
+    """A row of the inbox as a message; `message` is None where it was revoked or is void."""
+
+    row_id: int
+    workflow_id: WorkflowId
+    message: Message | None
+    is_revoked: bool = False
+
+
+@attrs.frozen
+class PassOn:
+    """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now."""
+
+    rows: tuple[InboxRow, ...]
+
+    def execute(self, scope: Scope) -> None:
+        """Carry it out."""
+        scope.tx.put_inbox(self.rows)
+        for row in self.rows:
+            scope.tx.wake(row.workflow_id, scope.now)
+        scope.after.look_claims = True
+        scope.after.look_inbox = True
+
+
+class InboxReader:
+    """Reads what is for one worker. A row is deleted in the commit that took it in.
+
+    `look` says that there may be something.
+    """
+
+    def __init__(self, env: Env, store: Store) -> None:
+        self._env = env
+        self._store = store
+        self.look = True
+        self._taken: set[int] = set()
+        self._void: set[int] = set()
+
+    def read(self, *, has_changed: bool) -> list[Letter]:
+        """What has come since; rows that are being worked on are not given twice."""
+        if not (self.look or has_changed):
+            return []
+        self.look = False
+        assert self._env.worker_id is not None
+        rows = self._store.reader().inbox_of(self._env.worker_id)
+        letters = []
+        for row in rows:
+            if row.row_id not in self._taken and row.row_id not in self._void:
+                letter = self._letter(row)
+                if letter.message is None:
+                    self._void.add(row.row_id)
+                else:
+                    self._taken.add(row.row_id)
+                if letter.message is not None or letter.is_revoked:
+                    letters.append(letter)
+        return letters
+
+    def _letter(self, row: InboxRow) -> Letter:
+        if row.kind == "revoked":
+            return Letter(row.row_id, row.workflow_id, None, is_revoked=True)
+        return Letter(row.row_id, row.workflow_id, self._message(row))
+
+    def _message(self, row: InboxRow) -> Message | None:
+        if row.kind == "event":
+            event_id = msgspec.json.decode(row.body)
+            found = self._store.reader().find_event(event_id)
+            if found is None or found[2]:
+                return None  # consumed already: it was loaded with the workflow
+            return EventSent(event=found[1])
+        assert row.number is not None
+        body, outcome = decode_inbox(row.body)
+        if row.kind == "child":
+            return ChildEnded(
+                number=row.number,
+                child_id=body.child_id or "",
+                outcome=outcome,
+                accepted_at=row.accepted_at,
+            )
+        if body.is_lost:
+            return AttemptLost(
+                number=row.number,
+                epoch=body.epoch,
+                attempt=body.attempt,
+                accepted_at=row.accepted_at,
+            )
+        return AttemptEnded(
+            number=row.number,
+            epoch=body.epoch,
+            attempt=body.attempt,
+            outcome=outcome,
+            accepted_at=row.accepted_at,
+            is_retryable=body.is_retryable,
+        )
+
+    def in_commit(self, tx: Transaction) -> None:
+        """Delete what had nothing to say."""
+        if self._void:
+            tx.delete_inbox(sorted(self._void))
+
+    def committed(self) -> None:
+        """The rows that were taken in are deleted."""
+        self._taken.clear()
+        self._void.clear()
+
+    def release(self, row_ids: Iterable[int]) -> None:
+        """These rows were not taken in after all: read them again."""
+        released = set(row_ids)
+        if released:
+            self._taken -= released
+            self.look = True
+
+    def pass_on(
+        self, workflow_id: WorkflowId, messages: Sequence[Message], now: int
+    ) -> PassOn | None:
+        """What of these messages, for a workflow that is not ours, its owner must get."""
+        rows: list[InboxRow] = []
+        for message in messages:
+            if isinstance(message, AttemptEnded):
+                rows.append(_attempt_row(workflow_id, message))
+        return PassOn(tuple(rows)) if rows else None
+
+
+def _attempt_row(workflow_id: WorkflowId, message: AttemptEnded) -> InboxRow:
+    body: Any = encode_inbox(
+        message.outcome,
+        epoch=message.epoch,
+        attempt=message.attempt,
+        is_retryable=message.is_retryable,
+    )
+    return InboxRow(
+        workflow_id=workflow_id,
+        kind="attempt",
+        body=body,
+        number=message.number,
+        accepted_at=message.accepted_at,
+    )

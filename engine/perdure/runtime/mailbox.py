@@ -1,0 +1,77 @@
+"""The mailbox of a worker: what reaches it from other threads of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from perdure.core.ids import WorkflowId
+from perdure.core.messages import Message
+
+from .commit import Request
+from .operations import StartOrder
+
+
+@attrs.frozen
+class Post:
+    """A message for a workflow."""
+
+    workflow_id: WorkflowId
+    message: Message
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """A client's request on its way, and how to answer it.
+
+    `deadline` is in seconds of the monotonic clock: when it passes while the store is busy, the
+    request is withdrawn whole.
+    """
+
+    request: Request | StartOrder
+    answer: Callable[[Any, BaseException | None], None]
+    deadline: float
+
+
+class Mailbox:
+    """A queue that wakes its one reader."""
+
+    def __init__(self, wake: Callable[[], None] | None = None) -> None:
+        self._items: deque[Post | Ticket] = deque()
+        self._event = threading.Event()
+        self._wake = wake
+
+    def put(self, item: Post | Ticket) -> None:
+        """Add one; from any thread."""
+        self._items.append(item)
+        self.wake()
+
+    def put_all(self, items: list[Post]) -> None:
+        """Add several; from any thread."""
+        self._items.extend(items)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the reader look."""
+        if self._wake is not None:
+            self._wake()
+        elif not self._event.is_set():
+            self._event.set()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def take(self) -> list[Post | Ticket]:
+        """Everything that is there now."""
+        self._event.clear()
+        items = self._items
+        return [items.popleft() for _ in range(len(items))]
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something is put or `wake` is called, at most so long."""
+        if not self._items:
+            self._event.wait(seconds)

@@ -1,0 +1,465 @@
+"""What clients, mutations and workers do to workflows inside one transaction.
+
+Whoever calls carries these out himself, whoever owns the workflow: a live worker, a dead one, or
+none. What has to follow in this process after the commit is collected in `After`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import msgspec
+
+from perdure.core.effects import (
+    CallOnComplete,
+    CancelAttempt,
+    CancelChild,
+    Effect,
+    PutStep,
+    TellParent,
+)
+from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
+from perdure.core.limits import CHILD_DEPTH_MAX, Limits
+from perdure.core.messages import CancelWorkflow, EventSent, Message, SentEvent
+from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
+from perdure.core.transition import transition
+from perdure.core.values import changed
+from perdure.core.workflow import WorkflowHeader, WorkflowState
+from perdure.definitions import Mutation, Registry, Workflow
+from perdure.errors import (
+    DefinitionError,
+    ErrorInfo,
+    EventAlreadySent,
+    EventNotFound,
+    InternalError,
+    LimitExceeded,
+    WorkflowIdConflict,
+    WorkflowNotFound,
+    WorkflowNotRunning,
+)
+from perdure.step import StepRules
+from perdure.store.base import InboxRow, StateWrite, StepWrite, Transaction
+
+from .clock import Clock
+
+
+@attrs.define
+class After:
+    """What this process does after the commit.
+
+    Attributes:
+        adopted: workflows that were made in this transaction and belong to this worker.
+        revoked: workflows that this worker may have in memory and must drop.
+        effects: attempts to tell that nobody waits for them, by workflow.
+        messages: for workflows that this worker owns.
+        ended: outcomes, for those who wait for them in this process.
+        look_inbox: the inbox got rows for this worker.
+        look_claims: there is something that nobody owns and that wants to be taken.
+        look_config: the shared settings have changed.
+    """
+
+    adopted: list[WorkflowState] = attrs.field(factory=list)
+    revoked: list[WorkflowId] = attrs.field(factory=list)
+    effects: list[tuple[WorkflowId, Effect]] = attrs.field(factory=list)
+    messages: list[tuple[WorkflowId, Message]] = attrs.field(factory=list)
+    ended: list[tuple[WorkflowId, Outcome]] = attrs.field(factory=list)
+    look_inbox: bool = False
+    look_claims: bool = False
+    look_config: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Env:
+    """What stays the same for all transactions of one manager in this process.
+
+    `worker_id` is None where no worker runs.
+    """
+
+    rules: StepRules
+    clock: Clock
+    worker_id: WorkerId | None = None
+
+    @property
+    def registry(self) -> Registry:
+        return self.rules.registry
+
+    @property
+    def limits(self) -> Limits:
+        return self.rules.limits
+
+
+@attrs.define(kw_only=True)
+class Scope:
+    """One transaction, its time, and what is to follow it.
+
+    `reserved` are epochs that the worker holds in reserve, for workflows made here.
+    """
+
+    env: Env
+    tx: Transaction
+    now: int
+    after: After = attrs.field(factory=After)
+    reserved: list[Epoch] = attrs.field(factory=list)
+
+    def new_epoch(self) -> Epoch:
+        """An epoch for a workflow that is made in this transaction."""
+        return self.reserved.pop() if self.reserved else self.tx.take_epochs(1)
+
+
+@attrs.frozen(kw_only=True)
+class StartOrder:
+    """A checked wish to start a workflow: everything is encoded."""
+
+    workflow_id: WorkflowId
+    name: str
+    arguments: Json
+    start_at: int
+    has_own_id: bool = False
+    on_complete: str | None = None
+    context: Json | None = None
+    parent_id: WorkflowId | None = None
+    parent_number: int | None = None
+    depth: int = 0
+
+    def execute(self, scope: Scope) -> WorkflowId:
+        """Carry it out, as a request."""
+        return start(scope, self)
+
+
+def new_state(
+    order: StartOrder, *, epoch: Epoch, now: int, owner: WorkerId | None
+) -> WorkflowState:
+    """The state of a workflow that does not exist yet."""
+    header = WorkflowHeader(
+        workflow_id=order.workflow_id,
+        name=order.name,
+        arguments=order.arguments,
+        context=order.context,
+        on_complete=order.on_complete,
+        parent_id=order.parent_id,
+        parent_number=order.parent_number,
+        depth=order.depth,
+        created_at=now,
+        start_at=max(order.start_at, now),
+    )
+    wake_at = None if owner is not None else header.start_at
+    return WorkflowState(
+        header=header, epoch=epoch, owner=owner, wake_at=wake_at, stamp=now
+    )
+
+
+def check_same_start(order: StartOrder, found: WorkflowState) -> WorkflowId:
+    """The id, if the workflow that has it was started by the same call.
+
+    Raises:
+        WorkflowIdConflict: by another call.
+    """
+    header = found.header
+    if (header.name, header.arguments) == (order.name, order.arguments):
+        return header.workflow_id
+    raise WorkflowIdConflict(
+        f"start(id={order.workflow_id!r}): this id belongs to a workflow {header.name!r} that was"
+        " started with another call; choose another id, or clean that workflow up",
+        workflow_id=order.workflow_id,
+    )
+
+
+def start(scope: Scope, order: StartOrder) -> WorkflowId:
+    """Insert a workflow; the same id with the same call does nothing.
+
+    Raises:
+        WorkflowIdConflict: the id belongs to another call.
+    """
+    env, tx, now = scope.env, scope.tx, scope.now
+    if order.has_own_id:
+        found = tx.states([order.workflow_id])
+        if found:
+            return check_same_start(order, found[0])
+    is_mine = (
+        env.worker_id is not None
+        and order.start_at <= now
+        and isinstance(env.registry.get(order.name), Workflow)
+    )
+    owner = env.worker_id if is_mine else None
+    state = new_state(order, epoch=scope.new_epoch(), now=now, owner=owner)
+    tx.insert_workflows([state])
+    if is_mine:
+        scope.after.adopted.append(state)
+    else:
+        scope.after.look_claims = True
+    return order.workflow_id
+
+
+def start_child(
+    scope: Scope, parent: WorkflowState, number: int, child_id: WorkflowId, command: Any
+) -> ErrorInfo | None:
+    """Insert a child workflow; the error if it cannot be."""
+    depth = parent.header.depth + 1
+    if depth > CHILD_DEPTH_MAX:
+        return ErrorInfo(
+            LimitExceeded.__name__, f"children {depth} deep, over the limit of {CHILD_DEPTH_MAX}"
+        )
+    if scope.tx.states([child_id]):
+        text = f"a workflow with the id {child_id!r} exists already: choose another workflow_id"
+        return ErrorInfo(WorkflowIdConflict.__name__, text)
+    order = StartOrder(
+        workflow_id=child_id,
+        name=command.function,
+        arguments=command.arguments,
+        start_at=scope.now if command.due_at is None else command.due_at,
+        parent_id=parent.workflow_id,
+        parent_number=number,
+        depth=depth,
+    )
+    start(scope, order)
+    return None
+
+
+def cancel(scope: Scope, workflow_id: WorkflowId) -> None:
+    """Cancel a workflow and all below it, in this transaction.
+
+    Raises:
+        WorkflowNotFound, WorkflowNotRunning: there is nothing to cancel.
+        DefinitionError: its `on_complete` is not known in this process.
+    """
+    loaded = scope.tx.load([workflow_id])
+    if not loaded:
+        raise not_found(workflow_id)
+    state = loaded[0].state
+    if state.status != "in_progress":
+        raise WorkflowNotRunning(
+            f"workflow {workflow_id!r} is not running: it ended ({state.status})",
+            workflow_id=workflow_id,
+        )
+    cancel_tree(scope, state)
+
+
+def cancel_tree(scope: Scope, state: WorkflowState) -> None:
+    """Cancel `state` (in progress, with its open steps) and its children."""
+    epoch = scope.tx.take_epochs(1)
+    decision = transition(state, CancelWorkflow(epoch=epoch), scope.now, scope.env.limits)
+    end_elsewhere(scope, state, decision.state, decision.writes, decision.effects)
+
+
+def end_elsewhere(
+    scope: Scope, before: WorkflowState, state: WorkflowState, writes: Any, effects: Any
+) -> None:
+    """Write the end of a workflow, whoever owned it, and tell its owner and runners."""
+    tx, workflow_id = scope.tx, before.workflow_id
+    stale = tx.update_workflows([StateWrite(state=state, expected_epoch=before.epoch)])
+    if stale:
+        raise InternalError(f"workflow {workflow_id!r} changed inside one transaction")
+    tx.put_steps(
+        StepWrite(workflow_id=workflow_id, record=write.record, is_new=write.is_new)
+        for write in writes
+        if isinstance(write, PutStep)
+    )
+    for write in writes:
+        match write:
+            case CancelChild():
+                cancel_child(scope, write.child_id)
+            case CallOnComplete():
+                error = call_on_complete(scope, state, write.outcome)
+                if error is not None:
+                    state = changed(state, on_complete_error=error)
+                    tx.update_workflows([StateWrite(state=state, expected_epoch=state.epoch)])
+            case TellParent():
+                tell_parent(scope, write, workflow_id)
+    _revoke(scope, before, effects)
+    assert state.outcome is not None
+    scope.after.ended.append((workflow_id, state.outcome))
+
+
+def _revoke(scope: Scope, before: WorkflowState, effects: Any) -> None:
+    """Tell the workers that own or run parts of a workflow that it is out of their hands."""
+    workflow_id, me = before.workflow_id, scope.env.worker_id
+    told = set()
+    runners = {record.runner for record in before.live.values() if record.runner is not None}
+    for worker in {before.owner, *runners} - {None}:
+        assert worker is not None
+        if worker == me:
+            scope.after.revoked.append(workflow_id)
+            scope.after.effects.extend(
+                (workflow_id, effect) for effect in effects if isinstance(effect, CancelAttempt)
+            )
+        elif worker not in told:
+            told.add(worker)
+            row = InboxRow(
+                workflow_id=workflow_id,
+                kind="revoked",
+                body="null",
+                accepted_at=scope.now,
+                worker=worker,
+            )
+            scope.tx.put_inbox([row])
+
+
+def cancel_child(scope: Scope, child_id: WorkflowId) -> None:
+    """Cancel a child, if it still runs."""
+    for loaded in scope.tx.load([child_id]):
+        if loaded.state.status == "in_progress":
+            # Its parent has done with it: it is not told.
+            header = attrs.evolve(loaded.state.header, parent_id=None, parent_number=None)
+            cancel_tree(scope, changed(loaded.state, header=header))
+
+
+def tell_parent(scope: Scope, write: TellParent, child_id: WorkflowId) -> None:
+    """Put a child's outcome into its parent's inbox."""
+    body = encode_inbox(write.outcome, child_id=child_id)
+    row = InboxRow(
+        workflow_id=write.parent_id,
+        kind="child",
+        body=body,
+        number=write.number,
+        accepted_at=scope.now,
+    )
+    scope.tx.put_inbox([row])
+    scope.tx.wake(write.parent_id, scope.now)
+    scope.after.look_inbox = True
+    scope.after.look_claims = True
+
+
+def call_on_complete(scope: Scope, state: WorkflowState, outcome: Outcome) -> ErrorInfo | None:
+    """Run a workflow's `on_complete` in this transaction; the error if it raised.
+
+    Raises:
+        DefinitionError: this process does not know the mutation.
+    """
+    from .functions import run_on_complete  # the functions' contexts use these operations
+
+    name = state.header.on_complete
+    assert name is not None
+    definition = scope.env.registry.get(name)
+    if not isinstance(definition, Mutation):
+        raise DefinitionError(
+            f"workflow {state.workflow_id!r} ends with on_complete={name!r}, which is no mutation"
+            " of this manager: do this where it is defined"
+        )
+    return run_on_complete(scope, definition, state, outcome)
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class EventOrder:
+    """A checked wish to send an event."""
+
+    event_id: EventId
+    name: str | None
+    workflow_id: WorkflowId | None
+    outcome: Outcome
+    has_own_id: bool = False
+
+    def execute(self, scope: Scope) -> EventId:
+        """Carry it out, as a request."""
+        return send_event(scope, self)
+
+
+def send_event(scope: Scope, order: EventOrder) -> EventId:
+    """Store an event and wake its workflow.
+
+    Raises:
+        WorkflowNotFound, EventNotFound, EventAlreadySent
+    """
+    tx = scope.tx
+    if order.has_own_id:
+        found = tx.find_event(order.event_id)
+        if found is None:
+            raise EventNotFound(f"no event has the id {order.event_id!r}: see create_event")
+        workflow_id, event, _ = found
+        if event.outcome is not None:
+            raise EventAlreadySent(f"event {order.event_id!r} was sent already")
+    else:
+        assert order.workflow_id is not None
+        assert order.name is not None
+        workflow_id = order.workflow_id
+        event = SentEvent(event_id=order.event_id, name=order.name)
+    states = tx.states([workflow_id])
+    if not states:
+        raise not_found(workflow_id)
+    sent = attrs.evolve(
+        event, sequence=tx.take_event_sequence(), sent_at=scope.now, outcome=order.outcome
+    )
+    tx.put_event(workflow_id, sent, scope.now)
+    _tell_owner_of_event(scope, states[0], sent)
+    return sent.event_id
+
+
+def _tell_owner_of_event(scope: Scope, state: WorkflowState, event: SentEvent) -> None:
+    if state.status != "in_progress":
+        return  # kept for a restart
+    if state.owner is None:
+        scope.tx.wake(state.workflow_id, scope.now)
+        scope.after.look_claims = True
+    elif state.owner == scope.env.worker_id:
+        # The row is durable: should this message be lost, the event is found with the workflow.
+        scope.after.messages.append((state.workflow_id, EventSent(event=event)))
+    else:
+        row = InboxRow(
+            workflow_id=state.workflow_id,
+            kind="event",
+            body=msgspec.json.encode(event.event_id).decode(),
+            accepted_at=scope.now,
+        )
+        scope.tx.put_inbox([row])
+
+
+# --- the inbox's bodies ---------------------------------------------------------------------------
+
+
+class _Body(msgspec.Struct, omit_defaults=True):
+    kind: str
+    value: str | None = None
+    error: ErrorInfo | None = None
+    child_id: str | None = None
+    epoch: int = 0
+    attempt: int = 0
+    is_retryable: bool = True
+    is_lost: bool = False
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+def encode_inbox(
+    outcome: Outcome,
+    *,
+    child_id: WorkflowId | None = None,
+    epoch: Epoch = 0,
+    attempt: int = 0,
+    is_retryable: bool = True,
+    is_lost: bool = False,
+) -> Json:
+    """The body of an inbox row."""
+    body = _Body(
+        kind=outcome.kind,
+        value=outcome.value if isinstance(outcome, Succeeded) else None,
+        error=outcome.error if isinstance(outcome, Failed) else None,
+        child_id=child_id,
+        epoch=epoch,
+        attempt=attempt,
+        is_retryable=is_retryable,
+        is_lost=is_lost,
+    )
+    return msgspec.json.encode(body).decode()
+
+
+def decode_inbox(text: Json) -> tuple[_Body, Outcome]:
+    """The body of an inbox row, and the outcome in it."""
+    body = _decode_body(text)
+    outcome: Outcome
+    if body.kind == "success":
+        outcome = Succeeded(body.value or "null")
+    elif body.kind == "failed":
+        assert body.error is not None
+        outcome = Failed(body.error)
+    else:
+        outcome = Canceled()
+    return body, outcome
+
+
+def not_found(workflow_id: WorkflowId) -> WorkflowNotFound:
+    """The error for an id that no workflow has."""
+    return WorkflowNotFound(f"no workflow has the id {workflow_id!r}", workflow_id=workflow_id)

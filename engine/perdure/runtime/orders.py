@@ -1,0 +1,134 @@
+"""Checks what callers give and encodes it: wishes become orders that a transaction can carry out.
+
+Everything that can be refused without the store is refused here, before anything is written.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from perdure.codec import TypeCodec, encode_plain
+from perdure.core.outcomes import Failed, Outcome, Succeeded
+from perdure.definitions import Call, Mutation, Workflow
+from perdure.errors import DefinitionError, ErrorInfo
+from perdure.events import Event
+from perdure.step import check_call, check_name, due_ms
+
+from .operations import Env, EventOrder, StartOrder
+
+
+def checked_id(workflow_id: object) -> str:
+    """A workflow id.
+
+    Raises:
+        TypeError: it is no text (most often: it was not awaited).
+    """
+    if not isinstance(workflow_id, str):
+        raise TypeError(f"workflow_id={workflow_id!r}: give the id that start() returned")
+    return workflow_id
+
+
+def context_codec(on_complete: Mutation[..., Any]) -> TypeCodec[Any] | None:
+    """The codec of the third parameter of an `on_complete`; None if it leaves it out.
+
+    Raises:
+        DefinitionError: the mutation's parameters are not those of an `on_complete`.
+    """
+    names = on_complete.arguments.names
+    if len(names) not in (2, 3):
+        raise DefinitionError(
+            f"on_complete={on_complete!r}: its parameters are (ctx, {', '.join(names)}), but an"
+            " on_complete takes (ctx, workflow_id: str, outcome: Outcome, context)"
+            " or leaves out the last"
+        )
+    return on_complete.arguments.codec(names[2]) if len(names) == 3 else None
+
+
+def start_order(
+    env: Env,
+    call: Call[Any],
+    *,
+    now: int,
+    id: str | None,
+    on_complete: Mutation[..., Any] | None,
+    context: Any,
+    run_after: timedelta | float | None,
+    run_at: datetime | None,
+) -> StartOrder:
+    """What `start` was given, checked and encoded.
+
+    Raises:
+        TypeError, ValueError, DefinitionError, ValidationError, LimitExceeded
+    """
+    definition = check_call(call, Workflow, "start", env.registry)
+    limit = env.limits.value_bytes
+    codec: TypeCodec[Any] | None = None
+    if on_complete is not None:
+        if not isinstance(on_complete, Mutation):
+            raise TypeError(f"on_complete={on_complete!r}: give a mutation, not called")
+        if env.registry.get(on_complete.name) is not on_complete:
+            raise DefinitionError(
+                f"on_complete={on_complete!r} is not registered with this manager"
+            )
+        codec = context_codec(on_complete)
+    text = None
+    if context is not None:
+        if codec is not None:
+            text = codec.encode(context, where="context", limit=limit)
+        else:
+            text = encode_plain(context, where="context", limit=limit)
+    due = due_ms(run_after, run_at, now)
+    return StartOrder(
+        workflow_id=env.clock.new_id() if id is None else check_name(id, "id"),
+        name=definition.name,
+        arguments=call.encode(limit),
+        start_at=now if due is None else due,
+        has_own_id=id is not None,
+        on_complete=None if on_complete is None else on_complete.name,
+        context=text,
+    )
+
+
+def event_order(
+    env: Env,
+    event: Event[Any] | str | None,
+    *,
+    workflow_id: str | None,
+    id: str | None,
+    value: Any,
+    error: str | None,
+) -> EventOrder:
+    """What `send_event` was given, checked and encoded.
+
+    Raises:
+        TypeError, ValueError, ValidationError, LimitExceeded
+    """
+    if id is None and (event is None or workflow_id is None):
+        raise ValueError("send_event: give an event (or its name) and workflow_id=, or id=")
+    name = event.name if isinstance(event, Event) else event
+    if name is not None:
+        check_name(name, "event")
+    if workflow_id is not None:
+        checked_id(workflow_id)
+    outcome: Outcome
+    if error is not None:
+        if not isinstance(error, str):
+            raise TypeError(f"error={error!r}: give a text")
+        if value is not None:
+            raise ValueError("send_event: give value or error, not both")
+        outcome = Failed(ErrorInfo("EventError", error))
+    else:
+        limit = env.limits.value_bytes
+        where = f"payload of event {name or id}"
+        if isinstance(event, Event):
+            outcome = Succeeded(event.codec.encode(value, where=where, limit=limit))
+        else:
+            outcome = Succeeded(encode_plain(value, where=where, limit=limit))
+    return EventOrder(
+        event_id=env.clock.new_id() if id is None else check_name(id, "id"),
+        name=name,
+        workflow_id=workflow_id,
+        outcome=outcome,
+        has_own_id=id is not None,
+    )

@@ -1,0 +1,66 @@
+"""What clients ask for: requests that a turn carries out inside its transaction.
+
+`StartOrder` and `EventOrder` (operations.py) are requests as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from perdure.core.outcomes import Json
+from perdure.definitions import Definition
+from perdure.store.base import Reader
+
+from . import operations
+from .functions import run_function
+from .operations import Scope
+
+
+@attrs.frozen(eq=False)
+class Cancel:
+    """Cancel a workflow and all below it."""
+
+    workflow_id: str
+
+    def execute(self, scope: Scope) -> None:
+        """Carry it out."""
+        operations.cancel(scope, self.workflow_id)
+
+
+@attrs.frozen(eq=False)
+class RunFunction:
+    """Run a query or a mutation from outside a workflow."""
+
+    definition: Definition[..., Any]
+    arguments: Json
+
+    def execute(self, scope: Scope) -> Json:
+        """Carry it out; the result is encoded."""
+        definition = self.definition
+        return run_function(scope, definition, self.arguments, repr(definition))
+
+
+@attrs.frozen(eq=False)
+class UpdateConfig:
+    """Change the settings that all workers share."""
+
+    max_parallelism: int
+
+    def execute(self, scope: Scope) -> None:
+        """Carry it out."""
+        scope.tx.set_max_parallelism(self.max_parallelism)
+        scope.after.look_config = True
+
+
+@attrs.frozen(eq=False)
+class Read:
+    """Read through the engine, where other threads cannot read by themselves."""
+
+    fn: Callable[[Reader], Any]
+
+    def execute(self, scope: Scope) -> Any:
+        """Carry it out."""
+        return self.fn(scope.tx)

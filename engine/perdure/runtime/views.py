@@ -1,0 +1,72 @@
+"""Rows as the records that callers read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.codec import plain
+from perdure.core.commands import RunChild, RunStep
+from perdure.core.journal import StepRecord
+from perdure.core.outcomes import Json, Outcome, Succeeded
+from perdure.core.workflow import WorkflowState
+from perdure.records import InProgress, Status, StepInfo, WorkflowInfo
+from perdure.step import from_ms
+
+
+def _plain(text: Json | None) -> Any:
+    return None if text is None else plain(text)
+
+
+def public_outcome(outcome: Outcome) -> Any:
+    """An outcome with its value as a plain JSON value."""
+    return Succeeded(plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
+
+
+def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
+    """A step's record for callers."""
+    command, outcome = record.command, record.outcome
+    arguments = None
+    if isinstance(command, RunStep | RunChild):
+        arguments = plain(command.arguments)
+    return StepInfo(
+        workflow_id=workflow_id,
+        number=record.number,
+        name=command.name,
+        kind=command.kind,
+        status="in_progress" if outcome is None else outcome.kind,
+        arguments=arguments,
+        value=plain(outcome.value) if isinstance(outcome, Succeeded) else None,
+        error=getattr(outcome, "error", None),
+        attempts=record.attempt,
+        asked_at=from_ms(record.asked_at),
+        started_at=None if record.started_at is None else from_ms(record.started_at),
+        ended_at=None if record.settled_at is None else from_ms(record.settled_at),
+        child_id=record.child_id,
+        event_id=record.event_id,
+    )
+
+
+def status_of(state: WorkflowState, running: tuple[StepInfo, ...] = ()) -> Status:
+    """A workflow's status for callers."""
+    if state.outcome is not None:
+        status: Status = public_outcome(state.outcome)
+        return status
+    blocked = None if state.blocked is None else state.blocked.error
+    return InProgress(running=running, blocked=blocked)
+
+
+def workflow_info(state: WorkflowState) -> WorkflowInfo:
+    """A workflow's record for callers."""
+    header = state.header
+    return WorkflowInfo(
+        workflow_id=header.workflow_id,
+        name=header.name,
+        status=status_of(state),
+        arguments=plain(header.arguments),
+        context=_plain(header.context),
+        parent_id=header.parent_id,
+        created_at=from_ms(header.created_at),
+        ended_at=None if state.ended_at is None else from_ms(state.ended_at),
+        journal_bytes=state.journal_bytes,
+        on_complete_error=state.on_complete_error,
+    )

@@ -1,0 +1,4 @@
+"""Where rows are kept: the contract (`base`) and one module per database.
+
+A store keeps rows and decides nothing.
+"""

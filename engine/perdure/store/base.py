@@ -1,0 +1,319 @@
+"""The contract of a store, in prose: what a transaction, a reader and liveness must do.
+
+A store keeps rows, not semantics: it never looks at a status to decide what to do next. Anything
+that implements these protocols and passes `perdure_sim.check_store` will do. All instants are
+milliseconds since the epoch and come in as parameters. Every method raises only `StoreError`s
+(the database is in trouble) beside what is documented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import attrs
+
+from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
+from perdure.core.journal import StepRecord, TickRecord
+from perdure.core.messages import SentEvent
+from perdure.core.outcomes import Json
+from perdure.core.workflow import WorkflowState
+from perdure.errors import PerdureError
+
+T = TypeVar("T")
+
+InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """A workflow with its whole journal. `state.live` holds the open steps of `steps`."""
+
+    state: WorkflowState
+    steps: tuple[StepRecord, ...]
+    ticks: tuple[TickRecord, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The settings that all workers share."""
+
+    schema_version: int
+    max_parallelism: int
+
+
+@attrs.frozen(kw_only=True)
+class WorkerRow:
+    """One worker's life. `wanting` is how many permits it lacks."""
+
+    worker_id: WorkerId
+    is_fenced: bool
+    permits: int
+    wanting: int
+
+
+@attrs.frozen(kw_only=True)
+class InboxRow:
+    """A message of another process; `row_id` is 0 until it is stored.
+
+    It is for whoever owns the workflow, or, if `worker` is set, for that worker.
+    """
+
+    workflow_id: WorkflowId
+    kind: InboxKind
+    body: Json
+    accepted_at: int
+    number: int | None = None
+    worker: WorkerId | None = None
+    row_id: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class StepWrite:
+    """A step's row to insert or to update."""
+
+    workflow_id: WorkflowId
+    record: StepRecord
+    is_new: bool
+
+
+@attrs.frozen(kw_only=True)
+class StateWrite:
+    """A workflow's new row, and the epoch that the stored one must still have."""
+
+    state: WorkflowState
+    expected_epoch: Epoch
+
+
+@attrs.frozen(kw_only=True)
+class WorkflowFilter:
+    """Which workflows to list, in order of creation; `after` is the last page's last `seq`."""
+
+    name: str | None = None
+    status: str | None = None
+    is_blocked: bool | None = None
+    is_ascending: bool = True
+    limit: int = 100
+    after: int | None = None
+
+
+class Reader(Protocol):
+    """Plain reads of committed rows. A reader belongs to the thread that made it."""
+
+    def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
+        """The workflows with these ids, with their journals and unconsumed events."""
+        ...
+
+    def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:
+        """The workflows with these ids without journal: `live` and `events` are empty."""
+        ...
+
+    def list_workflows(self, which: WorkflowFilter) -> list[tuple[int, WorkflowState]]:
+        """Up to `limit` workflows as (seq, state without journal)."""
+        ...
+
+    def list_steps(
+        self, workflow_id: WorkflowId, *, is_ascending: bool, limit: int, after: int | None
+    ) -> list[StepRecord]:
+        """Up to `limit` steps by number, after (or, descending, before) number `after`."""
+        ...
+
+    def open_steps(self, workflow_id: WorkflowId) -> list[StepRecord]:
+        """The steps that have no outcome, by number."""
+        ...
+
+    def config(self) -> Config: ...
+
+    def count_active(self, names: Collection[str]) -> int:
+        """Workflows with these names that somebody owns, that are due, or that wait for a time."""
+        ...
+
+    def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
+        """Workflows that nobody owns, have one of these names, and want to be woken by `now`."""
+        ...
+
+    def next_wake(self, names: Collection[str]) -> int | None:
+        """The earliest time at which one that nobody owns wants to be woken."""
+        ...
+
+    def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """(its workflow, the event, whether it is consumed)."""
+        ...
+
+    def workers(self) -> list[WorkerRow]: ...
+
+    def inbox_of(self, worker_id: WorkerId) -> list[InboxRow]:
+        """What waits for this worker, or for a workflow that it owns, in order of arrival."""
+        ...
+
+
+class Transaction(Reader, Protocol):
+    """One write transaction. Everything in it happens, or nothing."""
+
+    # --- settings and sequences
+    def set_max_parallelism(self, value: int) -> None: ...
+
+    def take_epochs(self, count: int) -> Epoch:
+        """The first of `count` numbers that nobody was given before or will be given again."""
+        ...
+
+    def take_event_sequence(self) -> int:
+        """The next number in the order in which events are sent."""
+        ...
+
+    # --- workers
+    def add_worker(self, worker_id: WorkerId, now: int) -> None: ...
+
+    def is_fenced(self, worker_id: WorkerId) -> bool:
+        """Whether the worker may not write any more (or is unknown). Locks its row."""
+        ...
+
+    def remove_worker(self, worker_id: WorkerId) -> None:
+        """Forget it. Its workflows must have been given up before."""
+        ...
+
+    def set_permits(self, worker_id: WorkerId, permits: int, wanting: int) -> None: ...
+
+    # --- workflows
+    def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
+        """Insert new rows; the ids must be free (the caller has looked, in this transaction)."""
+        ...
+
+    def update_workflows(self, writes: Sequence[StateWrite]) -> set[WorkflowId]:
+        """Update rows whose epoch is the expected one; the ids of the others are returned.
+
+        If any is returned the caller must roll back: the others may have been written.
+        """
+        ...
+
+    def release_workflows(self, worker_id: WorkerId, now: int, *, is_dead: bool) -> int:
+        """Take all workflows from a worker: nobody owns them, and all want to be woken. If it is
+        dead, each has had one more takeover. How many there were."""
+        ...
+
+    def wake_blocked(self, names: Collection[str], now: int, takeovers_below: int) -> None:
+        """Have blocked workflows that nobody owns woken at once, but for those that many a
+        worker died over."""
+        ...
+
+    def run_by(self, worker_id: WorkerId) -> list[tuple[WorkflowId, StepRecord]]:
+        """Started attempts that this worker runs for workflows that others own, or nobody."""
+        ...
+
+    def wake(self, workflow_id: WorkflowId, at: int) -> None:
+        """If nobody owns it, have it woken at `at` at the latest."""
+        ...
+
+    # --- journal, events, inbox
+    def put_steps(self, writes: Iterable[StepWrite]) -> None: ...
+
+    def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
+        """Insert ticks as (workflow id, position, now)."""
+        ...
+
+    def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
+        """Insert an event, or turn a created one into a sent one."""
+        ...
+
+    def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None: ...
+
+    def put_inbox(self, rows: Iterable[InboxRow]) -> None: ...
+
+    def delete_inbox(self, row_ids: Iterable[int]) -> None: ...
+
+    # --- user code
+    @property
+    def db(self) -> Any:
+        """The connection that user code gets, inside this very transaction."""
+        ...
+
+    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
+        """Run `fn` under a savepoint: all that it wrote stays, or, if it raises, nothing.
+
+        Raises:
+            StoreError: the database was in trouble meanwhile; it is not the user's fault.
+            TransactionLost: the transaction itself is gone; the caller must roll back.
+        """
+        ...
+
+    def run_engine_code(self, fn: Callable[[], T]) -> T:
+        """Run engine code that user code called (a verb of its context) inside `run_user_code`."""
+        ...
+
+
+class TransactionLost(PerdureError):
+    """User code ended the transaction, or left it so that it cannot be committed.
+
+    The caller rolls the batch back and runs that unit alone. `statement` is the SQL that did it,
+    where it is known.
+    """
+
+    def __init__(self, statement: str | None) -> None:
+        named = "a statement of the step" if statement is None else repr(statement)
+        super().__init__(
+            f"{named} ended or blocked the transaction that the step shares with others;"
+            " use neither OR ROLLBACK nor RAISE(ROLLBACK), and raise an exception to undo a step"
+        )
+        self.statement = statement
+
+
+class Fenced(Exception):
+    """This worker was declared dead by another one: it must drop everything and start anew."""
+
+
+class Store(Protocol):
+    """A database. One instance serves one manager, from several threads.
+
+    `shares_commits` says whether units with user code may share one transaction.
+    """
+
+    shares_commits: bool
+
+    def open(self, *, max_parallelism: int | None) -> None:
+        """Connect, check that it is ours to use, create or migrate the schema.
+
+        Raises:
+            StoreError: with the reason and the remedy; nothing was written.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begin; commit at the end of the block, roll back if it raises. For one thread at a time.
+
+        Raises:
+            StoreBusy: the lock could not be had in time.
+            StoreError: it could not begin, or the commit failed; then nothing is stored.
+        """
+        ...
+
+    def reader(self) -> Reader:
+        """A reader for the calling thread (kept and given again to the same thread)."""
+        ...
+
+    @property
+    def reads_need_engine(self) -> bool:
+        """Whether other threads cannot read by themselves (a private in-memory database)."""
+        ...
+
+    def has_changed(self) -> bool:
+        """Whether another process has committed since the last call. Cheap."""
+        ...
+
+    def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:
+        """Which of these workers are known to be dead. In doubt a worker lives."""
+        ...
+
+    def is_poisoned(self, error: BaseException) -> bool:
+        """Whether a commit failed for what some user code left in the transaction."""
+        ...
+
+    def hold_worker(self, worker_id: WorkerId) -> None:
+        """Make others see that this worker lives, for as long as this process does."""
+        ...
+
+    def release_worker(self, worker_id: WorkerId) -> None:
+        """The worker has ended in good order."""
+        ...

@@ -1,0 +1,297 @@
+"""The SQLite store: one file, beside the application's own tables.
+
+Files, connections, schema, liveness. WAL and ``synchronous=FULL`` by default, so that what was
+committed survives a power loss. Several processes may share the file; a worker proves that it
+lives by holding a lock on a file of its own, which the operating system drops with the process:
+no clock decides, so a laptop's sleep or a stopped container declares nobody dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+import threading
+from collections.abc import Collection, Iterator
+from importlib import resources
+from pathlib import Path
+
+from perdure.core.limits import PARALLELISM_DEFAULT
+from perdure.errors import StoreError, StoreUnsupported, StoreVersionError
+
+from .base import Reader, Transaction
+from .connection import Connection, is_commit_poisoned, translate
+from .liveness import LockFiles
+from .sqlite_sql import SqliteReader, SqliteTransaction
+
+#: Raised by one with each change of schema/sqlite.sql.
+SCHEMA_VERSION = 1
+
+#: How long to wait for another process's transaction, in seconds.
+BUSY_TIMEOUT = 30.0
+
+#: File systems on which WAL's shared memory does not work between machines (statfs f_type names).
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
+)
+
+_SYNCHRONOUS = {"disk": "FULL", "process": "NORMAL"}
+
+
+class SqliteStore:
+    """A store in an SQLite file, or in memory for tests and trials.
+
+    Args:
+        path: of the file, made if it is missing (its folder is not), or ``":memory:"``.
+        durability: ``"disk"`` (survives a power loss) or ``"process"`` (survives a crash of the
+            process; the last commits may be lost with the power).
+        busy_timeout: seconds to wait for another process's transaction.
+    """
+
+    shares_commits = True
+
+    def __init__(
+        self, path: str, *, durability: str = "disk", busy_timeout: float = BUSY_TIMEOUT
+    ) -> None:
+        if durability not in _SYNCHRONOUS:
+            raise ValueError(f"durability={durability!r}: give 'disk' or 'process'")
+        self.path = path
+        self._durability = durability
+        self._busy_timeout = busy_timeout
+        self._connection: Connection | None = None
+        self._readers = threading.local()
+        self._open_readers: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._data_version = -1
+        self._locks: LockFiles | None = None
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it lives in this process's memory only."""
+        return self.path == ":memory:"
+
+    @property
+    def reads_need_engine(self) -> bool:
+        """A database in memory has one connection, which belongs to the engine."""
+        return self.is_memory
+
+    # --- opening and closing
+
+    def open(self, *, max_parallelism: int | None) -> None:
+        """See `base.Store.open`."""
+        if not self.is_memory:
+            self._check_place()
+        connection = None
+        try:
+            connection = sqlite3.connect(
+                self.path,
+                factory=Connection,
+                timeout=self._busy_timeout,
+                check_same_thread=False,  # opened by the caller, then used by the engine alone
+            )
+            self._prepare(connection, max_parallelism)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            trouble = translate(error, self.path)
+            if trouble is not None:
+                raise trouble from error
+            raise
+        self._connection = connection
+        if not self.is_memory:
+            self._locks = LockFiles(Path(f"{self.path}.workers"))
+
+    def _check_place(self) -> None:
+        path = Path(self.path)
+        if path.is_dir():
+            raise StoreError(f"{self.path}: a folder; give the path of a file")
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"{self.path}: the folder {str(path.parent)!r} does not exist: make it"
+            )
+        kind = _file_system(path.parent)
+        if kind in _NETWORK_FILE_SYSTEMS:
+            raise StoreUnsupported(
+                f"{self.path}: on a network file system ({kind}), where SQLite's WAL loses data:"
+                " use a local disk, or PostgreSQL for several machines"
+            )
+
+    def _prepare(self, connection: Connection, max_parallelism: int | None) -> None:
+        execute = connection.engine_execute
+        # First of all a read: a file that is something else is named before anything is changed.
+        tables = {
+            row[0]
+            for row in execute("SELECT name FROM sqlite_master WHERE name LIKE 'perdure_%'")
+        }
+        if "perdure_config" in tables:
+            self._check_version(connection)
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal" and not self.is_memory:
+            raise StoreUnsupported(f"{self.path}: SQLite cannot use WAL here (it says {mode!r})")
+        execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
+        execute("PRAGMA foreign_keys = ON")
+        # A checkpoint copies the WAL into the file and syncs twice: rarer, and none too large.
+        execute("PRAGMA wal_autocheckpoint = 4000")
+        if "perdure_config" not in tables:
+            self._create(connection, max_parallelism)
+
+    def _check_version(self, connection: Connection) -> None:
+        row = connection.engine_execute("SELECT schema_version FROM perdure_config").fetchone()
+        version = None if row is None else row[0]
+        if version == SCHEMA_VERSION:
+            return
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise StoreVersionError(
+                f"{self.path}: its schema is version {version}, newer than {SCHEMA_VERSION}, which"
+                " this perdure knows: upgrade perdure in this process"
+            )
+        raise StoreVersionError(
+            f"{self.path}: its schema is version {version}, which this perdure (it knows"
+            f" {SCHEMA_VERSION}) does not know: restore a backup, or ask for help with it"
+        )
+
+    def _create(self, connection: Connection, max_parallelism: int | None) -> None:
+        script = resources.files(__package__).joinpath("schema/sqlite.sql").read_text("utf-8")
+        connection.begin()
+        try:
+            found = connection.engine_execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'perdure_config'"
+            ).fetchone()
+            if found is None:  # else another process was faster
+                for statement in _statements(script):
+                    connection.engine_execute(statement)
+                limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+                connection.engine_execute(
+                    "INSERT INTO perdure_config VALUES (1, ?, ?, 1, 1)", (SCHEMA_VERSION, limit)
+                )
+            connection.commit()
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                connection.rollback()
+            raise
+        self._check_version(connection)
+
+    def close(self) -> None:
+        """Close all connections. May be opened again."""
+        with self._lock:
+            readers, self._open_readers = self._open_readers, []
+            self._readers = threading.local()
+        for reader in readers:
+            reader.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._locks is not None:
+            self._locks.close()
+
+    # --- transactions and reads
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """See `base.Store.transaction`."""
+        connection = self._engine_connection()
+        connection.begin()
+        try:
+            yield SqliteTransaction(connection)
+            connection.commit()
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                connection.rollback()
+            trouble = connection.translate(error)
+            if trouble is not None:
+                raise trouble from error
+            raise
+
+    def reader(self) -> Reader:
+        """See `base.Store.reader`."""
+        if self.is_memory:
+            return SqliteReader(self._engine_connection().engine_execute)
+        reader: SqliteReader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            self._engine_connection()  # raises if the store is not open
+            connection = self._connect_reader()
+            reader = SqliteReader(connection.execute)
+            self._readers.reader = reader
+        return reader
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self._busy_timeout, check_same_thread=False
+            )
+            connection.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise translate(error, self.path) or error from error
+        with self._lock:
+            self._open_readers.append(connection)
+        return connection
+
+    def _engine_connection(self) -> Connection:
+        if self._connection is None:
+            raise StoreError(f"{self.path}: the store is not open")
+        return self._connection
+
+    # --- other processes
+
+    def has_changed(self) -> bool:
+        """See `base.Store.has_changed`. A pragma that reads shared memory: about 3 µs."""
+        if self.is_memory:
+            return False
+        try:
+            row = self._engine_connection().engine_execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) or error from error
+        if row[0] == self._data_version:
+            return False
+        self._data_version = row[0]
+        return True
+
+    def hold_worker(self, worker_id: str) -> None:
+        """See `base.Store.hold_worker`."""
+        if self._locks is not None:
+            self._locks.hold(worker_id)
+
+    def release_worker(self, worker_id: str) -> None:
+        """See `base.Store.release_worker`."""
+        if self._locks is not None:
+            self._locks.release(worker_id)
+
+    def dead_workers(self, worker_ids: Collection[str]) -> list[str]:
+        """See `base.Store.dead_workers`."""
+        if self._locks is None:
+            return list(worker_ids)  # in memory nobody else can be
+        return [worker_id for worker_id in worker_ids if self._locks.is_dead(worker_id)]
+
+    def is_poisoned(self, error: BaseException) -> bool:
+        """See `base.Store.is_poisoned`."""
+        return is_commit_poisoned(error)
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _file_system(folder: Path) -> str | None:
+    """The type of the file system that `folder` is on, where the system tells (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        mounts = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
+        folder = folder.resolve()
+    except OSError:
+        return None
+    best, kind = -1, None
+    for line in mounts:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ")
+        if len(point) > best and (folder == Path(point) or Path(point) in folder.parents):
+            best, kind = len(point), fields[2]
+    return kind
+

@@ -1,0 +1,414 @@
+"""Reads and writes of the SQLite store: statements and the mapping of their rows.
+
+What does not belong here: connections, files and locks (sqlite.py), and any decision.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
+
+from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
+from perdure.core.journal import StepRecord, TickRecord
+from perdure.core.messages import SentEvent
+from perdure.core.workflow import WorkflowState
+
+from .base import (
+    Config,
+    InboxRow,
+    Loaded,
+    StateWrite,
+    StepWrite,
+    WorkerRow,
+    WorkflowFilter,
+)
+from .connection import Connection
+from .rows import (
+    COMMAND_COLUMNS,
+    HEADER_COLUMNS,
+    PROGRESS_COLUMNS,
+    STATE_COLUMNS,
+    command_row,
+    event_columns,
+    event_from_row,
+    header_row,
+    is_open,
+    progress_row,
+    state_from_row,
+    state_row,
+    step_from_row,
+)
+
+T = TypeVar("T")
+Execute = Callable[..., sqlite3.Cursor]
+
+
+def _columns(*names: Sequence[str]) -> str:
+    return ", ".join(name for group in names for name in group)
+
+
+def _marks(*names: Sequence[str]) -> str:
+    return ", ".join("?" for group in names for _ in group)
+
+
+def _assignments(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} = ?" for name in names)
+
+
+_STATE = _columns(HEADER_COLUMNS, STATE_COLUMNS)
+_STEP = _columns(COMMAND_COLUMNS, PROGRESS_COLUMNS)
+# A JSON array as parameter: one statement text for any number of ids.
+_IN = "IN (SELECT value FROM json_each(?))"
+
+_SELECT_STATES = f"SELECT {_STATE} FROM perdure_workflows WHERE id {_IN}"
+_SELECT_STEPS = (
+    f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id {_IN} ORDER BY workflow_id, number"
+)
+_SELECT_TICKS = (
+    f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
+    " ORDER BY workflow_id, position"
+)
+_SELECT_EVENTS = (
+    "SELECT workflow_id, id, name, sequence, sent_at, value, error FROM perdure_events"
+    f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
+    " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
+)
+_INSERT_WORKFLOW = (
+    f"INSERT INTO perdure_workflows ({_STATE}) VALUES ({_marks(HEADER_COLUMNS, STATE_COLUMNS)})"
+)
+_UPDATE_WORKFLOW = (
+    f"UPDATE perdure_workflows SET {_assignments(STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
+)
+_INSERT_STEP = (
+    f"INSERT INTO perdure_steps ({_STEP}) VALUES ({_marks(COMMAND_COLUMNS, PROGRESS_COLUMNS)})"
+)
+_UPDATE_STEP = (
+    f"UPDATE perdure_steps SET {_assignments(PROGRESS_COLUMNS)}"
+    " WHERE workflow_id = ? AND number = ?"
+)
+_INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
+
+
+def _ids(ids: Collection[str]) -> str:
+    return json.dumps(list(ids))
+
+
+def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
+    row_id, workflow_id, kind, body, accepted_at, number, worker = row
+    return InboxRow(
+        row_id=row_id,
+        workflow_id=workflow_id,
+        kind=kind,
+        body=body,
+        accepted_at=accepted_at,
+        number=number,
+        worker=worker,
+    )
+
+
+class SqliteReader:
+    """Reads, through whatever executes a statement."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
+        """See `base.Reader.load`. By primary key; cost grows with the journals."""
+        if not ids:
+            return []
+        key = (_ids(ids),)
+        steps: dict[str, list[StepRecord]] = {}
+        ticks: dict[str, list[TickRecord]] = {}
+        events: dict[str, list[SentEvent]] = {}
+        for row in self._execute(_SELECT_STEPS, key):
+            steps.setdefault(row[0], []).append(step_from_row(row))
+        for workflow_id, position, now in self._execute(_SELECT_TICKS, key):
+            ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
+        for workflow_id, *event in self._execute(_SELECT_EVENTS, key):
+            events.setdefault(workflow_id, []).append(event_from_row(tuple(event)))
+        loaded = []
+        for row in self._execute(_SELECT_STATES, key).fetchall():
+            workflow_id, is_running = row[0], row[11] == "in_progress"
+            records = steps.get(workflow_id, [])
+            live = [record for record in records if is_open(record)] if is_running else []
+            state = state_from_row(row, live, events.get(workflow_id, ()))
+            loaded.append(
+                Loaded(
+                    state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ()))
+                )
+            )
+        return loaded
+
+    def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:
+        """See `base.Reader.states`."""
+        rows = self._execute(_SELECT_STATES, (_ids(ids),)).fetchall()
+        return [state_from_row(row) for row in rows]
+
+    def list_workflows(self, which: WorkflowFilter) -> list[tuple[int, WorkflowState]]:
+        """See `base.Reader.list_workflows`. By an index on seq, (name, seq) or (status, seq)."""
+        wheres, values = ["TRUE"], []
+        for column, value in (("name", which.name), ("status", which.status)):
+            if value is not None:
+                wheres.append(f"{column} = ?")
+                values.append(value)
+        if which.is_blocked is not None:
+            wheres.append(f"blocked IS {'NOT ' if which.is_blocked else ''}NULL")
+        order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
+        if which.after is not None:
+            wheres.append(f"seq {compare} {int(which.after)}")
+        sql = (
+            f"SELECT seq, {_STATE} FROM perdure_workflows WHERE {' AND '.join(wheres)}"
+            f" ORDER BY seq {order} LIMIT {int(which.limit)}"
+        )
+        return [(row[0], state_from_row(row[1:])) for row in self._execute(sql, values).fetchall()]
+
+    def list_steps(
+        self, workflow_id: WorkflowId, *, is_ascending: bool, limit: int, after: int | None
+    ) -> list[StepRecord]:
+        """See `base.Reader.list_steps`. By primary key."""
+        order, compare = ("ASC", ">") if is_ascending else ("DESC", "<")
+        bound = "" if after is None else f" AND number {compare} {int(after)}"
+        sql = (
+            f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id = ?{bound}"
+            f" ORDER BY number {order} LIMIT {int(limit)}"
+        )
+        return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
+
+    def open_steps(self, workflow_id: WorkflowId) -> list[StepRecord]:
+        """See `base.Reader.open_steps`. Reads the workflow's whole range of steps."""
+        sql = (
+            f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id = ? AND state <> 'settled'"
+            " ORDER BY number"
+        )
+        return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
+
+    def config(self) -> Config:
+        """See `base.Reader.config`."""
+        sql = "SELECT schema_version, max_parallelism FROM perdure_config"
+        version, parallelism = self._execute(sql).fetchone()
+        return Config(schema_version=version, max_parallelism=parallelism)
+
+    def count_active(self, names: Collection[str]) -> int:
+        """See `base.Reader.count_active`. By the indexes on owner and wake_at."""
+        sql = (
+            "SELECT (SELECT count(*) FROM perdure_workflows WHERE owner IS NOT NULL"
+            f" AND name {_IN}) + (SELECT count(*) FROM perdure_workflows"
+            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {_IN})"
+        )
+        key = _ids(names)
+        count: int = self._execute(sql, (key, key)).fetchone()[0]
+        return count
+
+    def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
+        sql = (
+            "SELECT id FROM perdure_workflows INDEXED BY perdure_workflows_wake"
+            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND wake_at <= ? AND name {_IN}"
+            " ORDER BY wake_at LIMIT ?"
+        )
+        return [row[0] for row in self._execute(sql, (now, _ids(names), limit))]
+
+    def next_wake(self, names: Collection[str]) -> int | None:
+        """See `base.Reader.next_wake`. By the index on wake_at."""
+        sql = (
+            "SELECT wake_at FROM perdure_workflows INDEXED BY perdure_workflows_wake"
+            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {_IN}"
+            " ORDER BY wake_at LIMIT 1"
+        )
+        row = self._execute(sql, (_ids(names),)).fetchone()
+        return None if row is None else row[0]
+
+    def workers(self) -> list[WorkerRow]:
+        sql = "SELECT id, fenced, permits, wanting FROM perdure_workers ORDER BY id"
+        return [
+            WorkerRow(worker_id=row[0], is_fenced=bool(row[1]), permits=row[2], wanting=row[3])
+            for row in self._execute(sql)
+        ]
+
+    def inbox_of(self, worker_id: WorkerId) -> list[InboxRow]:
+        sql = (
+            # The inbox is short-lived and small: it drives, the workflows are looked up.
+            f"SELECT {_INBOX} FROM perdure_inbox i"
+            " CROSS JOIN perdure_workflows w ON w.id = i.workflow_id"
+            " WHERE i.worker IS NULL AND w.owner = ?1"
+            f" UNION ALL SELECT {_INBOX} FROM perdure_inbox i WHERE i.worker = ?1 ORDER BY 1"
+        )
+        return [_inbox_row(row) for row in self._execute(sql, (worker_id,))]
+
+    def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
+        sql = (
+            "SELECT workflow_id, consumed_by, id, name, sequence, sent_at, value, error"
+            " FROM perdure_events WHERE id = ?"
+        )
+        row = self._execute(sql, (event_id,)).fetchone()
+        if row is None:
+            return None
+        return row[0], event_from_row(row[2:]), row[1] is not None
+
+
+class SqliteTransaction(SqliteReader):
+    """One write transaction on the engine's connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.engine_execute)
+        self._connection = connection
+        self._many = connection.engine_executemany
+
+    # --- settings and sequences
+
+    def set_max_parallelism(self, value: int) -> None:
+        self._execute("UPDATE perdure_config SET max_parallelism = ?", (value,))
+
+    def take_epochs(self, count: int) -> Epoch:
+        return self._take("next_epoch", count)
+
+    def take_event_sequence(self) -> int:
+        return self._take("next_event", 1)
+
+    def _take(self, column: str, count: int) -> int:
+        # Not RETURNING: it came with SQLite 3.35, and older ones are still around.
+        first: int = self._execute(f"SELECT {column} FROM perdure_config").fetchone()[0]
+        self._execute(f"UPDATE perdure_config SET {column} = {column} + ?", (count,))
+        return first
+
+    # --- workers
+
+    def add_worker(self, worker_id: WorkerId, now: int) -> None:
+        sql = "INSERT INTO perdure_workers (id, started_at) VALUES (?, ?)"
+        self._execute(sql, (worker_id, now))
+
+    def is_fenced(self, worker_id: WorkerId) -> bool:
+        sql = "SELECT fenced FROM perdure_workers WHERE id = ?"
+        row = self._execute(sql, (worker_id,)).fetchone()
+        return row is None or bool(row[0])
+
+    def remove_worker(self, worker_id: WorkerId) -> None:
+        self._execute("DELETE FROM perdure_inbox WHERE worker = ?", (worker_id,))
+        self._execute("DELETE FROM perdure_workers WHERE id = ?", (worker_id,))
+
+    def set_permits(self, worker_id: WorkerId, permits: int, wanting: int) -> None:
+        sql = "UPDATE perdure_workers SET permits = ?, wanting = ? WHERE id = ?"
+        self._execute(sql, (permits, wanting, worker_id))
+
+    # --- workflows
+
+    def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
+        self._many(
+            _INSERT_WORKFLOW, [header_row(state.header) + state_row(state) for state in states]
+        )
+
+    def update_workflows(self, writes: Sequence[StateWrite]) -> set[WorkflowId]:
+        rows = [
+            (*state_row(write.state), write.state.workflow_id, write.expected_epoch)
+            for write in writes
+        ]
+        if self._many(_UPDATE_WORKFLOW, rows).rowcount == len(rows):
+            return set()
+        # Somebody else was faster with some of them; this is rare, so look for whom now.
+        epochs = {
+            workflow_id: epoch
+            for workflow_id, epoch in self._execute(
+                f"SELECT id, epoch FROM perdure_workflows WHERE id {_IN}",
+                (_ids([write.state.workflow_id for write in writes]),),
+            )
+        }
+        return {
+            write.state.workflow_id
+            for write in writes
+            # Those that were updated have the new epoch by now, the same one for most.
+            if epochs.get(write.state.workflow_id) not in (write.expected_epoch, write.state.epoch)
+        }
+
+    def release_workflows(self, worker_id: WorkerId, now: int, *, is_dead: bool) -> int:
+        sql = (
+            "UPDATE perdure_workflows SET owner = NULL, wake_at = ?, takeovers = takeovers + ?"
+            " WHERE owner = ?"
+        )
+        return self._execute(sql, (now, int(is_dead), worker_id)).rowcount
+
+    def wake_blocked(self, names: Collection[str], now: int, takeovers_below: int) -> None:
+        sql = (
+            "UPDATE perdure_workflows SET wake_at = ? WHERE blocked IS NOT NULL AND owner IS NULL"
+            f" AND takeovers < ? AND name {_IN}"
+        )
+        self._execute(sql, (now, takeovers_below, _ids(names)))
+
+    def run_by(self, worker_id: WorkerId) -> list[tuple[WorkflowId, StepRecord]]:
+        step = ", ".join(f"s.{name}" for name in (*COMMAND_COLUMNS, *PROGRESS_COLUMNS))
+        sql = (
+            f"SELECT {step} FROM perdure_steps s JOIN perdure_workflows w ON w.id = s.workflow_id"
+            " WHERE s.runner = ? AND (w.owner IS NULL OR w.owner <> s.runner)"
+            " ORDER BY s.workflow_id, s.number"
+        )
+        return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
+
+    def wake(self, workflow_id: WorkflowId, at: int) -> None:
+        sql = (
+            "UPDATE perdure_workflows SET wake_at = min(coalesce(wake_at, ?), ?)"
+            " WHERE id = ? AND owner IS NULL AND status = 'in_progress'"
+        )
+        self._execute(sql, (at, at, workflow_id))
+
+    # --- journal, events, inbox
+
+    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+        inserts, updates = [], []
+        for write in writes:
+            workflow_id, record = write.workflow_id, write.record
+            if write.is_new:
+                inserts.append(command_row(workflow_id, record) + progress_row(record))
+            else:
+                updates.append((*progress_row(record), workflow_id, record.number))
+        if updates:
+            self._many(_UPDATE_STEP, updates)
+        if inserts:
+            self._many(_INSERT_STEP, inserts)
+
+    def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
+        self._many(
+            "INSERT INTO perdure_ticks (workflow_id, position, now) VALUES (?, ?, ?)", ticks
+        )
+
+    def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
+        sql = (
+            "INSERT INTO perdure_events"
+            " (workflow_id, id, name, created_at, sequence, sent_at, value, error)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
+            " sequence = excluded.sequence, sent_at = excluded.sent_at,"
+            " value = excluded.value, error = excluded.error"
+        )
+        values = (workflow_id, event.event_id, event.name, now, *event_columns(event))
+        self._execute(sql, values)
+
+    def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:
+        sql = "UPDATE perdure_events SET consumed_by = ? WHERE workflow_id = ? AND id = ?"
+        self._execute(sql, (number, workflow_id, event_id))
+
+    def put_inbox(self, rows: Iterable[InboxRow]) -> None:
+        self._many(
+            "INSERT INTO perdure_inbox (workflow_id, kind, body, accepted_at, number, worker)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (row.workflow_id, row.kind, row.body, row.accepted_at, row.number, row.worker)
+                for row in rows
+            ],
+        )
+
+    def delete_inbox(self, row_ids: Iterable[int]) -> None:
+        self._many("DELETE FROM perdure_inbox WHERE id = ?", [(row_id,) for row_id in row_ids])
+
+    # --- user code
+
+    @property
+    def db(self) -> Connection:
+        """The connection that user code gets."""
+        return self._connection
+
+    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
+        """See `base.Transaction.run_user_code`."""
+        return self._connection.run_user_code(fn, read_only=read_only)
+
+    def run_engine_code(self, fn: Callable[[], T]) -> T:
+        """See `base.Transaction.run_engine_code`."""
+        return self._connection.run_engine_code(fn)

@@ -1,0 +1,195 @@
+"""`manager.sync`: the manager's calls, blocking, for code that has no asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from perdure.definitions import Call, Mutation
+from perdure.errors import PerdureError
+from perdure.events import Event
+from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
+from perdure.runtime.inside import refuse_inside
+
+if TYPE_CHECKING:
+    from perdure.manager import WorkflowManager
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SyncManager:
+    """The calls of a `WorkflowManager`, each blocking until it is done.
+
+    ``with manager.sync:`` opens the store and runs a worker in this process, with a loop of its
+    own in a thread for `async def` actions. On a manager that is not open, the first call opens
+    the store as a client; `close` closes it. It may be used from any thread, also beside an open
+    manager.
+    """
+
+    def __init__(self, manager: WorkflowManager) -> None:
+        self._manager = manager
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened = False
+
+    def __enter__(self) -> Self:
+        """Open the store and run a worker inside this process."""
+        with self._lock:
+            self._call(self._manager._open(works=True))
+            self._opened = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drain the worker and close the store."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what `with` or a first call has opened; nothing if there is nothing to close."""
+        with self._lock:
+            if self._opened:
+                self._opened = False
+                self._call(self._manager._close())
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    # --- the calls
+
+    def start(
+        self,
+        call: Call[Any],
+        *,
+        id: str | None = None,
+        on_complete: Mutation[..., Any] | None = None,
+        context: Any = None,
+        run_after: timedelta | float | None = None,
+        run_at: datetime | None = None,
+    ) -> str:
+        """See `WorkflowManager.start`."""
+        return self._do(
+            "start",
+            call,
+            id=id,
+            on_complete=on_complete,
+            context=context,
+            run_after=run_after,
+            run_at=run_at,
+        )
+
+    def status(self, workflow_id: str) -> Status:
+        """See `WorkflowManager.status`."""
+        return self._do("status", workflow_id)
+
+    def result(self, workflow_id: str, *, timeout: timedelta | float | None = None) -> Any:
+        """See `WorkflowManager.result`."""
+        return self._do("result", workflow_id, timeout=timeout)
+
+    def cancel(self, workflow_id: str) -> None:
+        """See `WorkflowManager.cancel`."""
+        self._do("cancel", workflow_id)
+
+    def send_event(
+        self,
+        event: Event[Any] | str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str:
+        """See `WorkflowManager.send_event`."""
+        return self._do(
+            "send_event", event, workflow_id=workflow_id, id=id, value=value, error=error
+        )
+
+    def run_query(self, call: Call[R]) -> R:
+        """See `WorkflowManager.run_query`."""
+        return self._do("run_query", call)
+
+    def run_mutation(self, call: Call[R]) -> R:
+        """See `WorkflowManager.run_mutation`."""
+        return self._do("run_mutation", call)
+
+    def list_workflows(
+        self,
+        *,
+        name: str | None = None,
+        status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[WorkflowInfo]:
+        """See `WorkflowManager.list_workflows`."""
+        return self._do(
+            "list_workflows", name=name, status=status, order=order, limit=limit, cursor=cursor
+        )
+
+    def list_steps(
+        self,
+        workflow_id: str,
+        *,
+        order: Literal["asc", "desc"] = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[StepInfo]:
+        """See `WorkflowManager.list_steps`."""
+        return self._do("list_steps", workflow_id, order=order, limit=limit, cursor=cursor)
+
+    def config(self) -> Settings:
+        """See `WorkflowManager.config`."""
+        return self._do("config")
+
+    def update_config(self, *, max_parallelism: int | None = None) -> None:
+        """See `WorkflowManager.update_config`."""
+        self._do("update_config", max_parallelism=max_parallelism)
+
+    # --- inside
+
+    def _do(self, verb: str, *args: Any, **options: Any) -> Any:
+        refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
+        self._refuse_loop(verb)
+        if self._manager._engine is None:
+            with self._lock:
+                if self._manager._engine is None:
+                    self._call(self._manager._open(works=False))
+                    self._opened = True
+        return self._call(getattr(self._manager, verb)(*args, **options))
+
+    def _refuse_loop(self, verb: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise PerdureError(
+            f"manager.sync.{verb} would block the running asyncio loop: await manager.{verb}(…)"
+        )
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop of our thread, and wait for it."""
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            threading.Thread(
+                target=_serve, args=(loop,), name="perdure-sync", daemon=True
+            ).start()
+            self._loop = loop
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()

@@ -1,0 +1,244 @@
+"""The application under chaos: workflows that leave a trace of everything they do.
+
+Mutations write through `ctx.db` into tables beside the engine's. Actions append lines to a file,
+one write each, so that what happened before a kill is kept whether it was recorded or not. Run as
+a program (``python -m tests.chaos.ledger DATABASE EFFECTS``) this file is a worker process.
+
+Not here: starting workflows and killing workers (kill.py), and judging the trace (checker.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sqlite3
+from pathlib import Path
+from time import monotonic  # noqa: TID251 - one clock for several real processes
+
+from perdure import (
+    ActionContext,
+    Failed,
+    MutationContext,
+    Outcome,
+    RetryPolicy,
+    Step,
+    StepFailed,
+    Succeeded,
+    WorkflowManager,
+    define_event,
+)
+
+#: Attempts of `flaky`, which fails its first ones; `once` has one.
+FLAKY_ATTEMPTS = 4
+MAX_ATTEMPTS = {"once": 1, "flaky": FLAKY_ATTEMPTS}
+
+#: What a plan may hold; "fail" only at its end.
+OPERATIONS = (
+    *("mutation", "inline", "broken", "once", "flaky", "gather", "sleep", "nap"),
+    *("event", "deadline", "child", "spawn"),
+)
+
+#: A wait of the operation "deadline", in seconds: shorter than some of its actions.
+DEADLINE = 0.03
+
+go = define_event("go", int)
+
+
+class Glitch(Exception):
+    """What `flaky` raises."""
+
+
+def create_tables(database: Path) -> None:
+    """Make the application's own tables, before any worker starts."""
+    connection = sqlite3.connect(database)
+    try:
+        # No unique keys: a row written twice is to be found, not refused.
+        connection.execute("CREATE TABLE ledger_writes (workflow_id TEXT, place TEXT)")
+        connection.execute(
+            "CREATE TABLE ledger_ends (workflow_id TEXT, kind TEXT, detail TEXT, context TEXT)"
+        )
+        connection.commit()
+    finally:
+        connection.close()
+
+
+class Ledger:
+    """The definitions on one manager.
+
+    Args:
+        database: path of the store.
+        effects: path of the file to which actions append.
+        drain_timeout: as for `WorkflowManager`.
+    """
+
+    def __init__(self, database: Path, effects: Path, *, drain_timeout: float = 30) -> None:
+        manager = self.manager = WorkflowManager(str(database), drain_timeout=drain_timeout)
+        fd = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+        def note(ctx: ActionContext, function: str, phase: str) -> None:
+            line = {
+                "workflow": ctx.workflow_id,
+                "number": ctx.step_number,
+                "attempt": ctx.attempt,
+                "key": ctx.idempotency_key,
+                "function": function,
+                "phase": phase,
+                "pid": os.getpid(),
+                "at": monotonic(),
+            }
+            os.write(fd, (json.dumps(line) + "\n").encode())
+
+        @manager.action(retry=False)
+        async def once(ctx: ActionContext, place: str, ms: int) -> int:
+            note(ctx, "once", "start")
+            await asyncio.sleep(ms / 1000)
+            note(ctx, "once", "end")
+            return ctx.attempt
+
+        policy = RetryPolicy(max_attempts=FLAKY_ATTEMPTS, initial_backoff=0.01, max_backoff=0.05)
+
+        @manager.action(retry=policy)
+        async def flaky(ctx: ActionContext, place: str, ms: int) -> int:
+            note(ctx, "flaky", "start")
+            await asyncio.sleep(ms / 1000)
+            if ctx.attempt == 1 and ms % 2:
+                raise Glitch(place)
+            note(ctx, "flaky", "end")
+            return ctx.attempt
+
+        @manager.mutation
+        def write(ctx: MutationContext, place: str) -> None:
+            _write(ctx, ctx_workflow(place), place)
+
+        @manager.mutation
+        def write_and_fail(ctx: MutationContext, place: str) -> None:
+            _write(ctx, ctx_workflow(place), place)
+            raise ValueError("planned")
+
+        @manager.mutation
+        def spawn(ctx: MutationContext, place: str) -> str:
+            _write(ctx, ctx_workflow(place), place)
+            return ctx.start(small(place), id=f"{place}/spawned", on_complete=ended, context=place)
+
+        @manager.mutation
+        def ended(ctx: MutationContext, workflow_id: str, outcome: Outcome, context: str) -> None:
+            detail = ""
+            if isinstance(outcome, Succeeded):
+                detail = json.dumps(outcome.value)
+            elif isinstance(outcome, Failed):
+                detail = outcome.error.message
+            row = (workflow_id, outcome.kind, detail, context)
+            ctx.db.execute("INSERT INTO ledger_ends VALUES (?, ?, ?, ?)", row)
+
+        @manager.workflow
+        async def small(step: Step, place: str) -> str:
+            own = f"{step.workflow_id}#0"
+            await step.run_mutation(write(own))
+            return await _noted(step.run_action(once(own, 3)))
+
+        async def gathered(step: Step, place: str, ms: int) -> str:
+            outcomes = await asyncio.gather(
+                step.run_action(once(f"{place}.a", ms)),
+                step.run_action(flaky(f"{place}.b", ms)),
+                step.run_mutation(write(f"{place}.c")),
+                step.run_action(once(f"{place}.d", ms // 2)),
+                return_exceptions=True,
+            )
+            return ",".join(sorted({_name(outcome) for outcome in outcomes}))
+
+        async def in_time(step: Step, place: str, ms: int) -> str:
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    return await _noted(step.run_action(once(place, ms * 4)))
+            except TimeoutError:
+                return "late"
+
+        async def do(step: Step, operation: str, place: str, ms: int) -> str:
+            match operation:
+                case "mutation":
+                    return await _noted(step.run_mutation(write(place)))
+                case "inline":
+                    return await _noted(step.run_mutation(write(place), inline=True))
+                case "broken":
+                    return await _noted(step.run_mutation(write_and_fail(place)))
+                case "once":
+                    return await _noted(step.run_action(once(place, ms)))
+                case "flaky":
+                    return await _noted(step.run_action(flaky(place, ms)))
+                case "gather":
+                    return await gathered(step, place, ms)
+                case "sleep":
+                    return await _noted(step.sleep(ms / 1000))
+                case "nap":
+                    await asyncio.sleep(ms / 1000)
+                    return "ok"
+                case "event":
+                    return f"go {await step.await_event(go)}"
+                case "deadline":
+                    return await in_time(step, place, ms)
+                case "child":
+                    return await step.run_workflow(small(place))
+                case "spawn":
+                    return await _noted(step.run_mutation(spawn(place)))
+                case _:
+                    raise ValueError(operation)
+
+        @manager.workflow
+        async def mixed(step: Step, plan: list[str], ms: int) -> list[str]:
+            notes = []
+            for number, operation in enumerate(plan):
+                place = f"{step.workflow_id}#{number}"
+                notes.append(await do(step, operation, place, (ms * (number + 1)) % 14))
+            return notes
+
+        @manager.workflow
+        async def steady(step: Step, count: int, ms: int) -> list[str]:
+            """`count` parallel actions that run at most once."""
+            places = [f"{step.workflow_id}#{number}" for number in range(count)]
+            steps = [step.run_action(once(place, ms)) for place in places]
+            outcomes = await asyncio.gather(*steps, return_exceptions=True)
+            return [_name(outcome) for outcome in outcomes]
+
+        self.mixed = mixed
+        self.steady = steady
+        self.ended = ended
+
+
+def ctx_workflow(place: str) -> str:
+    """The id of the workflow that a place belongs to."""
+    return place.rpartition("#")[0]
+
+
+def _write(ctx: MutationContext, workflow_id: str, place: str) -> None:
+    ctx.db.execute("INSERT INTO ledger_writes VALUES (?, ?)", (workflow_id, place))
+
+
+def _name(outcome: object) -> str:
+    if isinstance(outcome, StepFailed):
+        return outcome.error.type.rpartition(".")[2]
+    return type(outcome).__name__ if isinstance(outcome, BaseException) else "ok"
+
+
+async def _noted(future: asyncio.Future[object]) -> str:
+    try:
+        return _name(await future)
+    except StepFailed as error:
+        return _name(error)
+
+
+def main() -> None:
+    """Be a worker process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("database", type=Path)
+    parser.add_argument("effects", type=Path)
+    parser.add_argument("--until-idle", action="store_true")
+    parser.add_argument("--drain-timeout", type=float, default=30)
+    options = parser.parse_args()
+    ledger = Ledger(options.database, options.effects, drain_timeout=options.drain_timeout)
+    ledger.manager.run(until_idle=options.until_idle)
+
+
+if __name__ == "__main__":
+    main()

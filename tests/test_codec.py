@@ -1,0 +1,742 @@
+"""Types to JSON and back: what is stored, what is refused, and what the messages say."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import enum
+import functools
+import math
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
+
+import attrs
+import msgspec
+import pytest
+
+from perdure.codec import (
+    ArgumentsCodec,
+    TypeCodec,
+    encode_error,
+    encode_plain,
+    plain,
+    rebuild_error,
+)
+from perdure.core.limits import MESSAGE_LENGTH_MAX, TRACEBACK_LENGTH_MAX
+from perdure.errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from perdure.forms import VALUE_DEPTH_MAX
+
+LIMIT = 1024 * 1024
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 10
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Address(TypedDict):
+    street: str
+    number: int
+
+
+@dataclass
+class Item:
+    name: str
+    count: int = 1
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Special(Item):
+    extra: int = 0
+
+
+@dataclass
+class Order:
+    items: list[Item]
+    address: Address | None = None
+
+
+@attrs.frozen
+class Account:
+    owner: str
+    _secret: int = 0
+
+
+class Money(msgspec.Struct, frozen=True):
+    amount: Decimal
+    currency: str = "EUR"
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+    age: int = 0
+
+
+class Sparse(msgspec.Struct, omit_defaults=True):
+    first: int = 1
+    second: int = 2
+
+
+class Loose(msgspec.Struct, array_like=True):
+    a: int
+
+
+@dataclass(frozen=True)
+class Key:
+    a: int
+    b: str | None = None
+
+
+@dataclass
+class Tree:
+    value: int
+    children: list[Tree] = field(default_factory=list)
+
+
+UserId = NewType("UserId", str)
+
+
+def encode(annotation: Any, value: Any, limit: int = LIMIT) -> str:
+    return TypeCodec.of(annotation, where="the value").encode(value, where="the value", limit=limit)
+
+
+def decode(annotation: Any, text: str) -> Any:
+    return TypeCodec.of(annotation, where="the value").decode(text, where="the value")
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+ROUND_TRIPS = [
+    (int, 5, "5"),
+    (int, 2**70, str(2**70)),
+    (str, 'a"\u0000é', '"a\\"\\u0000é"'),
+    (bool, True, "true"),
+    (float, 1.5, "1.5"),
+    (None, None, "null"),
+    (bytes, b"\x00\xff", '"AP8="'),
+    (list[int], [2, 1], "[2,1]"),
+    (dict[str, int], {"b": 1, "a": 2}, '{"a":2,"b":1}'),
+    (dict[int, str], {10: "x", 9: "y"}, '{"10":"x","9":"y"}'),
+    (dict[Color, int], {Color.RED: 1}, '{"red":1}'),
+    (tuple[int, str], (1, "a"), '[1,"a"]'),
+    (set[str], {"b", "a", "c"}, '["a","b","c"]'),
+    (frozenset[int], frozenset({3, 1}), "[1,3]"),
+    (set[Color], {Color.RED, Color.BLUE}, '["blue","red"]'),
+    (set[frozenset[str]], {frozenset("ab"), frozenset("a")}, '[["a","b"],["a"]]'),
+    (set[int | str], {1, "a"}, '["a",1]'),
+    (set[Key], {Key(1), Key(1, "x")}, '[{"a":1,"b":"x"},{"a":1,"b":null}]'),
+    (dt.date, dt.date(2024, 2, 29), '"2024-02-29"'),
+    (dt.datetime, dt.datetime(2024, 1, 1, tzinfo=dt.UTC), '"2024-01-01T00:00:00Z"'),
+    (dt.timedelta, dt.timedelta(seconds=90), '"PT90S"'),
+    (uuid.UUID, uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+    (Decimal, Decimal("1.50"), '"1.50"'),
+    (Color, Color.RED, '"red"'),
+    (Level, Level.HIGH, "10"),
+    (Literal["a", 1], 1, "1"),
+    (Point, Point(1, 2), "[1,2]"),
+    (Address, {"street": "s", "number": 1}, '{"number":1,"street":"s"}'),
+    (Order, Order([Item("a")]), '{"address":null,"items":[{"count":1,"name":"a","tags":[]}]}'),
+    (Account, Account("me", secret=7), '{"_secret":7,"owner":"me"}'),
+    (Money, Money(Decimal(1)), '{"amount":"1","currency":"EUR"}'),
+    (Cat | Dog, Dog("rex"), '{"age":0,"name":"rex","type":"Dog"}'),
+    (Sparse, Sparse(second=3), '{"second":3}'),
+    (Tree, Tree(1, [Tree(2)]), None),
+    (UserId, UserId("u"), '"u"'),
+    (int | None, None, "null"),
+    (Annotated[int, msgspec.Meta(ge=0)], 3, "3"),
+    (dict[str, object], {"a": [1, None]}, '{"a":[1,null]}'),
+    (Any, {"a": [1, None, "x"]}, '{"a":[1,null,"x"]}'),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "text"), ROUND_TRIPS, ids=str)
+def test_a_value_comes_back_as_it_was(annotation: Any, value: Any, text: str | None) -> None:
+    """Each supported type is stored as readable JSON and decodes to an equal, fresh value."""
+    encoded = encode(annotation, value)
+    if text is not None:
+        assert _members(encoded) == _members(text)
+    again = decode(annotation, encoded)
+    assert again == value
+    assert type(again) is type(value)
+
+
+def _members(text: str) -> str:
+    """Field order is msgspec's: by declaration for classes, sorted for dicts."""
+    import json
+
+    return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+
+
+def test_decoding_gives_a_fresh_value_each_time() -> None:
+    """Two receivers never share a mutable value."""
+    text = encode(list[int], [1])
+    codec = TypeCodec.of(list[int], where="w")
+    assert codec.decode(text, where="w") is not codec.decode(text, where="w")
+
+
+def test_any_value_is_judged_by_its_json_form() -> None:
+    """Without annotation a tuple becomes a list and a class a dict, live and on replay alike."""
+    value = {"t": (1, 2), "o": Item("a"), "s": {"b", "a"}, 1: Color.RED}
+    assert decode(Any, encode(Any, value)) == {
+        "1": "red",
+        "o": {"count": 1, "name": "a", "tags": []},
+        "s": ["a", "b"],
+        "t": [1, 2],
+    }
+
+
+@pytest.mark.parametrize("annotation", [Any, object])
+def test_a_private_field_under_any_is_kept(annotation: Any) -> None:
+    """msgspec drops private fields of attrs classes; they must not be lost silently."""
+    assert plain(encode(annotation, [Account("me", secret=7)])) == [{"_secret": 7, "owner": "me"}]
+
+
+WRONG = [
+    (int, "5", "the value: Expected `int`, got `str` at $: '5'"),
+    (int, True, "Expected `int`, got `bool` at $: True"),
+    (int, 1.0, "got `float` at $: 1.0"),
+    (str, 5, "Expected `str`, got `int` at $: 5"),
+    (None, 0, "Expected `null`, got `int` at $: 0"),
+    (list[int], [1, "x"], "at $[1]: 'x'"),
+    (dict[str, int], {"a": 1, "b": "x"}, "at $.b: 'x'"),
+    (dict[str, list[dict[str, int]]], {"a": [], "b": [{}, {"c d": "x"}]}, "at $.b[1]['c d']: 'x'"),
+    (dict[int, int], {"x": 1}, "Expected `int`, got `str` as key at $.x: 'x'"),
+    (Order, Order([Item("a"), Item("b", "many")]), "at $.items[1].count: 'many'"),  # type: ignore[arg-type]
+    (Order, {"items": [{"count": 1}]}, "missing required field `name` at $.items[0]: {'count': 1}"),
+    (tuple[int, int], (1, 2, 3), "at $: [1, 2, 3]"),
+    (Literal["a"], "b", "at $: 'b'"),
+    (Color, "green", "at $: 'green'"),
+    (Annotated[int, msgspec.Meta(ge=0)], -1, ">= 0 at $: -1"),
+    (bytes, "!", "at $: '!'"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "message"), WRONG, ids=str)
+def test_a_wrong_value_is_refused_with_its_path(annotation: Any, value: Any, message: str) -> None:
+    """The message says what was expected, where, and shows the value there."""
+    with pytest.raises(ValidationError) as caught:
+        encode(annotation, value)
+    assert message in str(caught.value)
+
+
+NAN = math.nan
+NOT_FINITE = [
+    (float, NAN, "$: nan"),
+    (float | None, NAN, "$: nan"),
+    (int | None, math.inf, "$: inf"),
+    (list[float | None], [None, 1.0, -math.inf], "$[2]: -inf"),
+    (Any, NAN, "$: nan"),
+    (Any, {"a": [None, {"b": NAN}]}, "$.a[1].b: nan"),
+    (dict[str, Any], {"a": (1, NAN)}, "$.a[1]: nan"),
+    (Order, Order([Item("a")], NAN), "$.address: nan"),  # type: ignore[arg-type]
+    (Any, {NAN: 1}, "$: nan"),
+    (dict[float, int], {math.inf: 1}, "$: inf"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "message"), NOT_FINITE, ids=str)
+def test_numbers_that_json_has_not_are_refused(annotation: Any, value: Any, message: str) -> None:
+    """nan and inf never become a silent null, wherever null may stand."""
+    with pytest.raises(ValidationError) as caught:
+        encode(annotation, value)
+    assert (message in str(caught.value)) or ("null" in str(caught.value))
+    if annotation is not float:
+        assert message in str(caught.value)
+
+
+UNKNOWN = [
+    (Item, {"name": "a", "colour": 1}, "$.colour"),
+    (Item, Special("a", extra=3), "$.extra"),
+    (Order, Order([Item("a"), Special("b")]), "$.items[1].extra"),
+    (Order, {"items": [], "address": {"street": "s", "number": 1, "zip": 2}}, "$.address.zip"),
+    (Account, {"owner": "me", "other": 1}, "$.other"),
+    (Money, {"amount": "1", "tax": 1}, "$.tax"),
+    (dict[str, Item], {"k": {"name": "a", "colour": 1}}, "$.k.colour"),
+    (Cat | Dog, {"type": "Cat", "name": "tom", "age": 1}, "$.age"),
+    (Tree, {"value": 1, "children": [{"value": 2, "leaf": True}]}, "$.children[0].leaf"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "path"), UNKNOWN, ids=str)
+def test_unknown_fields_are_refused_at_any_depth(annotation: Any, value: Any, path: str) -> None:
+    """A field that the type does not have would be lost; also one of a subclass."""
+    with pytest.raises(ValidationError, match="unknown field") as caught:
+        encode(annotation, value)
+    assert f"at {path}: " in str(caught.value)
+    with pytest.raises(ValidationError, match="unknown field"):
+        decode(annotation, encode(Any, value))
+
+
+def test_given_defaults_are_no_unknown_fields() -> None:
+    """A struct that omits defaults still knows the field when its default is written out."""
+    assert decode(Sparse, encode(Sparse, {"first": 1})) == Sparse()
+
+
+STRANGE = [
+    (Any, "\ud800", "lone surrogate"),
+    (str, "a\udfff", "lone surrogate"),
+    (Any, {"a": {"\ud800": 1}}, "lone surrogate cannot be stored at $.a"),
+    (Any, object(), "a value of type object cannot be stored as JSON at $"),
+    (Any, {"a": [lambda: None]}, " cannot be stored as JSON at $.a[0]"),
+    (Any, {(1, 2): 3}, "a key that cannot be stored as JSON at $: (1, 2)"),
+    (Any, {None: 3}, "a key that cannot be stored as JSON at $: None"),
+    (Any, {"a": {1: "x", "1": "y"}}, "two keys that are both '1' in JSON at $.a"),
+    (dict[str, int], {1: 1, "1": 2}, "two keys that are both '1'"),
+    (Any, 10**5000, "4300 digits"),
+    (Any, [1j], "a value of type complex cannot be stored as JSON at $[0]: 1j"),
+    (Any, nested(VALUE_DEPTH_MAX + 1), "nested more than 200 deep"),
+    (Any, nested(10_000), "nested more than 200 deep"),
+    (list[Any], nested(10_000), "nested more than 200 deep"),
+]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"), STRANGE, ids=[each[2] for each in STRANGE]
+)
+def test_what_json_cannot_hold_is_refused(annotation: Any, value: Any, message: str) -> None:
+    """Each is a ValidationError that says what and where, never a crash or a changed value."""
+    with pytest.raises(ValidationError) as caught:
+        encode(annotation, value)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    """A cycle has no JSON form, in a list, a dict, or an object."""
+    loop: list[Any] = []
+    loop.append(loop)
+    tree = Tree(1)
+    tree.children.append(tree)
+    for annotation, value in ((Any, loop), (Any, {"a": loop}), (Tree, tree)):
+        with pytest.raises(ValidationError, match="containing itself"):
+            encode(annotation, value)
+
+
+def test_nesting_up_to_the_limit_is_stored() -> None:
+    """The limit itself is allowed, and brackets inside text do not count."""
+    assert decode(Any, encode(Any, nested(VALUE_DEPTH_MAX))) == nested(VALUE_DEPTH_MAX)
+    assert decode(Any, encode(Any, ['"[' * 1000])) == ['"[' * 1000]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10_000, "[" * 9_000 + "]" * 9_000, "", "{", "1 2", '"\\ud800"']
+)
+def test_text_that_is_no_value_is_refused_when_decoded(text: str) -> None:
+    """Text from outside that is malformed or too deep is a ValidationError."""
+    with pytest.raises(ValidationError, match="the value: "):
+        decode(list[int], text)
+
+
+def test_text_that_no_longer_fits_is_refused_when_decoded() -> None:
+    """What older code stored is validated again, with path and value."""
+    with pytest.raises(ValidationError, match=r"Expected `int`, got `str` at \$\.count: 'x'"):
+        decode(Item, '{"name":"a","count":"x"}')
+
+
+def test_what_a_post_init_raises_is_a_validation_error() -> None:
+    """A check in the user's own class refuses a value like one of the codec's."""
+
+    @dataclass
+    class Positive:
+        n: int
+
+        def __post_init__(self) -> None:
+            if self.n < 0:
+                raise LookupError("negative")
+
+    with pytest.raises(ValidationError, match="LookupError: negative"):
+        decode(Positive, '{"n":-1}')
+
+
+def test_the_limit_counts_bytes_and_is_told() -> None:
+    """Exactly the limit passes; one byte more is LimitExceeded with size, limit and remedy."""
+    assert encode(str, "é" * 4, limit=10) == '"éééé"'
+    with pytest.raises(LimitExceeded, match=r"12 bytes of JSON, the limit is 10.*Limits"):
+        encode(str, "é" * 5, limit=10)
+    with pytest.raises(LimitExceeded):
+        encode_plain({"a": "x" * 20}, where="w", limit=20)
+
+
+def test_the_order_of_sets_does_not_depend_on_hashes() -> None:
+    """Other processes with other hash seeds encode the same text."""
+    program = (
+        "import sys; sys.path[:0] = eval(sys.argv[1])\n"
+        "from typing import Any\n"
+        "from perdure.codec import TypeCodec\n"
+        "letters = [frozenset('abc'), frozenset('bcd'), frozenset('a')]\n"
+        "values = ((Any, {'s': set('hello')}), (Any, [set(letters)]), (set[frozenset[str]],"
+        " set(letters)), (set[str], set('hello')), (set[str | int], {1, 'a', 'b'}))\n"
+        "print([TypeCodec.of(a, where='').encode(v, where='', limit=999) for a, v in values])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program, repr(sys.path)],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(outputs) == 1
+
+
+UNSTORABLE = [
+    (object(), "not supported|no form"),
+    (Callable[[], int], "no form in JSON"),
+    (list[ValueError], "ValueError has no form in JSON"),
+    (complex, "complex has no form"),
+    (collections.deque[int], "deque has no form"),
+    (str | dt.datetime, "more than one str-like type"),
+    (Item | Order, "more than one dataclass"),
+    (list[int] | tuple[int, ...], "array-like"),
+    (msgspec.Raw, "Raw is not supported"),
+    (dict[tuple[int, int], str], "the keys of a dict must be"),
+    (list[dict[bool, str]], "the keys of a dict must be"),
+    (Loose, "forbid_unknown_fields"),
+    (list["Nowhere"], "Nowhere"),  # type: ignore[name-defined]  # noqa: F821
+]
+
+
+@pytest.mark.parametrize(("annotation", "message"), UNSTORABLE, ids=str)
+def test_an_annotation_that_cannot_be_stored_is_a_definition_error(
+    annotation: Any, message: str
+) -> None:
+    """It is found when the code is defined, and the message begins with where."""
+    with pytest.raises(DefinitionError, match=message) as caught:
+        TypeCodec.of(annotation, where="action f: parameter `x`")
+    assert str(caught.value).startswith("action f: parameter `x`: ")
+
+
+def test_codecs_of_one_annotation_are_shared() -> None:
+    """A codec is made once; an annotation that cannot be hashed works as well."""
+    assert TypeCodec.of(list[int], where="a") is TypeCodec.of(list[int], where="b")
+    unhashable = Annotated[int, {"any": "thing"}]
+    assert TypeCodec.of(unhashable, where="a").encode(1, where="a", limit=9) == "1"
+
+
+# ---- arguments ----
+
+
+def sample(ctx: object, a: int, /, b: str, c: list[int] | None = None, *, d: float = 0.5) -> None:
+    """Every kind of parameter."""
+
+
+CODEC = ArgumentsCodec.of(sample, where="action sample")
+
+
+def arguments(*args: Any, **kwargs: Any) -> str:
+    return CODEC.encode(args, kwargs, where="arguments of sample", limit=LIMIT)
+
+
+def test_arguments_are_an_object_in_order_of_declaration_with_defaults() -> None:
+    """A stored call is complete, however it was written."""
+    assert arguments(1, "x") == '{"a":1,"b":"x","c":null,"d":0.5}'
+    assert arguments(1, d=2.0, c=[1], b="x") == '{"a":1,"b":"x","c":[1],"d":2.0}'
+
+
+def test_stored_arguments_bind_to_the_function() -> None:
+    """Positional-only parameters come as a list, all others by name."""
+    assert CODEC.bind(arguments(1, "x"), where="w") == ([1], {"b": "x", "c": None, "d": 0.5})
+    assert CODEC.decode(arguments(1, "x"), where="w") == {"a": 1, "b": "x", "c": None, "d": 0.5}
+
+
+CALLS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    ((), {}, "the argument `a` is missing"),
+    ((1,), {}, "the argument `b` is missing"),
+    ((1, "x", None, 4), {}, "takes 3 positional arguments, not 4: 4 is one too many"),
+    ((1, "x"), {"e": 1}, "there is no argument `e`"),
+    ((1, "x"), {"b": "y"}, "two values for the argument `b`"),
+    ((), {"a": 1, "b": "x"}, "the argument `a` is positional-only"),
+    ((1, 2), {}, "Expected `str`, got `int` at $.b: 2"),
+    ((1, "x", [1, "y"]), {}, "Expected `int`, got `str` at $.c[1]: 'y'"),
+    ((1, "x"), {"d": math.nan}, "at $.d"),
+]
+
+
+@pytest.mark.parametrize(("args", "kwargs", "message"), CALLS, ids=[each[2] for each in CALLS])
+def test_a_call_that_does_not_fit_is_refused(
+    args: tuple[Any, ...], kwargs: dict[str, Any], message: str
+) -> None:
+    """Binding mistakes name the parameter, wrong values their path."""
+    with pytest.raises(ValidationError) as caught:
+        arguments(*args, **kwargs)
+    assert str(caught.value).startswith("arguments of sample: ")
+    assert message in str(caught.value)
+
+
+def test_arguments_over_the_limit_are_refused() -> None:
+    """The limit holds for all arguments together."""
+    with pytest.raises(LimitExceeded, match="the limit is 40"):
+        CODEC.encode((1, "x" * 20), {}, where="w", limit=40)
+
+
+def test_a_parameter_that_the_code_gained_gets_its_default() -> None:
+    """A call stored before the parameter existed still runs; the default is fresh each time."""
+
+    def later(ctx: object, a: int, more: list[int] = [1]) -> None:  # noqa: B006
+        """Gained `more`."""
+
+    codec = ArgumentsCodec.of(later, where="w")
+    first, second = (codec.decode('{"a":1}', where="w") for _ in range(2))
+    assert first == {"a": 1, "more": [1]}
+    assert first["more"] is not second["more"]
+
+
+STORED = [
+    ('{"a":1,"b":"x","gone":1}', r"unknown argument at \$\.gone"),
+    ('{"a":1}', "the argument `b` is missing"),
+    ('{"a":1,"b":2}', r"Expected `str`, got `int` at \$\.b: 2"),
+    ("[1]", "Expected `object`, got `array`"),
+    ("{", "w: "),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), STORED)
+def test_stored_arguments_that_no_longer_fit_are_refused(text: str, message: str) -> None:
+    """Code that changed under a stored call gives a clear error, not a wrong call."""
+    with pytest.raises(ValidationError, match=message):
+        CODEC.decode(text, where="w")
+
+
+def test_functions_whose_arguments_cannot_be_stored_are_refused() -> None:
+    """Each is a DefinitionError that names the function and the parameter."""
+
+    def no_context() -> None: ...
+    def only_keywords(*, ctx: object) -> None: ...
+    def many(ctx: object, *args: int) -> None: ...
+    def named(ctx: object, **kwargs: int) -> None: ...
+    def odd(ctx: object, x: complex) -> None: ...
+    def default(ctx: object, x: int = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
+    def unknown(ctx: object, x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    for fn, message in (
+        (no_context, "the first parameter must be the context"),
+        (only_keywords, "the first parameter must be the context"),
+        (many, r"`\*args: 'int'` cannot be stored"),
+        (named, r"`\*\*kwargs: 'int'` cannot be stored"),
+        (odd, "parameter `x`: values of complex cannot be stored"),
+        (default, r"parameter `x`: Expected `int`, got `null` at \$\.x: None \(its default\)"),
+        (unknown, "parameter `x`: the annotation 'Nowhere' cannot be resolved.*module level"),
+    ):
+        with pytest.raises(DefinitionError, match=message) as caught:
+            ArgumentsCodec.of(fn, where=f"action {fn.__name__} at a.py:1")
+        assert str(caught.value).startswith(f"action {fn.__name__} at a.py:1: ")
+
+
+def test_the_context_may_have_any_annotation() -> None:
+    """Contexts are often imported for type checkers alone."""
+
+    def fn(ctx: Nowhere, x: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert ArgumentsCodec.of(fn, where="w").decode('{"x":1}', where="w") == {"x": 1}
+
+
+def test_annotations_of_local_classes_are_found() -> None:
+    """By a closure, or among the names that the caller hands over."""
+
+    @dataclass
+    class Local:
+        n: int
+
+    def fn(ctx: object, x: Local) -> None: ...
+    def closes_over(ctx: object, x: Local) -> object:
+        return Local
+
+    handed = ArgumentsCodec.of(fn, where="w", names=locals())
+    for codec in (handed, ArgumentsCodec.of(closes_over, where="w")):
+        assert codec.decode('{"x":{"n":1}}', where="w") == {"x": Local(1)}
+
+
+def test_a_wrapped_function_keeps_its_signature() -> None:
+    """Other people's decorators that use functools.wraps do not hide the parameters."""
+
+    @functools.wraps(sample)
+    def wrapper(*args: Any, **kwargs: Any) -> None: ...
+
+    codec = ArgumentsCodec.of(wrapper, where="w")
+    assert codec.encode((1, "x"), {}, where="w", limit=LIMIT) == arguments(1, "x")
+
+
+def test_parameters_without_annotation_take_any_json() -> None:
+    """An unannotated function works, with plain values."""
+
+    def fn(ctx, x, y=None): ...  # type: ignore[no-untyped-def]
+
+    codec = ArgumentsCodec.of(fn, where="w")
+    assert codec.encode(([1, "a"],), {}, where="w", limit=LIMIT) == '{"x":[1,"a"],"y":null}'
+
+
+# ---- errors ----
+
+
+class PaymentError(Exception):
+    """A declared error."""
+
+
+class CardDeclined(PaymentError):
+    """More precise than the declared one."""
+
+
+class Picky(Exception):
+    """Its constructor does not take its args."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+
+
+class Unspeakable(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_an_error_is_kept_as_type_message_and_traceback() -> None:
+    """The type is the bare class name; undeclared errors keep no arguments."""
+    info = encode_error(raised(ValueError("bad")))
+    assert (info.type, info.message, info.arguments) == ("ValueError", "bad", None)
+    assert info.traceback.endswith("ValueError: bad\n")
+    assert "in raised" in info.traceback
+    assert rebuild_error(info, (ValueError,)) is None
+
+
+def test_a_declared_error_comes_back_as_itself() -> None:
+    """Class and args are the same; args went through JSON."""
+    info = encode_error(raised(PaymentError("late", (1, 2))), declared=(PaymentError,))
+    again = rebuild_error(info, (LookupError, PaymentError))
+    assert type(again) is PaymentError
+    assert again.args == ("late", [1, 2])
+
+
+def test_a_subclass_comes_back_as_the_nearest_declared_class() -> None:
+    """What the handler can name in `except` is what it gets."""
+    error = raised(CardDeclined("no"))
+    info = encode_error(error, declared=(Exception, PaymentError))
+    assert info.type == "PaymentError"
+    assert "CardDeclined: no" in info.traceback
+    assert type(rebuild_error(info, (Exception, PaymentError))) is PaymentError
+
+
+def test_declared_errors_that_cannot_be_rebuilt_are_told_apart() -> None:
+    """Args that are not JSON, or a constructor that refuses them, give None."""
+    unstorable = encode_error(PaymentError(object()), declared=(PaymentError,))
+    assert unstorable.arguments is None
+    assert rebuild_error(unstorable, (PaymentError,)) is None
+    picky = encode_error(Picky(1, "x"), declared=(Picky,))
+    assert picky.arguments == '["1: x"]'
+    assert rebuild_error(picky, (Picky,)) is None
+    assert rebuild_error(ErrorInfo("Other", "", "", "[]"), (Picky,)) is None
+
+
+def test_an_error_whose_text_cannot_be_had_is_still_kept() -> None:
+    """encode_error never raises, whatever the exception's class does."""
+    info = encode_error(raised(Unspeakable()))
+    assert info.message == "<str() of the exception raised RuntimeError>"
+    assert info.type == "Unspeakable"
+
+
+def test_text_of_errors_is_cut_and_can_be_stored() -> None:
+    """The beginning of a message and the end of a traceback tell most; no surrogate, no NUL."""
+    info = encode_error(raised(ValueError("start \ud800\0" + "x" * 100_000 + "end")))
+    assert info.message.startswith("start \\ud800\\x00x")
+    assert len(info.message) <= MESSAGE_LENGTH_MAX + len("\\ud800\\x00")
+    assert info.traceback.endswith("end\n")
+    assert len(info.traceback) == TRACEBACK_LENGTH_MAX
+    (info.message + info.traceback).encode()
+
+
+def test_the_engines_own_frames_are_left_out() -> None:
+    """A traceback begins with the user's code."""
+
+    @dataclass
+    class Bad:
+        n: int
+
+        def __post_init__(self) -> None:
+            raise KeyError("mine")
+
+    with pytest.raises(ValidationError) as caught:
+        decode(Bad, '{"n":1}')
+    cause = caught.value.__cause__
+    assert isinstance(cause, KeyError)
+    text = encode_error(cause).traceback
+    assert "in __post_init__" in text
+    assert os.path.join("perdure", "codec.py") not in text
+
+
+# ---- pydantic ----
+
+
+def test_pydantic_models_are_stored_strictly() -> None:
+    """An annotation that mentions a model goes through a strict TypeAdapter as a whole."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Model(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        n: int
+        when: dt.datetime | None = None
+        tags: set[str] = pydantic.Field(default_factory=set)
+        ratio: float | None = None
+
+    class More(Model):
+        extra: int = 1
+
+    Holder = make_dataclass("Holder", [("model", Model)])  # noqa: N806
+    value = Model(n=1, when=dt.datetime(2024, 1, 1, tzinfo=dt.UTC), tags={"b", "a", "c"})
+    for annotation, whole in ((Model, value), (list[Model], [value]), (Holder, Holder(value))):
+        text = encode(annotation, whole)
+        assert '"tags":["a","b","c"]' in text
+        assert decode(annotation, text) == whole
+    for wrong, message in (
+        (Model.model_construct(n="1"), r"valid integer at \$\.n: '1'"),
+        ({"n": 1, "other": 2}, r"unknown field `other` at \$\.other"),
+        (More(n=1), r"unknown field `extra` at \$\.extra"),
+        (Model.model_construct(n=1, ratio=math.nan), r"\$\.ratio: nan"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            encode(Model, wrong)
+
+
+def test_unions_of_pydantic_models_are_told_apart() -> None:
+    """Pydantic may tell apart what msgspec cannot."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class A(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        a: int
+
+    class B(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        b: int
+
+    assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]
