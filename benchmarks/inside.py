@@ -57,7 +57,8 @@ async def _w2(folder: Path, durability: Durability) -> Sample:
     app = App(folder / "w2.db", durability)
 
     async def run_one() -> int:
-        return await app.manager.result(await app.manager.start(app.chain(CHAIN_STEPS)))
+        value: int = await app.manager.result(await app.manager.start(app.chain(CHAIN_STEPS)))
+        return value
 
     async with app.manager:
         await _warm_up(app)

@@ -56,7 +56,7 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
         process.communicate()
         raise
     if process.returncode != 0:
-        raise RuntimeError(f"{process.args}: exit code {process.returncode}")
+        raise RuntimeError(f"{process.args!r}: exit code {process.returncode}")
     return cast("dict[str, Any]", json.loads(output))
 
 

@@ -198,7 +198,9 @@ def run_workload(
     workload: Workload, folder: Path, durability: Durability, repeat: int
 ) -> tuple[list[Line], list[str]]:
     """Run one workload `repeat` times between raw measurements: its lines, and its faults."""
-    samples, raws, faults = [], [], []
+    samples: list[Sample] = []
+    raws: list[Raw] = []
+    faults: list[str] = []
     for _ in range(repeat):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             before = measure(Path(place), durability)
@@ -257,8 +259,8 @@ def show(lines: list[Line]) -> None:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        for row in _plain([HEADINGS, *rows]):
-            print(row)
+        for text in _plain([HEADINGS, *rows]):
+            print(text)
         return
     table = Table(box=None, pad_edge=False)
     for number, heading in enumerate(HEADINGS):

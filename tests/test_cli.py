@@ -132,6 +132,13 @@ def test_cancel_cancels(run: Run) -> None:
     assert again.err.startswith("WorkflowNotRunning: ")
 
 
+def test_config_changes_what_all_workers_share(run: Run) -> None:
+    """The stored setting is shown, and changed when a value is given."""
+    assert run("config") == Ran(0, "max_parallelism: 100\n", "")
+    assert run("config", "--max-parallelism", "3").out == "max_parallelism: 3\n"
+    assert run("config", "--json").json == {"max_parallelism": 3}
+
+
 def test_list_filters_and_pages(run: Run) -> None:
     """A listing can be narrowed by name and status, cut, turned round and gone on with."""
     ids = [run("start", "order", json.dumps({"user": user})).out.strip() for user in "abc"]
@@ -207,6 +214,7 @@ def test_store_names_another_file(run: Run, tmp_path: Path) -> None:
         (["--app", "APP:manager", "send", "id", "decision", "yes"], "is not JSON"),
         (["--app", "APP:manager", "list", "--status", "lost"], "'lost' is not one of"),
         (["--app", "APP:manager", "show"], "Missing argument 'ID'"),
+        (["--app", "APP:manager", "list", "--cursor", "x"], "give the cursor of a page"),
         (["no-such-command"], "No such command"),
         (["demo", "--users", "0"], "--users"),
         (["demo", "--users", "1", "--kills", "3"], "at most 2"),
@@ -225,6 +233,7 @@ def test_bad_usage_is_told_and_exits_with_2(
     ("words", "error"),
     [
         (["show", "nobody"], "WorkflowNotFound"),
+        (["show", ""], "WorkflowNotFound"),
         (["cancel", "nobody"], "WorkflowNotFound"),
         (["send", "nobody", "decision"], "WorkflowNotFound"),
         (["start", "order", '{"user": 5}'], "ValidationError"),
@@ -248,7 +257,9 @@ def test_an_existing_store_is_not_overwritten_by_the_demo(bare: Run, tmp_path: P
     assert (tmp_path / "mine.db").read_text(encoding="utf-8") == "precious"
 
 
-@pytest.mark.parametrize("command", ["worker", "start", "list", "show", "send", "cancel", "demo"])
+@pytest.mark.parametrize(
+    "command", ["worker", "start", "list", "show", "send", "cancel", "config", "demo"]
+)
 def test_each_command_explains_itself(bare: Run, command: str) -> None:
     """`--help` needs no app and ends with 0."""
     ran = bare(command, "--help")

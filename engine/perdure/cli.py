@@ -33,6 +33,7 @@ except ModuleNotFoundError as missing:
 from perdure import (
     ErrorInfo,
     PerdureError,
+    Settings,
     StepInfo,
     WorkflowInfo,
     WorkflowManager,
@@ -130,7 +131,7 @@ def _manager() -> WorkflowManager:
     if not isinstance(found, WorkflowManager):
         raise click.UsageError(f"--app {app}: that is not a WorkflowManager: {found!r}")
     if store := _given("store"):
-        found.use_store(store)
+        found.store_url = store
     return found
 
 
@@ -139,7 +140,12 @@ def _as_client(manager: WorkflowManager, work: Callable[[], Awaitable[R]]) -> R:
         async with manager.client():
             return await work()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except PerdureError:
+        raise  # a ValidationError is a ValueError too
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _json(text: str, what: str) -> Any:
@@ -158,6 +164,8 @@ def _plain(value: Any) -> Any:
         return {
             field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))
         }
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value.isoformat() if isinstance(value, datetime) else value
@@ -325,7 +333,7 @@ def show(workflow_id: str) -> None:
 
     status, steps = _as_client(manager, read)
     if _given("as_json"):
-        _print_json({"workflow_id": workflow_id, "status": _plain(status), "steps": steps})
+        _print_json({"workflow_id": workflow_id, "status": status, "steps": steps})
         return
     click.echo(": ".join(filter(None, [workflow_id, _status_text(status), _outcome_text(status)])))
     columns = ("#", "step", "kind", "status", "attempts", "asked (UTC)", "took", "outcome")
@@ -361,6 +369,28 @@ def cancel(workflow_id: str) -> None:
         _print_json({"workflow_id": workflow_id, "status": "canceled"})
     else:
         click.echo(f"canceled {workflow_id}")
+
+
+@command_line.command()
+@click.option(
+    "--max-parallelism",
+    type=click.IntRange(0),
+    help="Action attempts that run at once, over all workers; 0 pauses.",
+)
+@shared_options
+def config(max_parallelism: int | None) -> None:
+    """Show the settings that all workers share, after the given change."""
+    manager = _manager()
+
+    async def change() -> Settings:
+        await manager.update_config(max_parallelism=max_parallelism)
+        return await manager.config()
+
+    settings = _as_client(manager, change)
+    if _given("as_json"):
+        _print_json(settings)
+    else:
+        click.echo(f"max_parallelism: {settings.max_parallelism}")
 
 
 @command_line.command()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from perdure.definitions import Call, Mutation
 from perdure.errors import PerdureError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class SyncManager:
@@ -76,8 +77,7 @@ class SyncManager:
         run_at: datetime | None = None,
     ) -> str:
         """See `WorkflowManager.start`."""
-        return self._do(
-            "start",
+        return self._do(self._manager.start,
             call,
             id=id,
             on_complete=on_complete,
@@ -88,15 +88,15 @@ class SyncManager:
 
     def status(self, workflow_id: str) -> Status:
         """See `WorkflowManager.status`."""
-        return self._do("status", workflow_id)
+        return self._do(self._manager.status, workflow_id)
 
     def result(self, workflow_id: str, *, timeout: timedelta | float | None = None) -> Any:
         """See `WorkflowManager.result`."""
-        return self._do("result", workflow_id, timeout=timeout)
+        return self._do(self._manager.result, workflow_id, timeout=timeout)
 
     def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
-        self._do("cancel", workflow_id)
+        self._do(self._manager.cancel, workflow_id)
 
     def send_event(
         self,
@@ -108,17 +108,16 @@ class SyncManager:
         error: str | None = None,
     ) -> str:
         """See `WorkflowManager.send_event`."""
-        return self._do(
-            "send_event", event, workflow_id=workflow_id, id=id, value=value, error=error
+        return self._do(self._manager.send_event, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
 
     def run_query(self, call: Call[R]) -> R:
         """See `WorkflowManager.run_query`."""
-        return self._do("run_query", call)
+        return self._do(self._manager.run_query, call)
 
     def run_mutation(self, call: Call[R]) -> R:
         """See `WorkflowManager.run_mutation`."""
-        return self._do("run_mutation", call)
+        return self._do(self._manager.run_mutation, call)
 
     def list_workflows(
         self,
@@ -130,8 +129,7 @@ class SyncManager:
         cursor: str | None = None,
     ) -> Page[WorkflowInfo]:
         """See `WorkflowManager.list_workflows`."""
-        return self._do(
-            "list_workflows", name=name, status=status, order=order, limit=limit, cursor=cursor
+        return self._do(self._manager.list_workflows, name=name, status=status, order=order, limit=limit, cursor=cursor
         )
 
     def list_steps(
@@ -143,19 +141,20 @@ class SyncManager:
         cursor: str | None = None,
     ) -> Page[StepInfo]:
         """See `WorkflowManager.list_steps`."""
-        return self._do("list_steps", workflow_id, order=order, limit=limit, cursor=cursor)
+        return self._do(self._manager.list_steps, workflow_id, order=order, limit=limit, cursor=cursor)
 
     def config(self) -> Settings:
         """See `WorkflowManager.config`."""
-        return self._do("config")
+        return self._do(self._manager.config)
 
     def update_config(self, *, max_parallelism: int | None = None) -> None:
         """See `WorkflowManager.update_config`."""
-        self._do("update_config", max_parallelism=max_parallelism)
+        self._do(self._manager.update_config, max_parallelism=max_parallelism)
 
     # --- inside
 
-    def _do(self, verb: str, *args: Any, **options: Any) -> Any:
+    def _do(self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs) -> T:
+        verb = method.__name__
         refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
         self._refuse_loop(verb)
         if self._manager._engine is None:
@@ -163,7 +162,7 @@ class SyncManager:
                 if self._manager._engine is None:
                     self._call(self._manager._open(works=False))
                     self._opened = True
-        return self._call(getattr(self._manager, verb)(*args, **options))
+        return self._call(method(*args, **options))
 
     def _refuse_loop(self, verb: str) -> None:
         try:

@@ -13,7 +13,9 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sqlite3
+from collections.abc import Awaitable
 from pathlib import Path
 from time import monotonic  # noqa: TID251 - one clock for several real processes
 
@@ -175,7 +177,8 @@ class Ledger:
                     await asyncio.sleep(ms / 1000)
                     return "ok"
                 case "event":
-                    return f"go {await step.await_event(go)}"
+                    number = await step.await_event(go)
+                    return f"go {number}"
                 case "deadline":
                     return await in_time(step, place, ms)
                 case "child":
@@ -201,7 +204,17 @@ class Ledger:
             outcomes = await asyncio.gather(*steps, return_exceptions=True)
             return [_name(outcome) for outcome in outcomes]
 
+        @manager.mutation
+        def die(ctx: MutationContext) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @manager.workflow
+        async def poison(step: Step) -> None:
+            """Kills every worker that takes it up, in the middle of a transaction."""
+            await step.run_mutation(die())
+
         self.mixed = mixed
+        self.poison = poison
         self.steady = steady
         self.ended = ended
 
@@ -221,7 +234,7 @@ def _name(outcome: object) -> str:
     return type(outcome).__name__ if isinstance(outcome, BaseException) else "ok"
 
 
-async def _noted(future: asyncio.Future[object]) -> str:
+async def _noted(future: Awaitable[object]) -> str:
     try:
         return _name(await future)
     except StepFailed as error:

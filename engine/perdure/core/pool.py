@@ -51,6 +51,10 @@ class Queue:
         self._order += 1
         self._steps.add(ReadyStep(ready_at, self._order, workflow_id, number))
 
+    def peek(self) -> ReadyStep:
+        """The oldest; there must be one."""
+        return self._steps[0]
+
     def take(self, count: int) -> list[ReadyStep]:
         """Take out the `count` oldest."""
         if count <= 0 or not self._steps:
@@ -65,34 +69,30 @@ class Queue:
 
 
 def permits_to_hold(
-    mine: Share, others: Sequence[Share], *, limit: int, needed: int
+    mine: Share, others: Sequence[Share], *, limit: int, running: int, needed: int
 ) -> Share:
     """How many permits a worker should hold from now on.
 
     A worker takes what is free as long as nobody else wants any, keeps what it uses, and gives
-    back what it does not use down to its fair share when others want some. The sum over all
-    workers never grows beyond `limit`; when the limit was lowered, it shrinks as attempts end.
+    back what it does not use, down to its fair share, when others want some. The sum over all
+    workers never grows beyond `limit`; after the limit was lowered it shrinks as attempts end.
 
     Args:
         mine: the permits now held.
         others: those of all other workers that are not fenced.
         limit: `max_parallelism` as stored.
-        needed: attempts that run, and ready steps that wait, here.
+        running: attempts that run here: their permits cannot be given back.
+        needed: those, and the ready actions that wait here.
     """
     taken = sum(other.permits for other in others)
-    others_want = any(other.wanting for other in others)
     free = max(0, limit - taken - mine.permits)
-    hold = mine.permits
     fair = -(-limit // (len(others) + 1))
-    if others_want:
-        # Never below what is in use: a permit is held until its code has ended.
-        hold = max(min(hold, fair), min(hold, needed))
-        if needed > hold and hold < fair:
-            hold = min(needed, hold + free, fair)
+    if any(other.wanting for other in others):
+        hold = min(mine.permits, max(fair, running))
+        if needed > hold:
+            hold = max(hold, min(needed, mine.permits + free, fair))
     else:
-        hold += free
-    excess = taken + hold - limit
-    if excess > 0:
-        hold = max(hold - excess, 0)
+        hold = mine.permits + free
+    hold = max(min(hold, limit - taken), min(running, mine.permits), 0)
     wanting = max(0, needed - hold) if limit else 0
     return Share(mine.worker_id, hold, wanting)

@@ -38,7 +38,11 @@ def main(words: list[str]) -> int:
             print(told, file=sys.stderr)
             return 2
     _end_with_parent()
-    be()
+    try:
+        be()
+    finally:
+        # Python takes its handlers away before it ends, and without one an alarm kills.
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 

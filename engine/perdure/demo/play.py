@@ -65,9 +65,9 @@ class Plan:
         return (*USERS, *more)[: self.users]
 
     def kill_marks(self) -> list[int]:
-        """At how many settled steps each kill is due: spread evenly, and all different."""
-        parts = self.kills + 1
-        return [-(-self.steps_reachable * kill // parts) for kill in range(1, parts)]
+        """At how many settled steps each kill is due: in the middle of as many equal parts."""
+        halves = range(1, 2 * self.kills, 2)
+        return [-(-self.steps_reachable * half // (2 * self.kills)) for half in halves]
 
 
 @attrs.frozen(kw_only=True)

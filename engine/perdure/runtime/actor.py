@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from perdure import determinism
-from perdure.core.effects import Effect, Write
+from perdure.core.effects import CallFunction, Effect, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
@@ -73,7 +73,8 @@ class Unit:
         state: after all decisions.
         messages: what it was decided from, to be taken up again if the commit fails.
         inbox: rows of the inbox that it was decided from, to be deleted with it.
-        replies: what to do when the unit is stored, or has to give way (see `Worker`).
+        held: ready queries and mutations that wait for the end of a pause.
+        order: the client's order, for a workflow that is to be inserted.
     """
 
     workflow_id: WorkflowId
@@ -85,6 +86,7 @@ class Unit:
     writes: list[Write] = attrs.field(factory=list)
     effects: list[Effect] = attrs.field(factory=list)
     ready: list[StepRecord] = attrs.field(factory=list)
+    held: list[int] = attrs.field(factory=list)
     order: Any = None
 
     def take(self, decision: Decision) -> None:
@@ -93,6 +95,11 @@ class Unit:
         self.writes.extend(decision.writes)
         self.effects.extend(decision.effects)
         self.ready.extend(decision.ready)
+
+
+    def functions(self) -> list[int]:
+        """The steps whose functions run in the unit's transaction."""
+        return [write.number for write in self.writes if isinstance(write, CallFunction)]
 
 
 @attrs.frozen

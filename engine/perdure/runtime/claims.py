@@ -188,11 +188,12 @@ class Claims:
 
     # --- permits
 
-    def update_permits(self, needed: int, *, has_changed: bool) -> None:
+    def update_permits(self, running: int, needed: int, *, has_changed: bool) -> None:
         """Take permits that are free and needed; give back what others want and we do not use.
 
         Args:
-            needed: attempts that run and ready ones that wait, here.
+            running: attempts that run here.
+            needed: those, and the ready actions that wait here.
             has_changed: another process has committed something.
         """
         wants = needed > self.permits
@@ -202,7 +203,7 @@ class Claims:
         limit = reader.config().max_parallelism
         self._limit, self.is_paused, self._look_config = limit, limit == 0, False
         rows = reader.workers()
-        share = self._share(rows, needed)
+        share = self._share(rows, running, needed)
         is_alone = len(rows) <= 1
         mine = next((row for row in rows if row.worker_id == self._me), None)
         if mine is None:
@@ -215,14 +216,17 @@ class Claims:
         with self._store.transaction() as tx:
             if tx.is_fenced(self._me):
                 raise Fenced
-            share = self._share(tx.workers(), needed)
+            share = self._share(tx.workers(), running, needed)
             tx.set_permits(self._me, share.permits, share.wanting)
         self.permits, self._wanting = share.permits, share.wanting
 
-    def _share(self, rows: Collection[WorkerRow], needed: int) -> Share:
+    def _share(self, rows: Collection[WorkerRow], running: int, needed: int) -> Share:
         shares = {row.worker_id: Share(row.worker_id, row.permits, row.wanting) for row in rows}
         mine = shares.pop(self._me, Share(self._me, 0, 0))
-        return permits_to_hold(mine, list(shares.values()), limit=self._limit, needed=needed)
+        others = list(shares.values())
+        return permits_to_hold(
+            mine, others, limit=self._limit, running=running, needed=needed
+        )
 
 
 def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple[Message, ...]:

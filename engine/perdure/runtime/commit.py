@@ -99,6 +99,13 @@ class Result:
     replies: list[tuple[Request, Any, BaseException | None]] = attrs.field(factory=list)
     after: After = attrs.field(factory=After)
 
+    def add(self, part: Result) -> None:
+        """Take in what became of another part of the batch."""
+        self.committed += part.committed
+        self.refused += part.refused
+        self.replies += part.replies
+        self.after.add(part.after)
+
 
 @attrs.frozen
 class Committer:

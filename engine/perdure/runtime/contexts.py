@@ -110,11 +110,16 @@ class MutationContext(_TransactionContext):
 class Verbs(Protocol):
     """What of the manager an action may use."""
 
-    def start(self, call: Call[Any], **options: Any) -> Awaitable[str]: ...
-    def cancel(self, workflow_id: str) -> Awaitable[None]: ...
-    def send_event(self, event: Any = None, **options: Any) -> Awaitable[str]: ...
-    def run_query(self, call: Call[R]) -> Awaitable[R]: ...
-    def run_mutation(self, call: Call[R]) -> Awaitable[R]: ...
+    @property
+    def start(self) -> Callable[..., Awaitable[str]]: ...
+    @property
+    def cancel(self) -> Callable[[str], Awaitable[None]]: ...
+    @property
+    def send_event(self) -> Callable[..., Awaitable[str]]: ...
+    @property
+    def run_query(self) -> Callable[..., Awaitable[Any]]: ...
+    @property
+    def run_mutation(self) -> Callable[..., Awaitable[Any]]: ...
 
 
 class ActionContext:
@@ -169,8 +174,10 @@ class ActionContext:
 
     async def run_query(self, call: Call[R]) -> R:
         """Run a query in a transaction of its own."""
-        return await self._verbs.run_query(call)
+        result: R = await self._verbs.run_query(call)
+        return result
 
     async def run_mutation(self, call: Call[R]) -> R:
         """Run a mutation in a transaction of its own."""
-        return await self._verbs.run_mutation(call)
+        result: R = await self._verbs.run_mutation(call)
+        return result

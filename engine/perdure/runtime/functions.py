@@ -49,7 +49,10 @@ def run_function(
         limit = scope.env.limits.value_bytes
         return definition.result.encode(value, where=f"result of {definition.name}", limit=limit)
 
-    return _timed(scope, where, lambda: inside_user_code(scope, call, read_only=is_query))
+    text: Json = _timed(
+        scope, where, lambda: inside_user_code(scope, call, read_only=is_query)
+    )
+    return text
 
 
 def run_step_function(scope: Scope, workflow_id: str, number: int, command: RunStep) -> Outcome:

@@ -126,9 +126,7 @@ class InboxReader:
             self._taken -= released
             self.look = True
 
-    def pass_on(
-        self, workflow_id: WorkflowId, messages: Sequence[Message], now: int
-    ) -> PassOn | None:
+    def pass_on(self, workflow_id: WorkflowId, messages: Sequence[Message]) -> PassOn | None:
         """What of these messages, for a workflow that is not ours, its owner must get."""
         rows: list[InboxRow] = []
         for message in messages:

@@ -68,6 +68,17 @@ class After:
     look_claims: bool = False
     look_config: bool = False
 
+    def add(self, other: After) -> None:
+        """Take in what follows from another transaction."""
+        self.adopted += other.adopted
+        self.revoked += other.revoked
+        self.effects += other.effects
+        self.messages += other.messages
+        self.ended += other.ended
+        self.look_inbox |= other.look_inbox
+        self.look_claims |= other.look_claims
+        self.look_config |= other.look_config
+
 
 @attrs.frozen(kw_only=True)
 class Env:

@@ -28,11 +28,11 @@ from perdure.errors import (
     ValidationError,
 )
 
+from .attempts import Attempt, AttemptKey
 from .bridge import Bridge
 from .contexts import ActionContext, Verbs
 from .mailbox import Mailbox, Post
 from .operations import Env
-from .worker import Attempt, AttemptKey
 
 logger = logging.getLogger("perdure.worker")
 
@@ -68,7 +68,7 @@ class Threads:
 
 
 class ActionRunner:
-    """Runs attempts; see `worker.Runner`. `start` and `cancel` are called by the engine only."""
+    """Runs attempts; see `attempts.Runner`. `start` and `cancel` are called by the engine only."""
 
     def __init__(self, env: Env, mailbox: Mailbox, bridge: Bridge, verbs: Verbs) -> None:
         self._env = env

@@ -1,0 +1,90 @@
+"""The workflows that a worker holds in memory, and what hangs on them: timers, queue places.
+
+All of it is a cache of stored rows: it can be dropped and loaded again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from perdure.core.ids import WorkflowId
+from perdure.core.journal import StepRecord
+from perdure.core.pool import Queue
+from perdure.core.workflow import due_timers
+
+from .actor import Actor
+from .attempts import Attempt, Runner
+from .scheduler import Scheduler
+
+
+@attrs.define
+class Actors:
+    """The actors of one worker.
+
+    Attributes:
+        runner: runs attempts of actions; None for a client, which has no actors.
+        by_id: the actors.
+        timers: when something is due for one of them.
+        queue: their ready actions.
+        held: their ready queries and mutations that wait for the end of a pause.
+        runnable: those to look at in the next turn even without a message.
+    """
+
+    runner: Runner | None
+    by_id: dict[WorkflowId, Actor] = attrs.field(factory=dict)
+    timers: Scheduler = attrs.field(factory=Scheduler)
+    queue: Queue = attrs.field(factory=Queue)
+    held: dict[WorkflowId, set[int]] = attrs.field(factory=dict)
+    runnable: dict[WorkflowId, None] = attrs.field(factory=dict)
+
+    def __iter__(self) -> Iterator[WorkflowId]:
+        return iter(self.by_id)
+
+    def __contains__(self, workflow_id: WorkflowId) -> bool:
+        return workflow_id in self.by_id
+
+    def get(self, workflow_id: WorkflowId) -> Actor | None:
+        """The actor of a workflow, if it is in memory."""
+        return self.by_id.get(workflow_id)
+
+    def adopt(self, actor: Actor) -> None:
+        """Take an actor in, with the timers and queue places that follow from its state."""
+        state = actor.state
+        workflow_id = state.workflow_id
+        self.drop(workflow_id)
+        self.by_id[workflow_id] = actor
+        self.runnable[workflow_id] = None
+        for timer in due_timers(state):
+            self.timers.set(timer.due_at, workflow_id, timer.number)
+        for record in state.live.values():
+            if record.state == "ready":
+                self.enqueue(workflow_id, record)
+
+    def enqueue(self, workflow_id: WorkflowId, record: StepRecord) -> None:
+        """A step is ready: an action waits for a permit, another function for no pause."""
+        if record.command.kind == "action":
+            self.queue.add(record.due_at or 0, workflow_id, record.number)
+        else:
+            self.held.setdefault(workflow_id, set()).add(record.number)
+
+    def drop(self, workflow_id: WorkflowId, *, cancel: bool = False) -> None:
+        """Forget an actor. `cancel`: it is out of our hands, so tell its running attempts."""
+        actor = self.by_id.pop(workflow_id, None)
+        if actor is None:
+            return
+        self.held.pop(workflow_id, None)
+        actor.close()
+        if cancel and self.runner is not None:
+            for record in actor.state.live.values():
+                if record.state == "started":
+                    self.runner.cancel(Attempt(workflow_id=workflow_id, record=record).key)
+
+    def drop_all(self) -> None:
+        """Forget everything."""
+        for workflow_id in list(self.by_id):
+            self.drop(workflow_id)
+        self.timers.clear()
+        self.queue.clear()
+        self.runnable.clear()

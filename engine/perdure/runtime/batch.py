@@ -1,0 +1,39 @@
+"""What one turn works on, from collecting to carrying out."""
+
+from __future__ import annotations
+
+import attrs
+
+from perdure.core.ids import WorkflowId
+from perdure.core.messages import Message
+
+from .actor import Unit
+from .mailbox import Post, Ticket
+
+
+@attrs.define
+class Batch:
+    """The work of one turn.
+
+    Attributes:
+        now: its time, in ms since the epoch.
+        messages: by workflow, in the order of arrival; none for a handler that only goes on.
+        inbox: rows of the inbox among them.
+        posts: those of the messages that came through the mailbox: kept until they are stored.
+        tickets: clients' requests.
+        units: what was decided.
+        starts: tickets that became a unit of their own, by the new workflow's id.
+    """
+
+    now: int
+    messages: dict[WorkflowId, list[Message]] = attrs.field(factory=dict)
+    inbox: dict[WorkflowId, list[int]] = attrs.field(factory=dict)
+    posts: list[Post] = attrs.field(factory=list)
+    tickets: list[Ticket] = attrs.field(factory=list)
+    units: dict[WorkflowId, Unit] = attrs.field(factory=dict)
+    starts: dict[WorkflowId, Ticket] = attrs.field(factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.messages or self.tickets)

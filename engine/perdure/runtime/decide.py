@@ -1,0 +1,171 @@
+"""The decide phase: what the messages of a turn mean for each workflow. No transaction, no lock.
+
+For each workflow its messages are taken in and its handler is advanced (`Decider`); then the pool
+says which ready actions may start. A fault of perdure's own in one workflow harms no other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import attrs
+
+from perdure.core.commands import RunStep
+from perdure.core.ids import Epoch, WorkerId, WorkflowId
+from perdure.core.messages import FailWorkflow, Message, StepAdmitted
+from perdure.definitions import Workflow
+from perdure.errors import ErrorInfo
+
+from .actor import Actor, Decider, Unit
+from .actors import Actors
+from .batch import Batch
+from .claims import Claims
+from .operations import Env, StartOrder, new_state
+
+logger = logging.getLogger("perdure.worker")
+
+#: A workflow over which perdure itself stumbled so often, after a reload each time, is failed.
+FAILURES_MAX = 2
+
+
+@attrs.define
+class DecidePhase:
+    """Decides for one worker.
+
+    Attributes:
+        failures: how often perdure stumbled over a workflow, since that was last stored.
+        reserved: epochs for workflows that start here, used up from the end.
+    """
+
+    env: Env
+    actors: Actors
+    claims: Claims
+    failures: dict[WorkflowId, int] = attrs.field(factory=dict)
+    reserved: list[Epoch] = attrs.field(factory=list)
+    is_draining: bool = False
+    _decider: Decider = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._decider = Decider(self.env.rules)
+
+    def run(self, batch: Batch) -> list[Unit]:
+        """Fill `batch.units`. The units that failed are returned: to be tried again, reloaded."""
+        failed: list[Unit] = []
+        for workflow_id, messages in batch.messages.items():
+            actor = self.actors.get(workflow_id)
+            if actor is not None:
+                unit = _unit(actor, messages)
+                unit.inbox = batch.inbox.get(workflow_id, [])
+                self._decide(unit, batch, failed)
+        if self.actors.runner is None:
+            return failed  # a client decides nothing
+        tickets = []
+        for ticket in batch.tickets:
+            order = ticket.request
+            if isinstance(order, StartOrder) and self._starts_here(order, batch):
+                batch.starts[order.workflow_id] = ticket
+                self._decide(self._fresh(order, batch.now), batch, failed)
+            else:
+                tickets.append(ticket)
+        batch.tickets = tickets
+        self._admit_actions(batch)
+        for unit in batch.units.values():
+            self._decider.park(unit, batch.now, is_draining=self.is_draining)
+        return failed
+
+    def _starts_here(self, order: StartOrder, batch: Batch) -> bool:
+        """Whether a new workflow is ours from its first moment: its start is one commit then."""
+        return (
+            not self.is_draining
+            and order.start_at <= batch.now
+            and order.workflow_id not in batch.starts
+            and isinstance(self.env.registry.get(order.name), Workflow)
+        )
+
+    def _fresh(self, order: StartOrder, now: int) -> Unit:
+        if not self.reserved:
+            self.reserved = self.claims.reserve_epochs()
+        state = new_state(order, epoch=self.reserved.pop(), now=now, owner=self.env.worker_id)
+        return Unit(
+            workflow_id=order.workflow_id,
+            actor=Actor.fresh(state),
+            expected_epoch=None,
+            state=state,
+            order=order,
+        )
+
+    def _decide(self, unit: Unit, batch: Batch, failed: list[Unit]) -> None:
+        workflow_id, now = unit.workflow_id, batch.now
+        failures = self.failures.get(workflow_id, 0)
+        try:
+            if failures >= FAILURES_MAX:
+                text = f"perdure itself failed {failures} times over this workflow: see its log"
+                error = ErrorInfo("InternalError", text)
+                self._decider.apply(unit, FailWorkflow(error=error), now)
+            else:
+                self._decider.decide(unit, now)
+                self._admit_functions(unit, now)
+        except Exception:
+            logger.exception("workflow %s: a fault of perdure's; please report it", workflow_id)
+            self.failures[workflow_id] = failures + 1
+            failed.append(unit)
+        else:
+            batch.units[workflow_id] = unit
+
+    def _admit_functions(self, unit: Unit, now: int) -> None:
+        """Queries and mutations need no permit; only a pause of the pool holds them up."""
+        numbers = [r.number for r in unit.ready if r.command.kind != "action"]
+        if unit.workflow_id in self.actors.held:
+            numbers += self.actors.held.pop(unit.workflow_id)
+        for number in numbers:
+            record = unit.state.live.get(number)
+            if record is None or record.state != "ready":
+                continue  # canceled since
+            assert isinstance(record.command, RunStep)
+            if self.claims.is_paused and not record.command.inline:
+                unit.held.append(number)
+            else:
+                self._decider.apply(unit, StepAdmitted(number=number, runner=self._me), now)
+
+    def _admit_actions(self, batch: Batch) -> None:
+        """Start ready actions, oldest first, as far as there are permits."""
+        for unit in batch.units.values():
+            for record in unit.ready:
+                if record.command.kind == "action":
+                    self.actors.enqueue(unit.workflow_id, record)
+            unit.ready.clear()
+        if self.is_draining:
+            return
+        assert self.actors.runner is not None
+        free = self.claims.permits - self.actors.runner.running
+        while free > 0 and (ready := self.actors.queue.take(free)):
+            for step in ready:
+                unit_or_none = batch.units.get(step.workflow_id)
+                if unit_or_none is None:
+                    actor = self.actors.get(step.workflow_id)
+                    if actor is None:
+                        continue  # dropped; it is queued again when it is loaded
+                    unit_or_none = batch.units[step.workflow_id] = _unit(actor, ())
+                record_or_none = unit_or_none.state.live.get(step.number)
+                if record_or_none is None or record_or_none.state != "ready":
+                    continue  # canceled since, or queued twice
+                message = StepAdmitted(number=step.number, runner=self._me)
+                self._decider.apply(unit_or_none, message, batch.now)
+                free -= 1
+
+    @property
+    def _me(self) -> WorkerId:
+        assert self.env.worker_id is not None
+        return self.env.worker_id
+
+
+def _unit(actor: Actor, messages: Sequence[Message]) -> Unit:
+    state = actor.state
+    return Unit(
+        workflow_id=state.workflow_id,
+        actor=actor,
+        expected_epoch=state.epoch,
+        state=state,
+        messages=messages,
+    )
