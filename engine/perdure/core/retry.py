@@ -106,7 +106,7 @@ class RetryPolicy:
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class RetryPlan:
     """A retry policy in stored form: no classes, no `timedelta`, only numbers and names."""
 
@@ -126,7 +126,7 @@ class RetryPlan:
         try:
             wait = self.initial_ms * self.base ** (failed_attempt - 1)
         except OverflowError:
-            wait = math.inf
+            wait = math.inf if self.initial_ms else 0.0
         if self.jitter:
             workflow_id, epoch, number = key
             wait *= 0.5 + unit_float(workflow_id, epoch, number, failed_attempt)

@@ -14,7 +14,7 @@ and each place that drops one says why.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import attrs
 
@@ -80,7 +80,7 @@ BLOCKED_RETRY_MS_MIN = 1_000
 BLOCKED_RETRY_MS_MAX = 600_000
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Decision:
     """What a transition decided.
 
@@ -144,7 +144,7 @@ class _Draft:
         self.state = state
         self.now = now
         self.limits = limits
-        self.changes: dict[str, object] = {}
+        self.changes: dict[str, Any] = {}
         self.live: dict[int, StepRecord] | None = None
         self.settled = state.settled
         self.awaiting = state.awaiting
@@ -200,19 +200,18 @@ class _Draft:
         del self.live[record.number]
 
     def decision(self) -> Decision:
-        state = self.state
-        limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
-        if state.journal_bytes < limit <= self.journal_bytes:
-            self.effects.append(WarnJournalSize(self.journal_bytes))
-        new = changed(
-            state,
-            live=state.live if self.live is None else self.live,
-            settled=self.settled,
-            awaiting=self.awaiting,
-            busy=self.busy,
-            journal_bytes=self.journal_bytes,
-            **self.changes,
-        )
+        state, changes = self.state, self.changes
+        if self.live is not None:
+            changes["live"] = self.live
+            changes["settled"] = self.settled
+            changes["awaiting"] = self.awaiting
+            changes["busy"] = self.busy
+        if self.journal_bytes != state.journal_bytes:
+            changes["journal_bytes"] = self.journal_bytes
+            limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
+            if state.journal_bytes < limit <= self.journal_bytes:
+                self.effects.append(WarnJournalSize(self.journal_bytes))
+        new = changed(state, **changes) if changes else state
         return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
 
 

@@ -14,12 +14,10 @@ def changed(value: T, **changes: Any) -> T:
     values of this package; copying the instance's dict costs a fraction of one. Names are checked,
     so that a misspelled field cannot pass.
     """
-    old = value.__dict__
-    assert changes.keys() <= old.keys(), (
-        f"{type(value).__name__} has no {changes.keys() - old.keys()}"
-    )
     new = object.__new__(type(value))
     fields = new.__dict__
-    fields.update(old)
+    fields.update(value.__dict__)
+    count = len(fields)
     fields.update(changes)
+    assert len(fields) == count, f"{type(value).__name__}: no such field among {list(changes)}"
     return new

@@ -92,9 +92,12 @@ class Unit:
     def take(self, decision: Decision) -> None:
         """Add a decision."""
         self.state = decision.state
-        self.writes.extend(decision.writes)
-        self.effects.extend(decision.effects)
-        self.ready.extend(decision.ready)
+        if decision.writes:
+            self.writes += decision.writes
+        if decision.effects:
+            self.effects += decision.effects
+        if decision.ready:
+            self.ready += decision.ready
 
 
     def functions(self) -> list[int]:

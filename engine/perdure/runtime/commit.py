@@ -187,7 +187,11 @@ class Committer:
         if fresh:
             tx.insert_workflows(fresh)
         known = [
-            StateWrite(state=unit.state, expected_epoch=unit.expected_epoch)
+            StateWrite(
+                state=unit.state,
+                expected_epoch=unit.expected_epoch,
+                before=unit.actor.state,
+            )
             for unit in units
             if unit.expected_epoch is not None
         ]
@@ -224,7 +228,8 @@ class Committer:
         if done.state is not unit.state:
             scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
             epoch = done.state.epoch
-            scope.tx.update_workflows([StateWrite(state=done.state, expected_epoch=epoch)])
+            row = StateWrite(state=done.state, expected_epoch=epoch, before=unit.state)
+            scope.tx.update_workflows([row])
         if done.state.outcome is not None:
             scope.after.ended.append((unit.workflow_id, done.state.outcome))
         return done

@@ -130,16 +130,20 @@ class DecidePhase:
 
     def _admit_actions(self, batch: Batch) -> None:
         """Start ready actions, oldest first, as far as there are permits."""
+        queue, runner = self.actors.queue, self.actors.runner
+        assert runner is not None
+        free = 0 if self.is_draining else self.claims.permits - runner.running
         for unit in batch.units.values():
             for record in unit.ready:
-                if record.command.kind == "action":
+                if record.command.kind != "action":
+                    continue
+                if free > 0 and not queue and record.state == "ready":
+                    # The common case: nobody is before it, so it need not queue.
+                    free -= self._start(unit, record.number, batch)
+                else:
                     self.actors.enqueue(unit.workflow_id, record)
             unit.ready.clear()
-        if self.is_draining:
-            return
-        assert self.actors.runner is not None
-        free = self.claims.permits - self.actors.runner.running
-        while free > 0 and (ready := self.actors.queue.take(free)):
+        while free > 0 and (ready := queue.take(free)):
             for step in ready:
                 unit_or_none = batch.units.get(step.workflow_id)
                 if unit_or_none is None:
@@ -147,12 +151,15 @@ class DecidePhase:
                     if actor is None:
                         continue  # dropped; it is queued again when it is loaded
                     unit_or_none = batch.units[step.workflow_id] = _unit(actor, ())
-                record_or_none = unit_or_none.state.live.get(step.number)
-                if record_or_none is None or record_or_none.state != "ready":
-                    continue  # canceled since, or queued twice
-                message = StepAdmitted(number=step.number, runner=self._me)
-                self._decider.apply(unit_or_none, message, batch.now)
-                free -= 1
+                free -= self._start(unit_or_none, step.number, batch)
+
+    def _start(self, unit: Unit, number: int, batch: Batch) -> int:
+        """Start one ready action; how many permits that takes."""
+        record = unit.state.live.get(number)
+        if record is None or record.state != "ready":
+            return 0  # canceled since, or queued twice
+        self._decider.apply(unit, StepAdmitted(number=number, runner=self._me), batch.now)
+        return 1
 
     @property
     def _me(self) -> WorkerId:

@@ -80,10 +80,15 @@ class StepWrite:
 
 @attrs.frozen(kw_only=True)
 class StateWrite:
-    """A workflow's new row, and the epoch that the stored one must still have."""
+    """A workflow's new row, and the epoch that the stored one must still have.
+
+    `before` is what the writer believes to be stored, if it knows: a store may then leave out
+    columns that are the same.
+    """
 
     state: WorkflowState
     expected_epoch: Epoch
+    before: WorkflowState | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -52,6 +52,16 @@ STATE_COLUMNS = (
     "blocked",
     "on_complete_error",
 )
+#: Those of them that are in no index: all that changes while a worker goes on with a workflow.
+PROGRESS_STATE_COLUMNS = (
+    "position",
+    "stamp",
+    "started_at",
+    "next_number",
+    "timer_at",
+    "journal_bytes",
+    "takeovers",
+)
 #: Columns of a step that are written once.
 COMMAND_COLUMNS = (
     "workflow_id",
@@ -228,6 +238,31 @@ def state_row(state: WorkflowState) -> tuple[Any, ...]:
         state.takeovers,
         None if state.blocked is None else _text(state.blocked),
         encode_error(state.on_complete_error),
+    )
+
+
+def is_progress_only(before: WorkflowState | None, after: WorkflowState) -> bool:
+    """Whether only PROGRESS_STATE_COLUMNS differ. The others are the same while it is owned."""
+    return (
+        before is not None
+        and after.status == "in_progress"
+        and before.owner == after.owner
+        and before.epoch == after.epoch
+        and before.wake_at == after.wake_at
+        and before.blocked is after.blocked
+        and before.on_complete_error is after.on_complete_error
+    )
+
+
+def progress_state_row(state: WorkflowState) -> tuple[Any, ...]:
+    return (
+        state.position,
+        state.stamp,
+        state.started_at,
+        state.next_number,
+        state.timer_at,
+        state.journal_bytes,
+        state.takeovers,
     )
 
 
