@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.core.playbook import NOW, fresh, outputs
 
 from perdure.core.commands import AwaitEvent, CancelStep, RunChild, RunStep, Sleep, StepCommand
 from perdure.core.effects import (
@@ -45,7 +47,6 @@ from perdure.core.retry import RetryPlan
 from perdure.core.transition import Decision, transition
 from perdure.core.workflow import STEP_EDGES, due_timers, is_parkable, next_fact
 from perdure.errors import ErrorInfo
-from tests.core.playbook import NOW, fresh, outputs
 
 ERROR = ErrorInfo("ValueError", "boom")
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
@@ -303,12 +304,10 @@ class TransitionMachine(RuleBasedStateMachine):
 
     def _absolute(self, command: Any) -> StepCommand:
         """The command with its due time counted from now."""
-        import attrs
-
         if getattr(command, "due_at", None) is None:
             return command  # type: ignore[no-any-return]
         return attrs.evolve(command, due_at=self.now + command.due_at)  # type: ignore[no-any-return]
 
 
 TestTransitionMachine = TransitionMachine.TestCase
-TestTransitionMachine.settings = settings(max_examples=120, stateful_step_count=50)
+TestTransitionMachine.settings = settings(max_examples=300, stateful_step_count=50)

@@ -1,0 +1,7 @@
+"""The test kit of perdure: what those who extend it, or build on it, check their code with."""
+
+from __future__ import annotations
+
+from .conformance import check_store
+
+__all__ = ["check_store"]

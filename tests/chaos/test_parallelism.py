@@ -12,10 +12,12 @@ from tests.chaos.ledger import Ledger, create_tables
 from tests.chaos.processes import Effect, Effects, Worker, wait_until
 
 LIMIT = 5
-WORKFLOWS = 8
 ACTIONS = 30
+#: Workflows that are started at least, and at most until both workers have got some.
+WORKFLOWS_MIN, WORKFLOWS_MAX = 8, 200
 
 RECORDED = "SELECT count(*) FROM perdure_steps WHERE kind = 'action' AND state = 'started'"
+WORKERS = "SELECT count(*) FROM perdure_workers"
 LEFT = "SELECT count(*) FROM perdure_workflows WHERE status = 'in_progress'"
 
 
@@ -52,8 +54,6 @@ def test_two_workers_keep_one_limit(tmp_path: Path) -> None:
     create_tables(database)
     ledger = Ledger(database, effects.path)
     ledger.manager.sync.update_config(max_parallelism=LIMIT)
-    for number in range(WORKFLOWS):
-        ledger.manager.sync.start(ledger.steady(ACTIONS, 8), id=f"w{number}")
     recorded = []
 
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
@@ -70,7 +70,14 @@ def test_two_workers_keep_one_limit(tmp_path: Path) -> None:
             Worker(database, effects.path) as victim,
             Worker(database, effects.path) as other,
         ):
-            wait_until(lambda: is_done() or effects.count() > WORKFLOWS * ACTIONS // 2)
+            assert wait_until(lambda: look(WORKERS) == 2), other.told()
+            started = 0
+            while started < WORKFLOWS_MIN or len({effect.pid for effect in effects.read()}) < 2:
+                assert started < WORKFLOWS_MAX, "one worker got no attempt"
+                ledger.manager.sync.start(ledger.steady(ACTIONS, 8), id=f"w{started}")
+                started += 1
+                is_done()
+            wait_until(lambda: is_done() or effects.count() > started * ACTIONS // 2)
             victim.kill()
             assert wait_until(is_done), other.told()
     ledger.manager.sync.close()

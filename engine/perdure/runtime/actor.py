@@ -6,6 +6,7 @@ may be dropped at any time; after a fault it is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ from perdure.step import StepRules
 from perdure.store.base import Loaded
 
 from .launch import launcher
+
+
+logger = logging.getLogger("perdure.worker")
 
 
 @attrs.define
@@ -199,3 +203,20 @@ def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:
         return handler.replay() if delivery is None else handler.deliver(delivery)
     finally:
         determinism.leave(token)
+        if handler.loop.unhandled:
+            _report(handler, is_replay=delivery is None)
+
+
+def _report(handler: Handler, *, is_replay: bool) -> None:
+    """Log what a handler's tasks raised and nobody awaited, as asyncio does; once."""
+    reports = list(handler.loop.unhandled)
+    handler.loop.unhandled.clear()
+    if is_replay:
+        return  # told when it happened first
+    for report in reports:
+        logger.error(
+            "workflow %s: %s",
+            handler.workflow_id,
+            report["message"],
+            exc_info=report.get("exception"),
+        )

@@ -88,6 +88,7 @@ class Claims:
 
     def register(self, tx: Transaction, now: int) -> None:
         """A new life begins: what was blocked gets another chance, with this code."""
+        tx.check_schema()  # an upgrade of the store fences all workers of older code
         tx.add_worker(self._me, now)
         tx.wake_blocked(self._names, now, TAKEOVERS_MAX)
 

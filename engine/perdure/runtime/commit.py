@@ -140,7 +140,9 @@ class Committer:
         result = Result()
         reserve = list(reserved)
         with self.store.transaction() as tx:
-            if self.env.worker_id is not None and tx.is_fenced(self.env.worker_id):
+            if self.env.worker_id is None:
+                tx.check_schema()  # a worker would be fenced by an upgrade; a client has no row
+            elif tx.is_fenced(self.env.worker_id):
                 raise Fenced
             scope = Scope(env=self.env, tx=tx, now=now, after=result.after, reserved=reserve)
             if extra is not None:

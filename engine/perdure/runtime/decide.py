@@ -84,8 +84,6 @@ class DecidePhase:
         )
 
     def _fresh(self, order: StartOrder, now: int) -> Unit:
-        if not self.reserved:
-            self.reserved = self.claims.reserve_epochs()
         state = new_state(order, epoch=self.reserved.pop(), now=now, owner=self.env.worker_id)
         return Unit(
             workflow_id=order.workflow_id,

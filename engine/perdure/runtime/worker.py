@@ -175,20 +175,16 @@ class Worker:
         if self._retry_at > started:
             self._withdraw_late_tickets()
             return
+        batch = Batch(self.clock.now_ms())
         try:
-            batch = self._collect()
+            self._collect(batch)
         except StoreError as error:
-            self._store_failed(error, None)
+            self._store_failed(error, batch)
             return
         if batch.is_empty:
             return
         yield "collected"
-        try:
-            failed = self._deciding.run(batch)
-        except StoreError as error:
-            self._store_failed(error, batch)
-            return
-        for unit in failed:
+        for unit in self._deciding.run(batch):
             self._take_back(unit, batch)
         yield "decided"
         result = self._commit(batch)
@@ -217,11 +213,12 @@ class Worker:
 
     # --- collect ------------------------------------------------------------------------------
 
-    def _collect(self) -> Batch:
-        batch = Batch(self.clock.now_ms())
+    def _collect(self, batch: Batch) -> None:
         has_changed = self.store.has_changed()
         self._foreign_change = self._foreign_change or has_changed
         if not self.is_client:
+            if len(self._deciding.reserved) < BATCH_MAX:
+                self._deciding.reserved = self._claims.reserve_epochs()
             self._collect_foreign(batch, has_changed)
         items = self._pending + self.mailbox.take()
         self._pending = items[BATCH_MAX:]
@@ -234,7 +231,6 @@ class Worker:
         if not self.is_client:
             self._collect_due(batch)
             self._load_missing(batch)
-        return batch
 
     def _collect_foreign(self, batch: Batch, has_changed: bool) -> None:
         """What nobody owns, and what other processes left for us."""
@@ -412,18 +408,16 @@ class Worker:
         self._pending.extend(post for post in batch.posts if post.workflow_id == unit.workflow_id)
         self.actors.runnable[unit.workflow_id] = None
 
-    def _store_failed(self, error: StoreError, batch: Batch | None) -> None:
+    def _store_failed(self, error: StoreError, batch: Batch) -> None:
         """The database is in trouble: drop the actors, keep the messages, try again later."""
         self._delay(error)
-        if batch is not None:
-            tickets = [*batch.tickets, *batch.starts.values()]
-            batch.starts.clear()
-            for unit in batch.units.values():
-                if unit.expected_epoch is None:
-                    unit.actor.close()
-                else:
-                    self._take_back(unit, batch)
-            self._pending.extend(tickets)
+        for unit in batch.units.values():
+            unit.actor.close()  # a fresh one is nowhere else
+        for workflow_id in {*batch.messages, *batch.units} - {*batch.starts}:
+            self.actors.drop(workflow_id)
+            self.actors.runnable[workflow_id] = None
+            self._inbox.release(batch.inbox.get(workflow_id, ()))
+        self._pending = [*batch.posts, *batch.tickets, *batch.starts.values(), *self._pending]
         self._withdraw_late_tickets()
 
     def _delay(self, error: StoreError) -> None:

@@ -167,6 +167,10 @@ class Transaction(Reader, Protocol):
         """The next number in the order in which events are sent."""
         ...
 
+    def check_schema(self) -> None:
+        """Raise `StoreVersionError` if the schema is no longer the one that this code knows."""
+        ...
+
     # --- workers
     def add_worker(self, worker_id: WorkerId, now: int) -> None: ...
 

@@ -30,12 +30,23 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
+def _close_all(held: dict[str, int]) -> None:
+    """In a forked child: a lock is shared with its copy, which would outlive the worker."""
+    for fd in held.values():
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    held.clear()
+
+
 class LockFiles:
     """A folder with one lock file for each living worker."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: dict[str, int] = {}
+        if hasattr(os, "register_at_fork"):
+            held = self._held  # not `self`: the hook stays for the life of the process
+            os.register_at_fork(after_in_child=lambda: _close_all(held))
 
     def hold(self, worker_id: str) -> None:
         """Take the lock of a worker of this process, for as long as the process lives.

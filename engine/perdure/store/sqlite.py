@@ -27,8 +27,10 @@ from .sqlite_sql import SqliteReader, SqliteTransaction
 #: Raised by one with each change of schema/sqlite.sql.
 SCHEMA_VERSION = 1
 
-#: How long to wait for another process's transaction, in seconds.
-BUSY_TIMEOUT = 30.0
+#: How long one try waits for another process's transaction, in seconds. Short, because an engine
+#: that shares its thread with a loop stands still meanwhile; the engine tries again for as long as
+#: it takes (see `runtime.engine.BUSY_SECONDS`).
+BUSY_TIMEOUT = 1.0
 
 #: File systems on which WAL's shared memory does not work between machines (statfs f_type names).
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -124,7 +126,7 @@ class SqliteStore:
             for row in execute("SELECT name FROM sqlite_master WHERE name LIKE 'perdure_%'")
         }
         if "perdure_config" in tables:
-            self._check_version(connection)
+            SqliteTransaction(connection, self._check_version).check_schema()
         mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal" and not self.is_memory:
             raise StoreUnsupported(f"{self.path}: SQLite cannot use WAL here (it says {mode!r})")
@@ -135,9 +137,7 @@ class SqliteStore:
         if "perdure_config" not in tables:
             self._create(connection, max_parallelism)
 
-    def _check_version(self, connection: Connection) -> None:
-        row = connection.engine_execute("SELECT schema_version FROM perdure_config").fetchone()
-        version = None if row is None else row[0]
+    def _check_version(self, version: object) -> None:
         if version == SCHEMA_VERSION:
             return
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -169,7 +169,7 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error, StoreError):
                 connection.rollback()
             raise
-        self._check_version(connection)
+        SqliteTransaction(connection, self._check_version).check_schema()
 
     def close(self) -> None:
         """Close all connections. May be opened again."""
@@ -192,7 +192,7 @@ class SqliteStore:
         connection = self._engine_connection()
         connection.begin()
         try:
-            yield SqliteTransaction(connection)
+            yield SqliteTransaction(connection, self._check_version)
             connection.commit()
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error, StoreError):

@@ -259,8 +259,9 @@ class SqliteReader:
 class SqliteTransaction(SqliteReader):
     """One write transaction on the engine's connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, check_version: Callable[[object], None]) -> None:
         super().__init__(connection.engine_execute)
+        self._check_version = check_version
         self._connection = connection
         self._many = connection.engine_executemany
 
@@ -280,6 +281,10 @@ class SqliteTransaction(SqliteReader):
         first: int = self._execute(f"SELECT {column} FROM perdure_config").fetchone()[0]
         self._execute(f"UPDATE perdure_config SET {column} = {column} + ?", (count,))
         return first
+
+    def check_schema(self) -> None:
+        row = self._execute("SELECT schema_version FROM perdure_config").fetchone()
+        self._check_version(None if row is None else row[0])
 
     # --- workers
 
