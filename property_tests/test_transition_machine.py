@@ -52,7 +52,10 @@ ERROR = ErrorInfo("ValueError", "boom")
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
     [Succeeded("1"), Succeeded("2"), Failed(ERROR)]
 )
-NUMBERS = st.integers(0, 6)
+#: A step: mostly one that is live, see `TransitionMachine.pick`.
+PICKS = st.integers(0, 11)
+#: How far a report is off the attempt that runs: mostly not at all.
+OFF = st.sampled_from([0, 0, 0, 0, -1, 1])
 #: Relative to the present.
 DUE = st.none() | st.integers(-20, 60)
 
@@ -83,8 +86,8 @@ COMMANDS: st.SearchStrategy[Any] = st.one_of(
 class TransitionMachine(RuleBasedStateMachine):
     """One workflow, whatever reaches it; the model is a few dicts that only grow."""
 
-    @initialize(parent=st.booleans())
-    def begin(self, parent: bool) -> None:
+    @initialize(parent=st.booleans(), commands=st.lists(COMMANDS, min_size=1, max_size=3))
+    def begin(self, parent: bool, commands: list[Any]) -> None:
         """A new workflow, with or without a parent."""
         told = {"parent_id": "p", "parent_number": 0} if parent else {}
         self.state = fresh(on_complete="done", **told)
@@ -95,7 +98,7 @@ class TransitionMachine(RuleBasedStateMachine):
         self.consumed: list[str] = []
         self.ends: list[object] = []
         self.sequence = 0
-        self.deliver([], [], None)
+        self.deliver(commands, [], None)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -105,8 +108,8 @@ class TransitionMachine(RuleBasedStateMachine):
         self.now += ms
 
     @rule(
-        commands=st.lists(COMMANDS, max_size=3),
-        cancels=st.lists(NUMBERS, max_size=2, unique=True),
+        commands=st.lists(COMMANDS, min_size=1, max_size=3),
+        cancels=st.lists(PICKS, max_size=1),
         timer=st.none() | st.integers(-5, 40),
     )
     def deliver(self, commands: list[Any], cancels: list[int], timer: int | None) -> None:
@@ -120,7 +123,7 @@ class TransitionMachine(RuleBasedStateMachine):
         at = None if timer is None else self.now + timer
         self.send(Asked(steps=steps, cancels=cancelled, timer_at=at))
 
-    @rule(commands=st.lists(COMMANDS, max_size=1), outcome=OUTCOMES, chance=st.integers(0, 4))
+    @rule(commands=st.lists(COMMANDS, max_size=1), outcome=OUTCOMES, chance=st.integers(0, 9))
     def end(self, commands: list[Any], outcome: Outcome, chance: int) -> None:
         """The handler is given a fact and ends; not too often, or there is little to see."""
         fact = next_fact(self.state, self.now)
@@ -131,46 +134,55 @@ class TransitionMachine(RuleBasedStateMachine):
         steps, _ = self._reaction(commands, [])
         self.send(Ended(outcome=outcome, steps=steps))
 
-    @rule(number=NUMBERS)
+    @rule(number=PICKS)
     def admit(self, number: int) -> None:
         """The pool lets a step start; a mutation runs, and is answered, at once."""
+        number = self.pick(number)
         decision = self.send(StepAdmitted(number=number, runner="w1"))
         if CallFunction(number) in decision.writes:
             self.send(FunctionEnded(number=number, outcome=Succeeded("1")))
 
     @rule(
-        number=NUMBERS,
-        epoch=st.sampled_from([1, 1, 1, 2]),
-        attempt=st.integers(1, 3),
+        number=PICKS,
+        epoch_off=OFF,
+        attempt_off=OFF,
         outcome=OUTCOMES,
-        is_retryable=st.booleans(),
+        is_retryable=st.sampled_from([True, True, False]),
         age=st.integers(0, 20),
     )
     def report(
         self,
         number: int,
-        epoch: int,
-        attempt: int,
+        epoch_off: int,
+        attempt_off: int,
         outcome: Outcome,
         is_retryable: bool,
         age: int,
     ) -> None:
         """Some attempt ended: the one that runs, or an earlier, a later, or a foreign one."""
-        self.send(
+        number = self.pick(number)
+        attempt = self.attempt_of(number) + attempt_off
+        decision = self.send(
             AttemptEnded(
                 number=number,
-                epoch=epoch,
+                epoch=1 + epoch_off,
                 attempt=attempt,
                 outcome=outcome,
                 accepted_at=self.now - age,
                 is_retryable=is_retryable,
             )
         )
+        assert not ((epoch_off or attempt_off) and decision.writes), "it is not the one that runs"
 
-    @rule(number=NUMBERS, epoch=st.sampled_from([1, 1, 1, 2]), attempt=st.integers(1, 3))
-    def lose(self, number: int, epoch: int, attempt: int) -> None:
+    @rule(number=PICKS, epoch_off=OFF, attempt_off=OFF)
+    def lose(self, number: int, epoch_off: int, attempt_off: int) -> None:
         """The worker of some attempt died."""
-        self.send(AttemptLost(number=number, epoch=epoch, attempt=attempt, accepted_at=self.now))
+        number = self.pick(number)
+        attempt = self.attempt_of(number) + attempt_off
+        decision = self.send(
+            AttemptLost(number=number, epoch=1 + epoch_off, attempt=attempt, accepted_at=self.now)
+        )
+        assert not ((epoch_off or attempt_off) and decision.writes), "it is not the one that runs"
 
     @rule(name=st.sampled_from("ab"), outcome=OUTCOMES, age=st.integers(0, 20))
     def send_event(self, name: str, outcome: Outcome, age: int) -> None:
@@ -185,23 +197,25 @@ class TransitionMachine(RuleBasedStateMachine):
         self.sequence += 1
         self.send(EventSent(event=event))
 
-    @rule(number=NUMBERS, epoch=st.sampled_from([0, 1]), outcome=OUTCOMES)
+    @rule(number=PICKS, epoch=st.sampled_from([0, 1]), outcome=OUTCOMES)
     def child_ends(self, number: int, epoch: int, outcome: Outcome) -> None:
         """The child of some step ended, or one of before a restart."""
+        number = self.pick(number)
         self.send(
             ChildEnded(
                 number=number, child_id=f"w/{number}@{epoch}", outcome=outcome, accepted_at=self.now
             )
         )
 
-    @rule(number=NUMBERS)
+    @rule(number=PICKS)
     def timer(self, number: int) -> None:
         """A timer goes off, at the right time or not."""
-        self.send(StepDue(number=number))
+        self.send(StepDue(number=self.pick(number)))
 
-    @rule()
-    def due(self) -> None:
-        """All timers that are due go off."""
+    @rule(ms=st.integers(0, 60))
+    def due(self, ms: int) -> None:
+        """Time passes, and all timers that are due go off."""
+        self.now += ms
         for timer in due_timers(self.state):
             if timer.number is not None and timer.due_at <= self.now:
                 self.send(StepDue(number=timer.number))
@@ -242,6 +256,15 @@ class TransitionMachine(RuleBasedStateMachine):
             assert not {r.state for r in self.state.live.values()} & {"ready", "started", "settled"}
 
     # --- inside -------------------------------------------------------------------------------
+
+    def pick(self, number: int) -> int:
+        """A live step for the lower picks; the number itself, which may be any, for the others."""
+        live = sorted(self.state.live)
+        return live[number % len(live)] if live and number < 9 else number
+
+    def attempt_of(self, number: int) -> int:
+        """The number of the attempt that was started last."""
+        return self.attempts.get(number, [1])[-1]
 
     def send(self, message: Message) -> Decision:
         """One transition, with everything about it checked."""
@@ -299,7 +322,11 @@ class TransitionMachine(RuleBasedStateMachine):
         steps = tuple(
             (number, self._absolute(command)) for number, command in enumerate(commands, first)
         )
-        known = [n for n in cancels if n in self.state.live or first <= n < first + len(steps)]
+        known = [
+            n
+            for n in map(self.pick, cancels)
+            if n in self.state.live or first <= n < first + len(steps)
+        ]
         return steps, tuple(CancelStep(number) for number in known)
 
     def _absolute(self, command: Any) -> StepCommand:

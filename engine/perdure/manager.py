@@ -308,8 +308,8 @@ class WorkflowManager(Definer):
         bridge = _bridge_of(loop)
         future: asyncio.Future[Outcome] = loop.create_future()
 
-        def waiter(outcome: Outcome) -> None:
-            bridge.call(_settle, future, outcome, None)
+        def waiter(outcome: Outcome | None, error: BaseException | None) -> None:
+            bridge.call(_settle, future, outcome, error)
 
         engine.waiters.add(workflow_id, waiter)
         try:

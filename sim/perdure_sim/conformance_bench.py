@@ -17,7 +17,7 @@ from perdure.errors import ErrorInfo
 from perdure.store.base import Loaded, Reader, StepWrite, Store
 
 #: Text that quoting, formatting and encoding get wrong.
-ODD = "O'Neil \"q\" \\ %s ? :x \n\t é 𝄞 🧪 \u2028 \ufffd"
+ODD = 'O\'Neil "q" \\ %s ? :x \n\t é 𝄞 🧪 \u2028 \ufffd'
 #: JSON that must come back to the letter: a replay compares arguments as text.
 SPACED = '{ "b":1.0,"a":[ ],  "é":"\\u00e9" }'
 #: A value as large as they get, in UTF-8 bytes.
@@ -32,7 +32,24 @@ class Broken(Exception):
 def expect(found: object, wanted: object, promise: str) -> None:
     """Raise `Broken` unless `found` equals `wanted`; `promise` says what should be so."""
     if found != wanted:
-        raise Broken(f"{promise}: found {_short(found)}, expected {_short(wanted)}")
+        where, found, wanted = _difference("", found, wanted)
+        at = f" at {where.lstrip('.')}" if where else ""
+        raise Broken(f"{promise}{at}: found {_short(found)}, expected {_short(wanted)}")
+
+
+def _difference(where: str, found: object, wanted: object) -> tuple[str, object, object]:
+    """The innermost place where two values differ: a state has dozens of fields."""
+    parts: list[tuple[str, object, object]] = []
+    if type(found) is type(wanted) and attrs.has(type(found)):
+        names = [field.name for field in attrs.fields(type(found)) if field.eq]
+        parts = [(f".{name}", getattr(found, name), getattr(wanted, name)) for name in names]
+    elif isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        if len(found) == len(wanted):
+            parts = [(f"[{i}]", found[i], wanted[i]) for i in range(len(found))]
+    for name, one, other in parts:
+        if one != other:
+            return _difference(where + name, one, other)
+    return where, found, wanted
 
 
 def _short(value: object) -> str:
@@ -77,9 +94,7 @@ class Bench:
         header |= {name: fields.pop(name) for name in list(fields) if name in names}
         header.setdefault("name", self.id("name"))
         fields.setdefault("epoch", self.epoch)
-        return WorkflowState(
-            header=WorkflowHeader(workflow_id=self.id(label), **header), **fields
-        )
+        return WorkflowState(header=WorkflowHeader(workflow_id=self.id(label), **header), **fields)
 
     def put(self, *states: WorkflowState) -> None:
         """Insert workflows, in this order."""
@@ -112,6 +127,36 @@ class Bench:
         loaded = self.reader().load([self.id(label)])
         expect(len(loaded), 1, f"load() finds the workflow {label}")
         return loaded[0]
+
+
+@attrs.frozen
+class Check:
+    """One promise: `fn` raises if it is broken. `needs_two` stores on one database, or one."""
+
+    name: str
+    promise: str
+    fn: Callable[[Bench], None]
+    needs_two: bool
+
+
+class Suite:
+    """The checks of one module, in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+
+    def check(self, fn: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        """Decorate a check; its docstring is the promise."""
+        return self._add(fn, needs_two=False)
+
+    def check_of_two(self, fn: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        """Decorate a check that needs a second store on the same database."""
+        return self._add(fn, needs_two=True)
+
+    def _add(self, fn: Callable[[Bench], None], *, needs_two: bool) -> Callable[[Bench], None]:
+        promise = " ".join((fn.__doc__ or "").split())
+        self.checks.append(Check(fn.__name__, promise, fn, needs_two))
+        return fn
 
 
 # --- values that a store has to bring back -------------------------------------------------------
@@ -162,7 +207,7 @@ def run_step(number: int, **fields: Any) -> StepRecord:
 
 
 def step(number: int, command: StepCommand, **fields: Any) -> StepRecord:
-    fields = {"asked_position": 0, "asked_at": 5, "asked_epoch": 1, "state": "asked"} | fields
+    fields = {"asked_position": 0, "asked_at": 5, "asked_epoch": 1, "state": "asked", **fields}
     return StepRecord(number=number, command=command, **fields)
 
 
@@ -192,9 +237,7 @@ def sample_steps() -> tuple[StepRecord, ...]:
     )
     inline = RunStep(kind="mutation", name="m", function="m", arguments="{}", inline=True)
     query = RunStep(kind="query", name="q", function="q", arguments=HUGE)
-    child = RunChild(
-        name="c", function="w", arguments="[ ]", unstable=True, due_at=1, child_id=ODD
-    )
+    child = RunChild(name="c", function="w", arguments="[ ]", unstable=True, due_at=1, child_id=ODD)
     started = {"state": "started", "runner": "w", "attempt": 3, "started_at": -1}
     delivered = {"delivered_position": LARGE, "delivered_at": -LARGE}
     canceled = {"outcome": Canceled(), "canceled_position": 3}

@@ -76,53 +76,71 @@ class Ledger:
     """
 
     def __init__(self, database: Path, effects: Path, *, drain_timeout: float = 30) -> None:
-        manager = self.manager = WorkflowManager(str(database), drain_timeout=drain_timeout)
-        fd = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.manager = WorkflowManager(str(database), drain_timeout=drain_timeout)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._effects = os.open(effects, flags, 0o644)
+        self._define_actions()
+        self._define_mutations()
+        self._define_workflows()
 
-        def note(ctx: ActionContext, function: str, phase: str) -> None:
-            line = {
-                "workflow": ctx.workflow_id,
-                "number": ctx.step_number,
-                "attempt": ctx.attempt,
-                "key": ctx.idempotency_key,
-                "function": function,
-                "phase": phase,
-                "pid": os.getpid(),
-                "at": monotonic(),
-            }
-            os.write(fd, (json.dumps(line) + "\n").encode())
+    def _note(self, ctx: ActionContext, function: str, phase: str) -> None:
+        line = {
+            "workflow": ctx.workflow_id,
+            "number": ctx.step_number,
+            "attempt": ctx.attempt,
+            "key": ctx.idempotency_key,
+            "function": function,
+            "phase": phase,
+            "pid": os.getpid(),
+            "at": monotonic(),
+        }
+        os.write(self._effects, (json.dumps(line) + "\n").encode())
+
+    def _define_actions(self) -> None:
+        manager = self.manager
 
         @manager.action(retry=False)
         async def once(ctx: ActionContext, place: str, ms: int) -> int:
-            note(ctx, "once", "start")
+            self._note(ctx, "once", "start")
             await asyncio.sleep(ms / 1000)
-            note(ctx, "once", "end")
+            self._note(ctx, "once", "end")
             return ctx.attempt
 
         policy = RetryPolicy(max_attempts=FLAKY_ATTEMPTS, initial_backoff=0.01, max_backoff=0.05)
 
         @manager.action(retry=policy)
         async def flaky(ctx: ActionContext, place: str, ms: int) -> int:
-            note(ctx, "flaky", "start")
+            self._note(ctx, "flaky", "start")
             await asyncio.sleep(ms / 1000)
             if ctx.attempt == 1 and ms % 2:
                 raise Glitch(place)
-            note(ctx, "flaky", "end")
+            self._note(ctx, "flaky", "end")
             return ctx.attempt
+
+        self.once = once
+        self.flaky = flaky
+
+    def _define_mutations(self) -> None:
+        manager = self.manager
 
         @manager.mutation
         def write(ctx: MutationContext, place: str) -> None:
-            _write(ctx, ctx_workflow(place), place)
+            _write(ctx, place)
 
         @manager.mutation
         def write_and_fail(ctx: MutationContext, place: str) -> None:
-            _write(ctx, ctx_workflow(place), place)
+            _write(ctx, place)
             raise ValueError("planned")
 
         @manager.mutation
         def spawn(ctx: MutationContext, place: str) -> str:
-            _write(ctx, ctx_workflow(place), place)
-            return ctx.start(small(place), id=f"{place}/spawned", on_complete=ended, context=place)
+            _write(ctx, place)
+            call = self.small(place)
+            return ctx.start(call, id=f"{place}/spawned", on_complete=ended, context=place)
+
+        @manager.mutation
+        def die(ctx: MutationContext) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
 
         @manager.mutation
         def ended(ctx: MutationContext, workflow_id: str, outcome: Outcome, context: str) -> None:
@@ -134,97 +152,99 @@ class Ledger:
             row = (workflow_id, outcome.kind, detail, context)
             ctx.db.execute("INSERT INTO ledger_ends VALUES (?, ?, ?, ?)", row)
 
+        self.write = write
+        self.write_and_fail = write_and_fail
+        self.spawn = spawn
+        self.die = die
+        self.ended = ended
+
+    def _define_workflows(self) -> None:
+        manager = self.manager
+
         @manager.workflow
         async def small(step: Step, place: str) -> str:
             own = f"{step.workflow_id}#0"
-            await step.run_mutation(write(own))
-            return await _noted(step.run_action(once(own, 3)))
-
-        async def gathered(step: Step, place: str, ms: int) -> str:
-            outcomes = await asyncio.gather(
-                step.run_action(once(f"{place}.a", ms)),
-                step.run_action(flaky(f"{place}.b", ms)),
-                step.run_mutation(write(f"{place}.c")),
-                step.run_action(once(f"{place}.d", ms // 2)),
-                return_exceptions=True,
-            )
-            return ",".join(sorted({_name(outcome) for outcome in outcomes}))
-
-        async def in_time(step: Step, place: str, ms: int) -> str:
-            try:
-                async with asyncio.timeout(DEADLINE):
-                    return await _noted(step.run_action(once(place, ms * 4)))
-            except TimeoutError:
-                return "late"
-
-        async def do(step: Step, operation: str, place: str, ms: int) -> str:
-            match operation:
-                case "mutation":
-                    return await _noted(step.run_mutation(write(place)))
-                case "inline":
-                    return await _noted(step.run_mutation(write(place), inline=True))
-                case "broken":
-                    return await _noted(step.run_mutation(write_and_fail(place)))
-                case "once":
-                    return await _noted(step.run_action(once(place, ms)))
-                case "flaky":
-                    return await _noted(step.run_action(flaky(place, ms)))
-                case "gather":
-                    return await gathered(step, place, ms)
-                case "sleep":
-                    return await _noted(step.sleep(ms / 1000))
-                case "nap":
-                    await asyncio.sleep(ms / 1000)
-                    return "ok"
-                case "event":
-                    number = await step.await_event(go)
-                    return f"go {number}"
-                case "deadline":
-                    return await in_time(step, place, ms)
-                case "child":
-                    return await step.run_workflow(small(place))
-                case "spawn":
-                    return await _noted(step.run_mutation(spawn(place)))
-                case _:
-                    raise ValueError(operation)
+            await step.run_mutation(self.write(own))
+            return await _noted(step.run_action(self.once(own, 3)))
 
         @manager.workflow
         async def mixed(step: Step, plan: list[str], ms: int) -> list[str]:
+            """One operation after another; what each came to."""
             notes = []
             for number, operation in enumerate(plan):
                 place = f"{step.workflow_id}#{number}"
-                notes.append(await do(step, operation, place, (ms * (number + 1)) % 14))
+                notes.append(await self._do(step, operation, place, (ms * (number + 1)) % 14))
             return notes
 
         @manager.workflow
         async def steady(step: Step, count: int, ms: int) -> list[str]:
             """`count` parallel actions that run at most once."""
             places = [f"{step.workflow_id}#{number}" for number in range(count)]
-            steps = [step.run_action(once(place, ms)) for place in places]
+            steps = [step.run_action(self.once(place, ms)) for place in places]
             outcomes = await asyncio.gather(*steps, return_exceptions=True)
             return [_name(outcome) for outcome in outcomes]
-
-        @manager.mutation
-        def die(ctx: MutationContext) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
 
         @manager.workflow
         async def poison(step: Step) -> None:
             """Kills every worker that takes it up, in the middle of a transaction."""
-            await step.run_mutation(die())
+            await step.run_mutation(self.die())
 
+        self.small = small
         self.mixed = mixed
-        self.poison = poison
         self.steady = steady
-        self.ended = ended
+        self.poison = poison
+
+    async def _do(self, step: Step, operation: str, place: str, ms: int) -> str:
+        match operation:
+            case "mutation":
+                return await _noted(step.run_mutation(self.write(place)))
+            case "inline":
+                return await _noted(step.run_mutation(self.write(place), inline=True))
+            case "broken":
+                return await _noted(step.run_mutation(self.write_and_fail(place)))
+            case "once":
+                return await _noted(step.run_action(self.once(place, ms)))
+            case "flaky":
+                return await _noted(step.run_action(self.flaky(place, ms)))
+            case "gather":
+                return await self._gathered(step, place, ms)
+            case "sleep":
+                return await _noted(step.sleep(ms / 1000))
+            case "nap":
+                await asyncio.sleep(ms / 1000)
+                return "ok"
+            case "event":
+                number = await step.await_event(go)
+                return f"go {number}"
+            case "deadline":
+                return await self._in_time(step, place, ms)
+            case "child":
+                return await step.run_workflow(self.small(place))
+            case "spawn":
+                return await _noted(step.run_mutation(self.spawn(place)))
+            case _:
+                raise ValueError(operation)
+
+    async def _gathered(self, step: Step, place: str, ms: int) -> str:
+        outcomes = await asyncio.gather(
+            step.run_action(self.once(f"{place}.a", ms)),
+            step.run_action(self.flaky(f"{place}.b", ms)),
+            step.run_mutation(self.write(f"{place}.c")),
+            step.run_action(self.once(f"{place}.d", ms // 2)),
+            return_exceptions=True,
+        )
+        return ",".join(sorted({_name(outcome) for outcome in outcomes}))
+
+    async def _in_time(self, step: Step, place: str, ms: int) -> str:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await _noted(step.run_action(self.once(place, ms * 4)))
+        except TimeoutError:
+            return "late"
 
 
-def ctx_workflow(place: str) -> str:
-    """The id of the workflow that a place belongs to."""
-    return place.rpartition("#")[0]
-
-
-def _write(ctx: MutationContext, workflow_id: str, place: str) -> None:
+def _write(ctx: MutationContext, place: str) -> None:
+    workflow_id = place.rpartition("#")[0]
     ctx.db.execute("INSERT INTO ledger_writes VALUES (?, ?)", (workflow_id, place))
 
 

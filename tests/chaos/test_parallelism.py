@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +14,12 @@ from tests.chaos.processes import Effect, Effects, Worker, wait_until
 
 LIMIT = 5
 ACTIONS = 30
-#: Workflows that are started at least, and at most until both workers have got some.
-WORKFLOWS_MIN, WORKFLOWS_MAX = 8, 200
+#: Workflows that each worker gets.
+WORKFLOWS = 4
 
 RECORDED = "SELECT count(*) FROM perdure_steps WHERE kind = 'action' AND state = 'started'"
-WORKERS = "SELECT count(*) FROM perdure_workers"
+ASKED = "SELECT count(*) FROM perdure_steps"
+OWNERS = "SELECT count(DISTINCT owner) FROM perdure_workflows"
 LEFT = "SELECT count(*) FROM perdure_workflows WHERE status = 'in_progress'"
 
 
@@ -53,7 +55,8 @@ def test_two_workers_keep_one_limit(tmp_path: Path) -> None:
     database, effects = tmp_path / "chaos.db", Effects(tmp_path / "effects.jsonl")
     create_tables(database)
     ledger = Ledger(database, effects.path)
-    ledger.manager.sync.update_config(max_parallelism=LIMIT)
+    manager = ledger.manager.sync
+    manager.update_config(max_parallelism=0)  # until both workers have workflows
     recorded = []
 
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
@@ -66,22 +69,28 @@ def test_two_workers_keep_one_limit(tmp_path: Path) -> None:
             recorded.append(look(RECORDED))
             return look(LEFT) == 0
 
-        with (
-            Worker(database, effects.path) as victim,
-            Worker(database, effects.path) as other,
-        ):
-            assert wait_until(lambda: look(WORKERS) == 2), other.told()
-            started = 0
-            while started < WORKFLOWS_MIN or len({effect.pid for effect in effects.read()}) < 2:
-                assert started < WORKFLOWS_MAX, "one worker got no attempt"
-                ledger.manager.sync.start(ledger.steady(ACTIONS, 8), id=f"w{started}")
-                started += 1
-                is_done()
-            wait_until(lambda: is_done() or effects.count() > started * ACTIONS // 2)
-            victim.kill()
-            assert wait_until(is_done), other.told()
-    ledger.manager.sync.close()
+        def give(workflows: range) -> bool:
+            for number in workflows:
+                manager.start(ledger.steady(ACTIONS, 8), id=f"w{number}")
+            return wait_until(lambda: look(ASKED) == workflows.stop * ACTIONS)
 
+        with Worker(database, effects.path) as victim:
+            assert give(range(WORKFLOWS)), victim.told()
+            # Stopped while it idles, else it would take the others as well, being faster.
+            victim.send(signal.SIGSTOP)
+            with Worker(database, effects.path) as other:
+                assert give(range(WORKFLOWS, 2 * WORKFLOWS)), other.told()
+                assert look(OWNERS) == 2
+                victim.send(signal.SIGCONT)
+                manager.update_config(max_parallelism=LIMIT)
+                half = WORKFLOWS * ACTIONS  # of twice as many lines
+                assert wait_until(lambda: is_done() or effects.count() > half), other.told()
+                pids = {effect.pid for effect in effects.read()}
+                victim.kill()
+                assert wait_until(is_done), other.told()
+    manager.close()
+
+    assert pids == {victim.pid, other.pid}  # both have worked at the same time
     assert 1 < max(recorded) <= LIMIT
     assert 1 < most_at_once(effects.read(), {victim.pid}) <= LIMIT
     assert Checker(database, effects, Known()).faults() == []

@@ -203,7 +203,7 @@ def test_a_race_replays_to_the_same_winner(winner: str) -> None:
         done, pending = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
         for loser in pending:
             loser.cancel()
-        return await steps.run("won", *[racers[future] for future in done])  # type: ignore[index]
+        return await steps.run("won", *[racers[future] for future in done])
 
     live = LiveRun(main)
     live.answer(winner, 1)

@@ -106,7 +106,7 @@ def test_a_plan_is_the_policy_in_numbers_and_names() -> None:
         base=3,
         max_backoff=60,
         jitter=False,
-        non_retryable=[Refused, Refused.Inner],  # type: ignore[arg-type]
+        non_retryable=[Refused, Refused.Inner],
     )
     assert policy.plan() == RetryPlan(
         max_attempts=3,

@@ -36,7 +36,7 @@ def test_a_copy_without_changes_is_equal() -> None:
 
 def test_a_misspelled_field_is_noticed() -> None:
     """A name that the class does not have is an assertion error that says so."""
-    with pytest.raises(AssertionError, match="Point.*'z'"):
+    with pytest.raises(AssertionError, match=r"Point.*'z'"):
         changed(Point(1), z=3)
 
 

@@ -215,9 +215,7 @@ class Handler:
         try:
             main = self._launch(self)
         except Exception as error:
-            self._block(
-                type(error).__name__, f"the handler cannot be called any more: {error}"
-            )
+            self._block(type(error).__name__, f"the handler cannot be called any more: {error}")
             return
         # A context of its own: what the host has set is not part of the history.
         self._main = self.loop.create_task(main, context=contextvars.Context())

@@ -46,6 +46,11 @@ def _error_names(classes: Iterable[type[BaseException]]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _class_tuple(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    # Not `tuple` itself: type checkers would then want an Iterable of its free type variable.
+    return tuple(classes)
+
+
 def class_name(cls: type[Any]) -> str:
     """The full name under which an exception class is recorded and compared."""
     return f"{cls.__module__}.{cls.__qualname__}"
@@ -72,7 +77,7 @@ class RetryPolicy:
     base: float = 2.0
     max_backoff: timedelta | float | None = None
     jitter: bool = True
-    non_retryable: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
+    non_retryable: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_class_tuple)
 
     def __attrs_post_init__(self) -> None:
         n = self.max_attempts

@@ -172,12 +172,13 @@ def next_fact(state: WorkflowState, now: int) -> Fact | None:
 
 
 def match_event(state: WorkflowState) -> tuple[SentEvent, int] | None:
-    """The first sent event that some wait accepts, and the wait: the longest waiting one."""
+    """The event that is delivered next, and to which wait; None if none fits."""
     return next(match_events(state), None)
 
 
 def match_events(state: WorkflowState) -> Iterator[tuple[SentEvent, int]]:
-    """Which event each open wait gets, of those sent so far, in the order of their delivery."""
+    """Which waiting step gets which sent event: each event, in the order sent, goes to the
+    longest waiting step that accepts it."""
     waiting = list(state.awaiting)
     for event in state.events:
         if event.outcome is None:
@@ -186,8 +187,8 @@ def match_events(state: WorkflowState) -> Iterator[tuple[SentEvent, int]]:
             command = state.live[number].command
             assert isinstance(command, AwaitEvent)
             if event.event_id == command.event_id or event.name == command.event_name:
-                yield event, number
                 waiting.remove(number)
+                yield event, number
                 break
 
 

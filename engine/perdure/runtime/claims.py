@@ -149,7 +149,8 @@ class Claims:
             f"its worker died {state.takeovers} times while it owned this workflow: mend what"
             " kills the process, then cancel or restart the workflow"
         )
-        logger.error("workflow %s is blocked: %s", state.workflow_id, text)
+        if state.blocked is None or state.blocked.error.message != text:
+            logger.error("workflow %s is blocked: %s", state.workflow_id, text)
         blocked = Blocked(error=ErrorInfo("WorkerLost", text), count=1, retry_at=now)
         return changed(state, epoch=epoch, wake_at=None, blocked=blocked)
 

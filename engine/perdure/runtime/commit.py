@@ -156,6 +156,16 @@ class Committer:
                     raise UnitFailed(unit.workflow_id) from error
             for request in requests:
                 result.replies.append(self._execute(scope, request))
+            ended = [workflow_id for workflow_id, _ in result.after.ended]
+            if ended:
+                tx.clear_inbox(ended)
+            given_up = [
+                done.unit.workflow_id
+                for done in result.committed
+                if done.state.owner is None and done.state.status == "in_progress"
+            ]
+            if given_up and tx.wake_waiting(given_up, now):
+                result.after.look_claims = True
         reserved[:] = reserve
         return result
 

@@ -40,7 +40,8 @@ POLL_SECONDS = 0.02
 #: How long a client's request may wait while the store is busy.
 BUSY_SECONDS = 30.0
 
-Waiter = Callable[[Outcome], None]
+#: Called with the outcome, or with the reason why it cannot be waited for here any more.
+Waiter = Callable[[Outcome | None, BaseException | None], None]
 
 
 class Waiters:
@@ -78,7 +79,15 @@ class Waiters:
         with self._lock:
             waiters = self._waiters.pop(workflow_id, [])
         for waiter in waiters:
-            waiter(outcome)
+            waiter(outcome, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody will tell any more."""
+        with self._lock:
+            waiters, self._waiters = self._waiters, {}
+        for those in waiters.values():
+            for waiter in those:
+                waiter(None, error)
 
 
 class Engine:
@@ -115,6 +124,7 @@ class Engine:
         self._is_closed = False
         self._drain_until: float | None = None
         self._foreign_look = False
+        self._open_tickets: dict[Ticket, Callable[[Any, BaseException | None], None]] = {}
         self.mailbox = self._make_mailbox()
         self._worker: Worker | None = None
         self._runner: ActionRunner | None = None
@@ -145,7 +155,15 @@ class Engine:
         """
         self.check()
         deadline = self.clock.monotonic() + BUSY_SECONDS
-        self.mailbox.put(Ticket(request, answer, deadline))
+        ticket = Ticket(request, answer, deadline)
+        self._open_tickets[ticket] = answer
+
+        def closing(value: Any, error: BaseException | None) -> None:
+            if self._open_tickets.pop(ticket, None) is not None:
+                answer(value, error)
+
+        ticket.answer = closing
+        self.mailbox.put(ticket)
         if self._is_closed:
             self._answer_rest()
 
@@ -257,9 +275,10 @@ class Engine:
 
     def _answer_rest(self) -> None:
         error = self.failure or NotOpen("the manager has been closed")
-        for item in self.mailbox.take():
-            if isinstance(item, Ticket):
-                item.answer(None, error)
+        while self._open_tickets:
+            _, answer = self._open_tickets.popitem()
+            answer(None, error)
+        self.waiters.fail(error)
 
 
 class ThreadEngine(Engine):

@@ -32,10 +32,15 @@ class PassOn:
     rows: tuple[InboxRow, ...]
 
     def execute(self, scope: Scope) -> None:
-        """Carry it out."""
-        scope.tx.put_inbox(self.rows)
+        """Carry it out; what nobody waits for any more is dropped."""
+        states = {state.workflow_id: state for state in scope.tx.states(
+            {row.workflow_id for row in self.rows}
+        )}
         for row in self.rows:
-            scope.tx.wake(row.workflow_id, scope.now)
+            state = states.get(row.workflow_id)
+            if state is not None and state.status == "in_progress":
+                scope.tx.put_inbox([row])
+                scope.tx.wake(row.workflow_id, scope.now)
         scope.after.look_claims = True
         scope.after.look_inbox = True
 

@@ -285,17 +285,17 @@ def end_elsewhere(
 def _revoke(scope: Scope, before: WorkflowState, effects: Any) -> None:
     """Tell the workers that own or run parts of a workflow that it is out of their hands."""
     workflow_id, me = before.workflow_id, scope.env.worker_id
-    told = set()
-    runners = {record.runner for record in before.live.values() if record.runner is not None}
-    for worker in {before.owner, *runners} - {None}:
-        assert worker is not None
+    concerned = {before.owner, *(record.runner for record in before.live.values())}
+    if concerned <= {None}:
+        return
+    living = {row.worker_id for row in scope.tx.workers()}
+    for worker in sorted(living & concerned):
         if worker == me:
             scope.after.revoked.append(workflow_id)
             scope.after.effects.extend(
                 (workflow_id, effect) for effect in effects if isinstance(effect, CancelAttempt)
             )
-        elif worker not in told:
-            told.add(worker)
+        else:
             row = InboxRow(
                 workflow_id=workflow_id,
                 kind="revoked",

@@ -316,9 +316,7 @@ class Worker:
             except Exception as error:
                 return self._commit_one_by_one(batch, error)
             else:
-                self.trouble = None
-                self._retry_at = 0.0
-                self._retries = 0
+                self._recovered()
                 self._inbox.committed()
                 return result
 
@@ -344,6 +342,8 @@ class Worker:
             part = self._commit_ticket(ticket, batch)
             if part is not None:
                 whole.add(part)
+        if whole.committed or whole.replies:
+            self._recovered()
         return whole
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
@@ -427,6 +427,11 @@ class Worker:
         wait = min(RETRY_SECONDS_MIN * 2**self._retries, RETRY_SECONDS_MAX)
         self._retries = min(self._retries + 1, 30)
         self._retry_at = self.clock.monotonic() + wait
+
+    def _recovered(self) -> None:
+        self.trouble = None
+        self._retry_at = 0.0
+        self._retries = 0
 
     def _withdraw_late_tickets(self) -> None:
         """Answer requests that waited too long for a busy store, or that meet another trouble."""

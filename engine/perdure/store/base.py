@@ -214,6 +214,14 @@ class Transaction(Reader, Protocol):
         """If nobody owns it, have it woken at `at` at the latest."""
         ...
 
+    def wake_waiting(self, ids: Collection[WorkflowId], at: int) -> bool:
+        """As `wake`, for those of them that have something in the inbox; whether any has.
+
+        For workflows that were just given up: what was put into the inbox for their owner, before
+        it gave them up and without its knowing, must not be left lying.
+        """
+        ...
+
     # --- journal, events, inbox
     def put_steps(self, writes: Iterable[StepWrite]) -> None: ...
 
@@ -228,6 +236,10 @@ class Transaction(Reader, Protocol):
     def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None: ...
 
     def put_inbox(self, rows: Iterable[InboxRow]) -> None: ...
+
+    def clear_inbox(self, ids: Collection[WorkflowId]) -> None:
+        """Delete what is for the owners of these workflows: they have ended."""
+        ...
 
     def delete_inbox(self, row_ids: Iterable[int]) -> None: ...
 

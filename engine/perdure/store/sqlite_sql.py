@@ -240,10 +240,10 @@ class SqliteReader:
             # The inbox is short-lived and small: it drives, the workflows are looked up.
             f"SELECT {_INBOX} FROM perdure_inbox i"
             " CROSS JOIN perdure_workflows w ON w.id = i.workflow_id"
-            " WHERE i.worker IS NULL AND w.owner = ?1"
-            f" UNION ALL SELECT {_INBOX} FROM perdure_inbox i WHERE i.worker = ?1 ORDER BY 1"
+            " WHERE i.worker IS NULL AND w.owner = ?"
+            f" UNION ALL SELECT {_INBOX} FROM perdure_inbox i WHERE i.worker = ? ORDER BY 1"
         )
-        return [_inbox_row(row) for row in self._execute(sql, (worker_id,))]
+        return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
         sql = (
@@ -359,7 +359,8 @@ class SqliteTransaction(SqliteReader):
         step = ", ".join(f"s.{name}" for name in (*COMMAND_COLUMNS, *PROGRESS_COLUMNS))
         sql = (
             f"SELECT {step} FROM perdure_steps s JOIN perdure_workflows w ON w.id = s.workflow_id"
-            " WHERE s.runner = ? AND (w.owner IS NULL OR w.owner <> s.runner)"
+            " WHERE s.runner = ? AND s.state = 'started'"
+            " AND (w.owner IS NULL OR w.owner <> s.runner)"
             " ORDER BY s.workflow_id, s.number"
         )
         return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
@@ -370,6 +371,15 @@ class SqliteTransaction(SqliteReader):
             " WHERE id = ? AND owner IS NULL AND status = 'in_progress'"
         )
         self._execute(sql, (at, at, workflow_id))
+
+    def wake_waiting(self, ids: Collection[WorkflowId], at: int) -> bool:
+        sql = (
+            # The inbox drives: it is mostly empty.
+            "UPDATE perdure_workflows SET wake_at = min(coalesce(wake_at, ?), ?)"
+            " WHERE id IN (SELECT i.workflow_id FROM perdure_inbox i WHERE i.worker IS NULL"
+            f" AND i.workflow_id {_IN}) AND owner IS NULL AND status = 'in_progress'"
+        )
+        return self._execute(sql, (at, at, _ids(ids))).rowcount > 0
 
     # --- journal, events, inbox
 
@@ -415,6 +425,10 @@ class SqliteTransaction(SqliteReader):
                 for row in rows
             ],
         )
+
+    def clear_inbox(self, ids: Collection[WorkflowId]) -> None:
+        sql = f"DELETE FROM perdure_inbox WHERE workflow_id {_IN} AND worker IS NULL"
+        self._execute(sql, (_ids(ids),))
 
     def delete_inbox(self, row_ids: Iterable[int]) -> None:
         self._many("DELETE FROM perdure_inbox WHERE id = ?", [(row_id,) for row_id in row_ids])
