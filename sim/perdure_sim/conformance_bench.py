@@ -40,8 +40,9 @@ def expect(found: object, wanted: object, promise: str) -> None:
 def _difference(where: str, found: object, wanted: object) -> tuple[str, object, object]:
     """The innermost place where two values differ: a state has dozens of fields."""
     parts: list[tuple[str, object, object]] = []
-    if type(found) is type(wanted) and attrs.has(type(found)):
-        names = [field.name for field in attrs.fields(type(found)) if field.eq]
+    cls: Any = type(found)
+    if cls is type(wanted) and attrs.has(cls):
+        names = [field.name for field in attrs.fields(cls) if field.eq]
         parts = [(f".{name}", getattr(found, name), getattr(wanted, name)) for name in names]
     elif isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
         if len(found) == len(wanted):

@@ -438,6 +438,37 @@ def inbox_rows_reach_their_worker(bench: Bench) -> None:
     expect(inbox(me), [rows[0], rows[5]], "just the rows that were deleted are gone")
 
 
+@suite.check
+def mail_wakes_what_was_given_up(bench: Bench) -> None:
+    """`wake_waiting` wakes those of the ids that nobody owns and that have mail, and says whether
+    there was any; mail for one worker does not count."""
+    worker = bench.add_worker("w")
+    states = [
+        bench.state("mail", wake_at=50),
+        bench.state("none", wake_at=50),
+        bench.state("for a worker", wake_at=50),
+        bench.state("owned", owner=worker),
+        bench.state("not asked for", wake_at=50),
+    ]
+    bench.put(*states)
+    ids = [state.workflow_id for state in states[:4]]
+    with bench.store.transaction() as tx:
+        tx.put_inbox(
+            InboxRow(
+                workflow_id=bench.id(label),
+                kind="event",
+                body="1",
+                accepted_at=1,
+                worker=worker if label == "for a worker" else None,
+            )
+            for label in ("mail", "for a worker", "owned", "not asked for")
+        )
+        expect(tx.wake_waiting(ids[1:3], 10), False, "none of these has mail")
+        expect(tx.wake_waiting(ids, 10), True, "one of these has mail")
+    found = [bench.one(state.workflow_id.rsplit("/", 1)[1]).wake_at for state in states]
+    expect(found, [10, 50, 50, None, 50], "only the one with mail is woken")
+
+
 # --- listings -------------------------------------------------------------------------------------
 
 

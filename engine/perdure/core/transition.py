@@ -235,8 +235,8 @@ def _on_fact_delivered(draft: _Draft, fact: Fact) -> None:
     state = draft.state
     position = state.position + 1
     stamp = max(state.stamp, draft.now)
-    # Progress: what was held against the workflow (dead owners, misfitting code) is forgotten.
-    draft.changes.update(position=position, takeovers=0, blocked=None)
+    # Progress: that its code did not fit before is forgotten.
+    draft.changes.update(position=position, blocked=None)
     match fact:
         case Started():
             draft.changes["started_at"] = stamp

@@ -89,7 +89,7 @@ class WorkflowState:
         events: not consumed, by the order in which they were sent; only created ones last.
         timer_at: when the handler's own earliest timer is due.
         wake_at: while nobody owns it: when somebody should.
-        takeovers: claims from workers that died, since it last got on.
+        takeovers: workers that died while they owned it, since one survived it.
     """
 
     header: WorkflowHeader
@@ -219,6 +219,15 @@ def is_parkable(state: WorkflowState, now: int) -> bool:
 def parked(state: WorkflowState) -> WorkflowState:
     """The state with no owner, to be woken when its next time comes or a message arrives."""
     return changed(state, owner=None, wake_at=next_wake(state))
+
+
+def survived(state: WorkflowState) -> WorkflowState:
+    """The state after a worker took in all that was recorded for it, and lives.
+
+    Whatever killed earlier owners, it was not this workflow's handler taking in a recorded fact.
+    (An action's outcome that nobody recorded is bounded by the attempts of its step.)
+    """
+    return changed(state, takeovers=0) if state.takeovers else state
 
 
 def due_timers(state: WorkflowState) -> list[SetTimer]:

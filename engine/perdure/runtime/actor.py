@@ -21,7 +21,7 @@ from perdure.core.messages import FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
 from perdure.core.values import changed
-from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked
+from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked, survived
 from perdure.definitions import Workflow
 from perdure.errors import ErrorInfo
 from perdure.step import StepRules
@@ -128,6 +128,7 @@ class Decider:
         for message in unit.messages:
             self.apply(unit, message, now)
         self._deliver_all(unit, now)
+        unit.state = survived(unit.state)
 
     def _deliver_all(self, unit: Unit, now: int) -> None:
         actor = unit.actor

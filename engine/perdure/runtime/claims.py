@@ -39,10 +39,14 @@ EPOCHS_RESERVED = 1000
 
 @attrs.frozen
 class Claimed:
-    """A workflow that was taken up, and what follows from what its last owner left."""
+    """A workflow that was taken up, and what follows from what its last owner left.
+
+    A suspect may be what killed its workers: it gets a turn of its own.
+    """
 
     loaded: Loaded
     messages: tuple[Message, ...]
+    is_suspect: bool
 
 
 class Claims:
@@ -137,7 +141,7 @@ class Claims:
                 writes.append(StateWrite(state=state, expected_epoch=each.state.epoch))
                 if state.owner is not None:
                     loaded = attrs.evolve(each, state=state)
-                    claimed.append(Claimed(loaded, _lost(state, living, now)))
+                    claimed.append(Claimed(loaded, _lost(state, living, now), bool(suspects)))
             if writes and tx.update_workflows(writes):
                 raise AssertionError("a workflow changed inside one transaction")
         return claimed

@@ -129,6 +129,7 @@ class InboxReader:
         released = set(row_ids)
         if released:
             self._taken -= released
+            self._void -= released
             self.look = True
 
     def pass_on(self, workflow_id: WorkflowId, messages: Sequence[Message]) -> PassOn | None:

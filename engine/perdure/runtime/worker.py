@@ -219,7 +219,8 @@ class Worker:
         if not self.is_client:
             if len(self._deciding.reserved) < BATCH_MAX:
                 self._deciding.reserved = self._claims.reserve_epochs()
-            self._collect_foreign(batch, has_changed)
+            if self._collect_foreign(batch, has_changed):
+                return
         items = self._pending + self.mailbox.take()
         self._pending = items[BATCH_MAX:]
         for item in items[:BATCH_MAX]:
@@ -232,8 +233,9 @@ class Worker:
             self._collect_due(batch)
             self._load_missing(batch)
 
-    def _collect_foreign(self, batch: Batch, has_changed: bool) -> None:
-        """What nobody owns, and what other processes left for us."""
+    def _collect_foreign(self, batch: Batch, has_changed: bool) -> bool:
+        """What nobody owns, and what other processes left for us. Whether that is a workflow that
+        may kill its worker: then nothing else may be in its turn."""
         claims = []
         if not self._deciding.is_draining:
             claims = self._claims.look(batch.now, has_changed=has_changed)
@@ -242,8 +244,11 @@ class Worker:
             batch.messages[claimed.loaded.state.workflow_id] = []
             self._inbox.look = True
         self._update_permits(has_changed)
+        is_suspect = bool(claims) and claims[0].is_suspect
         for letter in self._inbox.read(has_changed=has_changed):
-            if letter.is_revoked:
+            if is_suspect and letter.workflow_id not in batch.messages:
+                self._inbox.release([letter.row_id])
+            elif letter.is_revoked:
                 self.actors.drop(letter.workflow_id, cancel=True)
             elif letter.message is not None:
                 batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
@@ -251,6 +256,7 @@ class Worker:
         for claimed in claims:
             # After the inbox: what a dead worker had reported is not lost.
             batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
+        return is_suspect
 
     def _update_permits(self, has_changed: bool) -> None:
         assert self._runner is not None

@@ -135,7 +135,8 @@ class Reader(Protocol):
         ...
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
-        """Workflows that nobody owns, have one of these names, and want to be woken by `now`."""
+        """Workflows that nobody owns, have one of these names, and want to be woken by `now`; the
+        longest due first."""
         ...
 
     def next_wake(self, names: Collection[str]) -> int | None:
