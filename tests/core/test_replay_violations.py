@@ -91,7 +91,7 @@ def test_a_step_added_before_recorded_ones_is_a_violation() -> None:
         return await two_in_a_row(steps)
 
     assert blocked_by(added) == [
-        MISFIT + "at position 0 (the start); the journal is right and the code is wrong",
+        MISFIT + "at position 0 (the start); the journal is right and the code wrong",
         "  recorded, not asked for: step 0: action f []",
         "  asked for, not recorded: action new []",
         "  bring back code that fits, or cancel or restart the workflow",

@@ -37,13 +37,16 @@ class BrokenStore(SqliteStore):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        with super().transaction():
-            yield self.transaction_class(self._engine_connection())
+        with super().transaction() as tx:
+            assert isinstance(tx, SqliteTransaction)
+            tx.__class__ = self.transaction_class
+            yield tx
 
     def reader(self) -> Reader:
         reader = super().reader()
         assert isinstance(reader, SqliteReader)
-        return self.reader_class(reader._execute)
+        reader.__class__ = self.reader_class
+        return reader
 
 
 class LosesRollbacks(SqliteStore):
@@ -51,12 +54,14 @@ class LosesRollbacks(SqliteStore):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        connection = self._engine_connection()
-        connection.begin()
-        try:
-            yield SqliteTransaction(connection)
-        finally:
-            connection.commit()
+        failed: list[BaseException] = []
+        with super().transaction() as tx:
+            try:
+                yield tx
+            except BaseException as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
 
 class NeverChanges(SqliteStore):
@@ -270,9 +275,9 @@ BROKEN: dict[type[SqliteStore], str] = {
 }
 
 
-@pytest.mark.parametrize(("broken", "check"), BROKEN.items(), ids=lambda each: str(each))
+@pytest.mark.parametrize(("broken", "check"), BROKEN.items(), ids=str)
 def test_a_broken_store_is_caught(broken: type[SqliteStore], check: str, tmp_path: Path) -> None:
-    """Each planted fault is found by the check that is about it, which names itself and its promise."""
+    """Each planted fault is found by the check that is about it, which says what is broken."""
     with pytest.raises(AssertionError) as caught:
         check_store(lambda: broken(str(tmp_path / "a.db")), only=check)
     text = str(caught.value)

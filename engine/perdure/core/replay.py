@@ -260,9 +260,9 @@ class Handler:
         has_ended_early = self._main is not None and self._main.done() and not is_last
         if not missing and not extra and not has_ended_early:
             return
+        place = f"position {delivery.position} ({_describe_fact(delivery)})"
         lines = [
-            f"the code does not fit the journal at position {delivery.position}"
-            f" ({_describe_fact(delivery)}); the journal is right and the code is wrong"
+            f"the code does not fit the journal at {place}; the journal is right and the code wrong"
         ]
         lines += [f"  recorded, not asked for: {row}" for row in missing]
         lines += [f"  asked for, not recorded: {row}" for row in extra]

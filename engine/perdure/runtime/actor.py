@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from perdure import determinism
-from perdure.core.effects import CallFunction, Effect, Write
+from perdure.core.effects import CallFunction, CallOnComplete, Effect, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
@@ -28,6 +28,9 @@ from perdure.step import StepRules
 from perdure.store.base import Loaded
 
 from .launch import launcher
+
+#: Stands for a workflow's `on_complete` where a step's number is expected.
+ON_COMPLETE = -1
 
 
 logger = logging.getLogger("perdure.worker")
@@ -107,6 +110,11 @@ class Unit:
     def functions(self) -> list[int]:
         """The steps whose functions run in the unit's transaction."""
         return [write.number for write in self.writes if isinstance(write, CallFunction)]
+
+    def on_complete(self) -> set[tuple[WorkflowId, int]]:
+        """Its `on_complete`, as a step, if that runs in the unit's transaction."""
+        calls = any(isinstance(write, CallOnComplete) for write in self.writes)
+        return {(self.workflow_id, ON_COMPLETE)} if calls else set()
 
 
 @attrs.frozen

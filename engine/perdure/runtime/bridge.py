@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 
 class Bridge:
-    """Runs callbacks on a loop, in the order given. `call` may be used from any thread."""
+    """Runs callbacks on a loop, in the order given. Make it on the loop's own thread; `call` may
+    be used from any."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._thread = threading.get_ident()
         self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._is_scheduled = False
 
     def call(self, fn: Callable[..., Any], *args: Any) -> None:
-        """Have ``fn(*args)`` run on the loop soon; nothing, if the loop is closed."""
+        """Run ``fn(*args)`` on the loop: now, if this is its thread, else soon; not at all, if
+        the loop is closed. `fn` must not block, and must not care who is on the stack."""
+        if not self._calls and threading.get_ident() == self._thread:
+            fn(*args)
+            return
         self._calls.append((fn, args))
         if not self._is_scheduled:
             self._is_scheduled = True

@@ -36,13 +36,9 @@ from perdure.errors import DefinitionError, ErrorInfo, StoreError
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
 
 from . import operations
-from .actor import Unit
+from .actor import ON_COMPLETE, Unit
 from .functions import run_step_function
 from .operations import After, Env, Scope
-
-
-#: Stands for a workflow's `on_complete` where a step's number is expected.
-ON_COMPLETE = -1
 
 
 class Request(Protocol):

@@ -29,6 +29,7 @@ from .contexts import Verbs
 from .mailbox import Mailbox, Ticket
 from .operations import Env, StartOrder
 from .runner import ActionRunner
+from .watch import Watchdog
 from .worker import Worker
 
 logger = logging.getLogger("perdure.worker")
@@ -126,6 +127,7 @@ class Engine:
         self._foreign_look = False
         self._open_tickets: dict[Ticket, Callable[[Any, BaseException | None], None]] = {}
         self.mailbox = self._make_mailbox()
+        self._watchdog = Watchdog(env.watch)
         self._worker: Worker | None = None
         self._runner: ActionRunner | None = None
 
@@ -266,6 +268,7 @@ class Engine:
 
     def _finish(self) -> None:
         """The last act: end the worker's life, answer who still waits, close the store."""
+        self._watchdog.stop()
         try:
             self._end_life()
         finally:
@@ -302,6 +305,7 @@ class ThreadEngine(Engine):
         self._thread.start()
 
     def _main(self) -> None:
+        self._watchdog.start()
         try:
             while (wait := self._turn()) is not None:
                 if wait > 0:
@@ -354,6 +358,7 @@ class LoopEngine(Engine):
         self.store.open(max_parallelism=max_parallelism)
         try:
             self._begin_life()
+            self._watchdog.start()
             self._wake()
             await self._done
         finally:

@@ -23,10 +23,6 @@ from .orders import context_codec
 
 logger = logging.getLogger("perdure.worker")
 
-#: A function in the transaction holds up every workflow of its worker: over this it is reported.
-SLOW_FUNCTION_SECONDS = 0.1
-
-
 def run_function(
     scope: Scope, definition: Definition[..., Any], arguments: Json, where: str
 ) -> Json:
@@ -49,9 +45,8 @@ def run_function(
         limit = scope.env.limits.value_bytes
         return definition.result.encode(value, where=f"result of {definition.name}", limit=limit)
 
-    text: Json = _timed(
-        scope, where, lambda: inside_user_code(scope, call, read_only=is_query)
-    )
+    with scope.env.watch.watched_function(f"{definition!r} ({where})"):
+        text: Json = inside_user_code(scope, call, read_only=is_query)
     return text
 
 
@@ -90,7 +85,8 @@ def run_on_complete(
             context.close()
 
     try:
-        _timed(scope, where, lambda: inside_user_code(scope, call, read_only=False))
+        with scope.env.watch.watched_function(where):
+            inside_user_code(scope, call, read_only=False)
     except (StoreError, TransactionLost):
         raise
     except BaseException as error:
@@ -124,20 +120,3 @@ def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) ->
         for items, mark in zip(lists, marks, strict=True):
             del items[mark:]  # type: ignore[attr-defined]
         raise
-
-
-def _timed(scope: Scope, where: str, fn: Callable[[], Any]) -> Any:
-    started = scope.env.clock.monotonic()
-    try:
-        return fn()
-    finally:
-        seconds = scope.env.clock.monotonic() - started
-        if seconds > SLOW_FUNCTION_SECONDS:
-            logger.warning(
-                "%s took %.0f ms inside the transaction, and everything else waited:"
-                " long reads and other work belong into an action",
-                where,
-                seconds * 1000,
-            )
-
-

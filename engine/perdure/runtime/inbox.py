@@ -136,8 +136,13 @@ class InboxReader:
         """What of these messages, for a workflow that is not ours, its owner must get."""
         rows: list[InboxRow] = []
         for message in messages:
-            if isinstance(message, AttemptEnded):
-                rows.append(_attempt_row(workflow_id, message))
+            match message:
+                case AttemptEnded():
+                    rows.append(_attempt_row(workflow_id, message))
+                case AttemptLost():
+                    rows.append(lost_row(workflow_id, message))
+                case EventSent():
+                    rows.append(event_row(workflow_id, message.event.event_id, NOW))
         return PassOn(tuple(rows)) if rows else None
 
 

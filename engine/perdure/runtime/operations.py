@@ -42,6 +42,7 @@ from perdure.step import StepRules
 from perdure.store.base import InboxRow, StateWrite, StepWrite, Transaction
 
 from .clock import Clock
+from .watch import Watch
 
 
 @attrs.define
@@ -89,6 +90,9 @@ class Env:
 
     rules: StepRules
     clock: Clock
+    watch: Watch = attrs.field(
+        default=attrs.Factory(lambda self: Watch(self.clock), takes_self=True)
+    )
     worker_id: WorkerId | None = None
 
     @property

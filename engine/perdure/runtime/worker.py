@@ -14,17 +14,19 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
+import attrs
+
 from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, WarnJournalSize
 from perdure.core.ids import WorkflowId
-from perdure.core.messages import AttemptLost, StepDue
+from perdure.core.messages import AttemptLost, EventSent, StepDue
 from perdure.core.outcomes import Outcome
-from perdure.core.workflow import next_fact
+from perdure.core.workflow import WorkflowState, next_fact
 from perdure.errors import InternalError, StoreBusy, StoreError
 from perdure.store.base import Fenced, Store, TransactionLost
 
 from .actor import Actor, Unit
 from .actors import Actors
-from .attempts import Attempt, Runner
+from .attempts import Attempt, AttemptKey, Runner
 from .batch import Batch
 from .claims import Claims
 from .clock import Clock
@@ -39,7 +41,7 @@ from .commit import (
 from .decide import FAILURES_MAX, DecidePhase
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
-from .operations import After, Env
+from .operations import After, Env, StartOrder
 
 logger = logging.getLogger("perdure.worker")
 
@@ -49,9 +51,6 @@ Border: TypeAlias = Literal["collected", "decided", "committed", "told", "carrie
 #: How long to wait after the first failed commit, doubling up to the second, in seconds.
 RETRY_SECONDS_MIN = 0.01
 RETRY_SECONDS_MAX = 1.0
-
-#: A turn that takes longer is reported: everything else waits for it.
-SLOW_TURN_SECONDS = 1.0
 
 #: Workflows and requests of one commit. More would make those who wait for it wait longer than
 #: what a sync costs.
@@ -103,6 +102,7 @@ class Worker:
         self._foreign_change = True
         self._retry_at = 0.0
         self._retries = 0
+        self._doubtful: dict[WorkflowId, set[AttemptKey]] = {}
 
     @property
     def clock(self) -> Clock:
@@ -161,8 +161,11 @@ class Worker:
     def run_turn(self) -> bool:
         """A whole turn; whether there was anything to do."""
         worked = False
+        watch = self.env.watch
+        watch.turn_since = self.clock.monotonic()
         for _ in self.turn():
             worked = True
+        watch.turn_since = None
         return worked
 
     def turn(self) -> Iterator[Border]:
@@ -171,8 +174,7 @@ class Worker:
         Raises:
             Fenced: another process took this worker for dead: start a new life.
         """
-        started = self.clock.monotonic()
-        if self._retry_at > started:
+        if self._retry_at > self.clock.monotonic():
             self._withdraw_late_tickets()
             return
         batch = Batch(self.clock.now_ms())
@@ -182,6 +184,7 @@ class Worker:
             self._store_failed(error, batch)
             return
         if batch.is_empty:
+            self._recovered()
             return
         yield "collected"
         for unit in self._deciding.run(batch):
@@ -193,9 +196,6 @@ class Worker:
             self._tell(batch, result)
             yield "told"
             self._carry_out(batch, result)
-        seconds = self.clock.monotonic() - started
-        if seconds > SLOW_TURN_SECONDS:
-            logger.warning("a turn took %.1f s; %d workflows", seconds, len(batch.units))
         yield "carried out"
 
     def next_wait(self, most: float) -> float:
@@ -206,7 +206,9 @@ class Worker:
             return 0.0
         if self.is_client:
             return most
-        times = [at for at in (self.actors.timers.next_at(), self._claims.next_at) if at is not None]
+        # While draining nothing is claimed, however long it has been due.
+        claim_at = None if self._deciding.is_draining else self._claims.next_at
+        times = [at for at in (self.actors.timers.next_at(), claim_at) if at is not None]
         if not times:
             return most
         return max(0.0, min(most, (min(times) - self.clock.now_ms()) / 1000))
@@ -254,8 +256,11 @@ class Worker:
                 batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
                 batch.inbox.setdefault(letter.workflow_id, []).append(letter.row_id)
         for claimed in claims:
-            # After the inbox: what a dead worker had reported is not lost.
-            batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
+            # After the inbox: what a dead worker had reported is not lost. As posts: should this
+            # turn fail, nothing else would tell them again.
+            workflow_id = claimed.loaded.state.workflow_id
+            batch.messages[workflow_id].extend(claimed.messages)
+            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
         return is_suspect
 
     def _update_permits(self, has_changed: bool) -> None:
@@ -267,7 +272,7 @@ class Worker:
             self.actors.runnable.update(dict.fromkeys(self.actors.held))
         while queue and queue.peek().workflow_id not in self.actors:
             queue.take(1)  # dropped since; it is queued again when it is loaded
-        if queue and self._claims.permits > running:
+        if queue and self._claims.permits > running and not self._deciding.is_draining:
             self.actors.runnable[queue.peek().workflow_id] = None
 
     def _collect_due(self, batch: Batch) -> None:
@@ -289,6 +294,8 @@ class Worker:
         for loaded in self._claims.load(missing):
             if loaded.state.owner == self.env.worker_id:
                 self.actors.adopt(Actor.of(loaded))
+                self._start_doubtful(loaded.state)
+                self._forget_events(loaded.state.workflow_id, batch)
         for workflow_id in missing:
             if workflow_id in self.actors:
                 continue
@@ -298,6 +305,33 @@ class Worker:
             request = self._inbox.pass_on(workflow_id, messages)
             if request is not None:
                 batch.tickets.append(Ticket(request, _no_answer, float("inf")))
+
+    def _start_doubtful(self, state: WorkflowState) -> None:
+        """Run attempts whose start is stored after all, though its commit seemed to fail."""
+        keys = self._doubtful.pop(state.workflow_id, ())
+        attempts = [
+            attempt
+            for record in state.live.values()
+            if record.state == "started"
+            and (attempt := Attempt(workflow_id=state.workflow_id, record=record)).key in keys
+        ]
+        if attempts:
+            assert self._runner is not None
+            self._runner.start(attempts)
+
+    def _forget_events(self, workflow_id: WorkflowId, batch: Batch) -> None:
+        """Unconsumed events come with the workflow that is loaded: to tell them again later, when
+        they may be consumed, would deliver them twice."""
+
+        def is_event(item: Post | Ticket) -> bool:
+            return (
+                isinstance(item, Post)
+                and item.workflow_id == workflow_id
+                and isinstance(item.message, EventSent)
+            )
+
+        batch.posts = [post for post in batch.posts if not is_event(post)]
+        self._pending = [item for item in self._pending if not is_event(item)]
 
     # --- commit -------------------------------------------------------------------------------
 
@@ -367,12 +401,14 @@ class Worker:
                 return None
             except StoreError as error:
                 self._delay(error)
+                self._doubt(unit)
                 break
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))
             except Exception as error:
                 functions = {(unit.workflow_id, number) for number in unit.functions()}
-                if functions - lost and self.store.is_poisoned(error):
+                functions = functions - lost or unit.on_complete() - lost
+                if functions and self.store.is_poisoned(error):
                     lost |= functions
                     continue
                 logger.exception("workflow %s: a fault of perdure's", unit.workflow_id)
@@ -390,9 +426,12 @@ class Worker:
             return self._committer.commit([], [ticket.request], batch.now, reserved)
         except Fenced:
             raise
+        except StoreError as error:
+            self._delay(error)
+            self._pending.append(_again(ticket))
         except Exception as error:
             ticket.answer(None, error)
-            return None
+        return None
 
     # --- when it fails ------------------------------------------------------------------------
 
@@ -407,24 +446,36 @@ class Worker:
             text = f"workflow {unit.workflow_id!r} could not be started: see perdure's log"
             ticket.answer(None, InternalError(text))
         else:
-            self._pending.append(ticket)
+            self._pending.append(_again(ticket))
 
     def _repost(self, unit: Unit, batch: Batch) -> None:
+        workflow_id = unit.workflow_id
         self._inbox.release(unit.inbox)
-        self._pending.extend(post for post in batch.posts if post.workflow_id == unit.workflow_id)
-        self.actors.runnable[unit.workflow_id] = None
+        self._pending.extend(post for post in batch.posts if post.workflow_id == workflow_id)
+        batch.posts = [post for post in batch.posts if post.workflow_id != workflow_id]
+        self.actors.runnable[workflow_id] = None
 
     def _store_failed(self, error: StoreError, batch: Batch) -> None:
         """The database is in trouble: drop the actors, keep the messages, try again later."""
         self._delay(error)
         for unit in batch.units.values():
             unit.actor.close()  # a fresh one is nowhere else
+            self._doubt(unit)
         for workflow_id in {*batch.messages, *batch.units} - {*batch.starts}:
             self.actors.drop(workflow_id)
             self.actors.runnable[workflow_id] = None
             self._inbox.release(batch.inbox.get(workflow_id, ()))
-        self._pending = [*batch.posts, *batch.tickets, *batch.starts.values(), *self._pending]
+        tickets = [_again(ticket) for ticket in (*batch.tickets, *batch.starts.values())]
+        self._pending = [*batch.posts, *tickets, *self._pending]
+        self._foreign_change = True  # should it be stored after all: look who waits for it
         self._withdraw_late_tickets()
+
+    def _doubt(self, unit: Unit) -> None:
+        """A commit failed; should it be stored all the same, its attempts must be run."""
+        for effect in unit.effects:
+            if isinstance(effect, RunAttempt):
+                attempt = Attempt(workflow_id=unit.workflow_id, record=effect.record)
+                self._doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
 
     def _delay(self, error: StoreError) -> None:
         if self.trouble is None:
@@ -445,7 +496,10 @@ class Worker:
         now, self._pending = self.clock.monotonic(), []
         is_busy = self.trouble is None or isinstance(self.trouble, StoreBusy)
         for item in items:
-            if isinstance(item, Ticket) and (now >= item.deadline or not is_busy):
+            is_late = isinstance(item, Ticket) and now >= item.deadline
+            # Outcomes that are passed on have no deadline: nobody else would tell them again.
+            is_told = isinstance(item, Ticket) and not is_busy and item.deadline < float("inf")
+            if isinstance(item, Ticket) and (is_late or is_told):
                 item.answer(None, self.trouble)
             else:
                 self._pending.append(item)
@@ -458,6 +512,9 @@ class Worker:
             del batch.units[unit.workflow_id]
             unit.actor.close()
             batch.starts.pop(unit.workflow_id).answer(answer, error)
+            if unit.workflow_id not in self.actors:
+                # Stored by a commit of ours that seemed to fail, perhaps: then it is ours.
+                self.actors.runnable[unit.workflow_id] = None
         for done in result.committed:
             ticket = batch.starts.pop(done.unit.workflow_id, None)
             if ticket is not None:
@@ -538,6 +595,13 @@ class Worker:
             self._claims.expect(0)
         if after.look_config:
             self._claims.config_changed()
+
+
+def _again(ticket: Ticket) -> Ticket:
+    """The ticket for another try: should the first one be stored after all, it is found."""
+    if isinstance(ticket.request, StartOrder):
+        ticket.request = attrs.evolve(ticket.request, has_own_id=True)
+    return ticket
 
 
 def _no_answer(_: Any, error: BaseException | None) -> None:
