@@ -176,7 +176,7 @@ def test_every_legal_edge_is_reached() -> None:
             follow(before, message, NOW + 10)
     done = _settled(waiting(run()))
     follow(done, FactDelivered(fact=StepEnded(0, ok())), NOW)
-    # No message moves an asked step to asked: the store does, when a restart asks it again.
+    # Legal, so that a row of a step that waits may be written again; no message does it today.
     assert taken == STEP_EDGES - {("asked", "asked")}
 
 

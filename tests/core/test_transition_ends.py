@@ -48,7 +48,6 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed, Outcome
 from perdure.core.transition import BLOCKED_RETRY_MS_MAX, transition
-from perdure.core.values import changed
 from perdure.core.workflow import WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
@@ -242,13 +241,14 @@ def test_the_wait_of_a_blocked_workflow_doubles_up_to_ten_minutes() -> None:
     assert set(waits[10:]) == {BLOCKED_RETRY_MS_MAX}
 
 
-def test_progress_clears_what_was_held_against_it() -> None:
-    """A delivered fact forgets the block and the workers that died over it."""
-
-    state = changed(after(waiting(), sent(1), HandlerBlocked(error=ERROR)), takeovers=3)
-    state = after(state, asked(await_event()))
+def test_progress_ends_a_block() -> None:
+    """A delivered fact forgets the error, so that the next block starts at one second again."""
+    state = after(waiting(), HandlerBlocked(error=ERROR), HandlerBlocked(error=ERROR))
+    state = after(state, sent(1), asked(await_event()))
     state = after(state, FactDelivered(fact=StepEnded(0, ok())))
-    assert (state.blocked, state.takeovers) == (None, 0)
+    assert state.blocked is None
+    state = after(state, HandlerBlocked(error=ERROR))
+    assert state.wake_at == NOW + 1_000
 
 
 def test_a_blocked_workflow_still_takes_outcomes_and_cancels() -> None:

@@ -45,6 +45,7 @@ from perdure.core.workflow import (
     next_fact,
     next_wake,
     parked,
+    survived,
 )
 
 LATE = NOW + 1_000
@@ -208,6 +209,13 @@ def test_a_parked_workflow_has_no_owner_and_knows_when_to_wake() -> None:
     state = parked(waiting(sleep(NOW + 90_000)))
     assert (state.owner, state.wake_at) == (None, NOW + 90_000)
     state.check()
+
+
+def test_a_worker_that_lives_clears_the_count_of_those_that_died() -> None:
+    """Only `takeovers` changes; a state without any is left as it is."""
+    state = waiting(run())
+    assert survived(changed(state, takeovers=3)) == state
+    assert survived(state) is state
 
 
 def test_all_timers_can_be_derived_from_the_state() -> None:

@@ -190,6 +190,7 @@ class Claims:
                 tx.remove_worker(dead)
             logger.info("worker %s is gone; %d workflows to take over", dead, count)
             self._others = None
+            self._look_config = True  # its permits are free; our own commit tells us nothing
             self.expect(0)
 
     # --- permits

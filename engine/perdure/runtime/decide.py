@@ -108,6 +108,8 @@ class DecidePhase:
             logger.exception("workflow %s: a fault of perdure's; please report it", workflow_id)
             self.failures[workflow_id] = failures + 1
             failed.append(unit)
+            # At once: none of its ready actions may be admitted to what is half decided.
+            self.actors.drop(workflow_id)
         else:
             batch.units[workflow_id] = unit
 

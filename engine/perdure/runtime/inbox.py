@@ -9,7 +9,15 @@ import attrs
 import msgspec
 
 from perdure.core.ids import WorkflowId
-from perdure.core.messages import AttemptEnded, AttemptLost, ChildEnded, EventSent, Message
+from perdure.core.messages import (
+    AttemptEnded,
+    AttemptLost,
+    ChildEnded,
+    EventSent,
+    Message,
+    SentEvent,
+)
+from perdure.core.outcomes import Canceled
 from perdure.store.base import InboxRow, Store, Transaction
 
 from .operations import Env, Scope, decode_inbox, encode_inbox
@@ -140,10 +148,34 @@ class InboxReader:
                 case AttemptEnded():
                     rows.append(_attempt_row(workflow_id, message))
                 case AttemptLost():
-                    rows.append(lost_row(workflow_id, message))
+                    rows.append(_lost_row(workflow_id, message))
                 case EventSent():
-                    rows.append(event_row(workflow_id, message.event.event_id, NOW))
+                    rows.append(_event_row(workflow_id, message.event))
+                case _:
+                    pass  # derived from the state, or still in the inbox
         return PassOn(tuple(rows)) if rows else None
+
+
+def _lost_row(workflow_id: WorkflowId, message: AttemptLost) -> InboxRow:
+    body = encode_inbox(
+        Canceled(), epoch=message.epoch, attempt=message.attempt, is_lost=True
+    )
+    return InboxRow(
+        workflow_id=workflow_id,
+        kind="attempt",
+        body=body,
+        number=message.number,
+        accepted_at=message.accepted_at,
+    )
+
+
+def _event_row(workflow_id: WorkflowId, event: SentEvent) -> InboxRow:
+    return InboxRow(
+        workflow_id=workflow_id,
+        kind="event",
+        body=msgspec.json.encode(event.event_id).decode(),
+        accepted_at=event.sent_at or 0,
+    )
 
 
 def _attempt_row(workflow_id: WorkflowId, message: AttemptEnded) -> InboxRow:

@@ -78,6 +78,7 @@ class ActionRunner:
         self._threads = Threads()
         self._running: dict[AttemptKey, Attempt] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._begun: set[asyncio.Task[None]] = set()
         self._cancelled: set[AttemptKey] = set()
         self._context = contextvars.copy_context()
 
@@ -128,14 +129,10 @@ class ActionRunner:
     def _spawn(self, tasks: list[tuple[Attempt, Action[..., Any]]]) -> None:
         loop = self._bridge.loop
         for attempt, definition in tasks:
-            if attempt.key in self._cancelled:
-                self._cancelled.discard(attempt.key)
-                self._ended(attempt, asyncio.CancelledError(), definition)
-                continue
             task = loop.create_task(
                 self._run_on_loop(attempt, definition), context=self._context.copy()
             )
-            self._tasks[attempt.key] = task
+            self._begun.add(task)
 
     def _cancel_task(self, key: AttemptKey) -> None:
         task = self._tasks.get(key)
@@ -145,7 +142,15 @@ class ActionRunner:
             self._cancelled.add(key)
 
     async def _run_on_loop(self, attempt: Attempt, definition: Action[..., Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # Only from here on can it be cancelled: a task that is cancelled before its first step
+        # never runs, and would never report.
+        self._begun.discard(task)
+        self._tasks[attempt.key] = task
         try:
+            if attempt.key in self._cancelled:
+                raise asyncio.CancelledError
             args, kwargs, context = self._prepare(attempt, definition)
             value = await definition.fn(context, *args, **kwargs)
             outcome: Outcome = self._encode(definition, value)
@@ -222,6 +227,7 @@ class ActionRunner:
         record = attempt.record
         # First out of the books, then the news: whoever reads them finds the permit free.
         self._running.pop(attempt.key, None)
+        self._cancelled.discard(attempt.key)
         message = AttemptEnded(
             number=record.number,
             epoch=record.started_epoch or 0,
