@@ -45,7 +45,7 @@ from perdure.core.messages import (
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.core.retry import RetryPlan
 from perdure.core.transition import Decision, transition
-from perdure.core.workflow import STEP_EDGES, due_timers, is_parkable, next_fact
+from perdure.core.workflow import STEP_EDGES, due_timers, is_parkable, next_fact, next_time
 from perdure.errors import ErrorInfo
 
 ERROR = ErrorInfo("ValueError", "boom")
@@ -210,7 +210,13 @@ class TransitionMachine(RuleBasedStateMachine):
     @rule(number=PICKS)
     def timer(self, number: int) -> None:
         """A timer goes off, at the right time or not."""
-        self.send(StepDue(number=self.pick(number)))
+        number = self.pick(number)
+        record = self.state.live.get(number)
+        if self.send(StepDue(number=number)).writes:
+            assert record is not None
+            due_at = next_time(record)
+            assert due_at is not None
+            assert due_at <= self.now, "never early"
 
     @rule(ms=st.integers(0, 60))
     def due(self, ms: int) -> None:

@@ -32,7 +32,6 @@ MIRRORS = {"engine/perdure": "tests"}
 
 #: Source files without a test file of their own: who covers them, and why that is better.
 TESTED_ELSEWHERE = {
-    "core/commands.py": "plain values; tests/core/test_journal.py and test_workflow.py use each",
     "core/effects.py": "plain values; tests/core/test_workflow.py expects each",
     "core/messages.py": "plain values; tests/core/test_workflow.py sends each",
     "core/outcomes.py": "plain values without behaviour of their own",

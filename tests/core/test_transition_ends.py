@@ -125,8 +125,8 @@ def test_the_last_reaction_may_ask_and_cancel() -> None:
     assert (
         book
         >> ended
-        << row(1, is_new=True, state="asked")
         << row(0, outcome=Canceled(), canceled_position=0)
+        << row(1, is_new=True, state="asked")
         << row(1, outcome=Canceled(), canceled_position=None)
     )
     assert book.state.next_number == 2

@@ -223,3 +223,18 @@ def test_a_sleep_into_the_past_ends_at_once() -> None:
     )
     state = after(BEGUN, asked(sleep(NOW), sleep(NOW - 5)))
     assert next_fact(state, NOW) == StepEnded(1, ok("null"))
+
+
+def test_an_event_id_is_awaited_by_one_step_only() -> None:
+    """A second await of an id that is awaited fails at once; it would wait for ever."""
+    state = after(waiting(), CREATED, asked(await_id("made")), asked(await_id("made"), first=1))
+    assert step(state, 0).state == "asked"
+    assert error_of(step(state, 1).outcome).type == "EventNotFound"
+    assert "is awaited by step 0 already" in error_of(step(state, 1).outcome).message
+
+
+def test_an_event_id_whose_await_is_cancelled_may_be_awaited_anew() -> None:
+    """The cancel of the old await counts before the new one, also within one reaction."""
+    state = after(waiting(), CREATED, asked(await_id("made")))
+    again = Asked(steps=((1, await_id("made")),), cancels=(CancelStep(0),))
+    assert step(after(state, again), 1).state == "asked"

@@ -116,10 +116,7 @@ def test_the_attempt_starts_after_its_start_is_recorded(rig: Rig) -> None:
     """No attempt runs before the commit that records it: at most once depends on it."""
     reply = rig.ask_start(working())
     for border in rig.worker.turn():
-        if border == "told":
-            break
-        assert rig.runner.started == []
-    rig.settle()
+        assert bool(rig.runner.started) == (border == "carried out")
     assert rig.steps(rig.value(reply)) == [("work", "started", None)]
     assert rig.runner.names() == ["work"]
 
@@ -170,8 +167,7 @@ def test_trouble_costs_time_only(rig: Rig, where: str, phase: str) -> None:
         if phase == "outcome":
             rig.runner.succeed()
         elif phase == "event":
-            rig.done(rig.ask_event("go", workflow_id)) if where == "begin" else None
-            reply = rig.ask_event("go", workflow_id)
+            rig.ask_event("go", workflow_id)
         else:
             rig.clock.advance(500)
         rig.store.fail(where, trouble)  # type: ignore[arg-type]
@@ -180,7 +176,8 @@ def test_trouble_costs_time_only(rig: Rig, where: str, phase: str) -> None:
     rig.settle()
     state = rig.state(workflow_id)
     assert state.status == "success"
-    assert rig.ended_with[workflow_id] == state.outcome
+    # A commit that only seemed to fail tells nobody: who waits has to look.
+    assert workflow_id in rig.ended_with or rig.worker.take_foreign_change()
     assert rig.worker.trouble is None
     assert notes(rig) == (["x"] if phase == "mutation" else [])
     assert len(rig.runner.started) == (phase in ("start", "outcome"))
@@ -195,7 +192,7 @@ def test_the_delay_doubles_up_to_a_second(rig: Rig) -> None:
         rig.turn()
         wait = rig.worker.next_wait(10.0)
         waits.append(wait)
-        rig.clock.advance(round(wait * 1000))
+        rig.clock.advance(round(wait * 1000) + 1)
     assert [round(wait, 3) for wait in waits] == [
         *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
         *(1.0, 1.0, 1.0),
@@ -267,7 +264,7 @@ def test_a_failed_look_does_not_keep_the_worker_awake(rig: Rig) -> None:
     assert rig.state(workflow_id).status == "in_progress"
 
 
-@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.parametrize("count", range(1, 7))
 def test_a_read_that_fails_while_collecting_loses_nothing(rig: Rig, count: int) -> None:
     """Outcomes, timers and requests that a turn had taken up are taken up again."""
     first, second = rig.start(working(1)), rig.start(napping())

@@ -293,20 +293,32 @@ def _on_ended(draft: _Draft, message: Ended) -> None:
 
 
 def _take_commands(draft: _Draft, message: Asked | Ended) -> None:
+    asked = {number for number, _ in message.steps}
+    # What was open before goes first: an event id that it awaited may be awaited anew.
+    for cancel in message.cancels:
+        if cancel.number not in asked:
+            _cancel(draft, cancel.number)
     for number, command in message.steps:
         _ask(draft, number, command)
     if message.steps:
         draft.changes["next_number"] = message.steps[-1][0] + 1
     for cancel in message.cancels:
-        record = draft.step(cancel.number)
-        if record is not None:  # else it was delivered in this very reaction
-            _stop(draft, record)
-            position = draft.changes.get("position", draft.state.position)
-            final = changed(record_canceled(record, draft.now), canceled_position=position)
-            draft.put(record, final)
-            draft.settled = tuple(p for p in draft.settled if p[1] != cancel.number)
-            assert draft.live is not None
-            del draft.live[cancel.number]
+        if cancel.number in asked:
+            _cancel(draft, cancel.number)
+
+
+def _cancel(draft: _Draft, number: int) -> None:
+    """The handler cancelled the future of a step."""
+    record = draft.step(number)
+    if record is None:
+        return  # it was delivered in this very reaction
+    _stop(draft, record)
+    position = draft.state.position
+    final = changed(record_canceled(record, draft.now), canceled_position=position)
+    draft.put(record, final)
+    draft.settled = tuple(pair for pair in draft.settled if pair[1] != number)
+    assert draft.live is not None
+    del draft.live[number]
 
 
 def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
@@ -337,9 +349,12 @@ def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
                 )
         case AwaitEvent():
             if command.event_id is not None:
-                known = {event.event_id for event in state.events}
-                if command.event_id not in known:
-                    record = _unknown_event(record, command.event_id, now)
+                problem = _event_problem(draft, command.event_id)
+                if problem is not None:
+                    error = ErrorInfo("EventNotFound", f"event {command.event_id!r} {problem}")
+                    record = changed(
+                        record, state="settled", outcome=Failed(error), settled_at=now, due_at=None
+                    )
         case _:
             assert_never(command)
     draft.put(None, record)
@@ -347,12 +362,15 @@ def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
         draft.effects.append(SetTimer(record.due_at, number))
 
 
-def _unknown_event(record: StepRecord, event_id: str, now: int) -> StepRecord:
-    error = ErrorInfo(
-        "EventNotFound",
-        f"event {event_id!r} is unknown, consumed, or belongs to another workflow",
-    )
-    return changed(record, state="settled", outcome=Failed(error), settled_at=now, due_at=None)
+def _event_problem(draft: _Draft, event_id: str) -> str | None:
+    """Why an event cannot be awaited by its id, if it cannot."""
+    if all(event.event_id != event_id for event in draft.state.events):
+        return "is unknown, consumed, or belongs to another workflow"
+    for number in draft.awaiting:
+        record = draft.step(number)
+        if record is not None and getattr(record.command, "event_id", None) == event_id:
+            return f"is awaited by step {number} already"
+    return None
 
 
 def _on_handler_blocked(draft: _Draft, error: ErrorInfo) -> None:

@@ -34,8 +34,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
         (None, "asked"),
         (None, "ready"),
         (None, "settled"),  # a sleep into the past, an unknown event id
-        ("asked", "asked"),
-        ("asked", "ready"),
+            ("asked", "ready"),
         ("asked", "settled"),
         ("ready", "ready"),  # a query or mutation that was admitted
         ("ready", "started"),
@@ -239,4 +238,6 @@ def due_timers(state: WorkflowState) -> list[SetTimer]:
     ]
     if state.timer_at is not None:
         timers.append(SetTimer(state.timer_at))
+    if state.position < 0:
+        timers.append(SetTimer(state.header.start_at))
     return timers

@@ -66,6 +66,7 @@ class Claims:
         self.is_paused = False
         self._limit = 0
         self._wanting = 0
+        self._is_contended = False
         self._others: list[WorkerRow] | None = None
         self._dead_check_at = 0
         self._look_config = True
@@ -204,7 +205,9 @@ class Claims:
             has_changed: another process has committed something.
         """
         wants = needed > self.permits
-        if not (has_changed or self._look_config or wants != bool(self._wanting)):
+        # What others lack, or the limit no longer allows, goes back as soon as an attempt ends.
+        gives_back = self._is_contended and running < self.permits
+        if not (has_changed or self._look_config or gives_back or wants != bool(self._wanting)):
             return
         reader = self._store.reader()
         limit = reader.config().max_parallelism
@@ -212,6 +215,9 @@ class Claims:
         rows = reader.workers()
         share = self._share(rows, running, needed)
         is_alone = len(rows) <= 1
+        others = [row for row in rows if row.worker_id != self._me]
+        held = share.permits + sum(row.permits for row in others)
+        self._is_contended = held > limit or any(row.wanting for row in others)
         mine = next((row for row in rows if row.worker_id == self._me), None)
         if mine is None:
             raise Fenced

@@ -230,9 +230,15 @@ class Committer:
     ) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
         done = Committed(unit, unit.state, list(unit.effects), list(unit.ready))
+        canceled = scope.after.canceled
         for write in unit.writes:
+            if unit.workflow_id in canceled:
+                # By a mutation of this very transaction: what it had asked for is void.
+                return done
             if not isinstance(write, PutStep | PutTick):
                 self._carry_out(scope, done, write, lost)
+        if unit.workflow_id in canceled:
+            return done
         if done.state is not unit.state:
             scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
             epoch = done.state.epoch
@@ -268,7 +274,7 @@ class Committer:
                     )
                     self._apply(scope, done, message)
             case CancelChild():
-                operations.cancel_child(scope, write.child_id)
+                operations.cancel_child(scope, write.child_id, workflow_id)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
             case ConsumeEvent():

@@ -113,10 +113,12 @@ def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) ->
     """Run `fn` behind the fence; what it asked for through its context follows only if it ends."""
     after = scope.after
     lists = (after.adopted, after.revoked, after.effects, after.messages, after.ended)
+    canceled = len(after.canceled)
     marks = [len(items) for items in lists]
     try:
         return scope.tx.run_user_code(lambda: inside_transaction(fn), read_only=read_only)
     except BaseException:
         for items, mark in zip(lists, marks, strict=True):
             del items[mark:]  # type: ignore[attr-defined]
+        del after.canceled[canceled:]
         raise

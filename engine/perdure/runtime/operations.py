@@ -52,6 +52,7 @@ class After:
     Attributes:
         adopted: workflows that were made in this transaction and belong to this worker.
         revoked: workflows that this worker may have in memory and must drop.
+        canceled: workflows that were canceled: a unit of theirs in this transaction ends there.
         effects: attempts to tell that nobody waits for them, by workflow.
         messages: for workflows that this worker owns.
         ended: outcomes, for those who wait for them in this process.
@@ -62,6 +63,7 @@ class After:
 
     adopted: list[WorkflowState] = attrs.field(factory=list)
     revoked: list[WorkflowId] = attrs.field(factory=list)
+    canceled: list[WorkflowId] = attrs.field(factory=list)
     effects: list[tuple[WorkflowId, Effect]] = attrs.field(factory=list)
     messages: list[tuple[WorkflowId, Message]] = attrs.field(factory=list)
     ended: list[tuple[WorkflowId, Outcome]] = attrs.field(factory=list)
@@ -73,6 +75,7 @@ class After:
         """Take in what follows from another transaction."""
         self.adopted += other.adopted
         self.revoked += other.revoked
+        self.canceled += other.canceled
         self.effects += other.effects
         self.messages += other.messages
         self.ended += other.ended
@@ -247,6 +250,8 @@ def cancel(scope: Scope, workflow_id: WorkflowId) -> None:
             f"workflow {workflow_id!r} is not running: it ended ({state.status})",
             workflow_id=workflow_id,
         )
+    if state.header.on_complete is not None:
+        _on_complete_of(scope, state)  # raises now, before anything is written
     cancel_tree(scope, state)
 
 
@@ -273,7 +278,7 @@ def end_elsewhere(
     for write in writes:
         match write:
             case CancelChild():
-                cancel_child(scope, write.child_id)
+                cancel_child(scope, write.child_id, workflow_id)
             case CallOnComplete():
                 error = call_on_complete(scope, state, write.outcome)
                 if error is not None:
@@ -282,6 +287,7 @@ def end_elsewhere(
             case TellParent():
                 tell_parent(scope, write, workflow_id)
     _revoke(scope, before, effects)
+    scope.after.canceled.append(workflow_id)
     assert state.outcome is not None
     scope.after.ended.append((workflow_id, state.outcome))
 
@@ -310,13 +316,15 @@ def _revoke(scope: Scope, before: WorkflowState, effects: Any) -> None:
             scope.tx.put_inbox([row])
 
 
-def cancel_child(scope: Scope, child_id: WorkflowId) -> None:
-    """Cancel a child, if it still runs."""
+def cancel_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId) -> None:
+    """Cancel a child, if it still runs, and if it is one: an id given by the user may have been
+    refused because it is another workflow's."""
     for loaded in scope.tx.load([child_id]):
-        if loaded.state.status == "in_progress":
+        header = loaded.state.header
+        if loaded.state.status == "in_progress" and header.parent_id == parent_id:
             # Its parent has done with it: it is not told.
-            header = attrs.evolve(loaded.state.header, parent_id=None, parent_number=None)
-            cancel_tree(scope, changed(loaded.state, header=header))
+            orphan = attrs.evolve(header, parent_id=None, parent_number=None)
+            cancel_tree(scope, changed(loaded.state, header=orphan))
 
 
 def tell_parent(scope: Scope, write: TellParent, child_id: WorkflowId) -> None:
@@ -343,6 +351,10 @@ def call_on_complete(scope: Scope, state: WorkflowState, outcome: Outcome) -> Er
     """
     from .functions import run_on_complete  # the functions' contexts use these operations
 
+    return run_on_complete(scope, _on_complete_of(scope, state), state, outcome)
+
+
+def _on_complete_of(scope: Scope, state: WorkflowState) -> Mutation[..., Any]:
     name = state.header.on_complete
     assert name is not None
     definition = scope.env.registry.get(name)
@@ -351,7 +363,7 @@ def call_on_complete(scope: Scope, state: WorkflowState, outcome: Outcome) -> Er
             f"workflow {state.workflow_id!r} ends with on_complete={name!r}, which is no mutation"
             " of this manager: do this where it is defined"
         )
-    return run_on_complete(scope, definition, state, outcome)
+    return definition
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -390,6 +402,9 @@ def send_event(scope: Scope, order: EventOrder) -> EventId:
         assert order.workflow_id is not None
         assert order.name is not None
         workflow_id = order.workflow_id
+        stored = tx.find_event(order.event_id)
+        if stored is not None:
+            return _send_again(scope, stored)
         event = SentEvent(event_id=order.event_id, name=order.name)
     states = tx.states([workflow_id])
     if not states:
@@ -400,6 +415,15 @@ def send_event(scope: Scope, order: EventOrder) -> EventId:
     tx.put_event(workflow_id, sent, scope.now)
     _tell_owner_of_event(scope, states[0], sent)
     return sent.event_id
+
+
+def _send_again(scope: Scope, stored: tuple[WorkflowId, SentEvent, bool]) -> EventId:
+    """An earlier try was stored after all, though its commit seemed to fail."""
+    workflow_id, event, is_consumed = stored
+    if not is_consumed:
+        for state in scope.tx.states([workflow_id]):
+            _tell_owner_of_event(scope, state, event)
+    return event.event_id
 
 
 def _tell_owner_of_event(scope: Scope, state: WorkflowState, event: SentEvent) -> None:

@@ -232,7 +232,10 @@ class Worker:
             else:
                 batch.tickets.append(item)
         if not self.is_client:
-            self._collect_due(batch)
+            if not self._pending:
+                # Timers only when nothing waits before them: an event that was sent in time must
+                # not lose against its time-out because the mailbox was long.
+                self._collect_due(batch)
             self._load_missing(batch)
 
     def _collect_foreign(self, batch: Batch, has_changed: bool) -> bool:
@@ -302,6 +305,8 @@ class Worker:
             messages = batch.messages.pop(workflow_id)
             # Its new owner reads the rows himself.
             self._inbox.release(batch.inbox.pop(workflow_id, ()))
+            # From here on the request stands for the posts.
+            batch.posts = [post for post in batch.posts if post.workflow_id != workflow_id]
             request = self._inbox.pass_on(workflow_id, messages)
             if request is not None:
                 batch.tickets.append(Ticket(request, _no_answer, float("inf")))
@@ -534,6 +539,8 @@ class Worker:
                 self._settle_actor(done, batch.now)
                 for effect in done.effects:
                     self._carry_out_effect(done.unit.workflow_id, effect, attempts)
+            else:
+                done.unit.actor.close()  # one that has just begun is nowhere else
         for workflow_id in revoked:
             self.actors.drop(workflow_id, cancel=True)
         self._follow(result.after)
