@@ -127,6 +127,13 @@ def settings_are_shared(bench: Bench) -> None:
 
 
 @suite.check
+def the_schema_is_known(bench: Bench) -> None:
+    """`check_schema` has nothing against the schema that the store itself has made."""
+    with bench.store.transaction() as tx:
+        tx.check_schema()
+
+
+@suite.check
 def epochs_are_never_given_twice(bench: Bench) -> None:
     """`take_epochs` gives the first of so many numbers that nobody else ever gets."""
     taken: list[int] = []

@@ -31,12 +31,18 @@ class Bridge:
             try:
                 self.loop.call_soon_threadsafe(self._run)
             except RuntimeError:
+                self._is_scheduled = False
                 self._calls.clear()  # closed: whoever waited there is gone
 
     def _run(self) -> None:
         # First the flag, then the calls: one that is added in between wakes the loop once more.
         self._is_scheduled = False
         calls = self._calls
-        for _ in range(len(calls)):
-            fn, args = calls.popleft()
-            fn(*args)
+        try:
+            for _ in range(len(calls)):
+                fn, args = calls.popleft()
+                fn(*args)
+        finally:
+            if calls and not self._is_scheduled:  # one has raised: those behind it still run
+                self._is_scheduled = True
+                self.loop.call_soon(self._run)

@@ -67,6 +67,7 @@ class Claims:
         self._limit = 0
         self._wanting = 0
         self._is_contended = False
+        self._has_buried = False
         self._others: list[WorkerRow] | None = None
         self._dead_check_at = 0
         self._look_config = True
@@ -88,6 +89,11 @@ class Claims:
     def config_changed(self) -> None:
         """The shared settings were changed in this process."""
         self._look_config = True
+
+    def take_buried(self) -> bool:
+        """Whether a dead worker was found since this was last asked: the inbox may have more."""
+        has_buried, self._has_buried = self._has_buried, False
+        return has_buried
 
     # --- a worker's life
 
@@ -191,7 +197,8 @@ class Claims:
                 tx.remove_worker(dead)
             logger.info("worker %s is gone; %d workflows to take over", dead, count)
             self._others = None
-            self._look_config = True  # its permits are free; our own commit tells us nothing
+            # Our own commit tells us nothing: its permits are free, and its attempts are told lost.
+            self._look_config = self._has_buried = True
             self.expect(0)
 
     # --- permits

@@ -331,6 +331,9 @@ class Committer:
     def _apply(self, scope: Scope, done: Committed, message: Message) -> None:
         decision = transition(done.state, message, scope.now, self.env.limits)
         done.state = decision.state
+        if done.state.owner is None and done.state.settled:
+            # It was given up because it only waited: now it has something to learn.
+            done.state = changed(done.state, wake_at=scope.now)
         done.effects.extend(decision.effects)
         done.ready.extend(decision.ready)
         done.writes.extend(decision.writes)

@@ -245,8 +245,12 @@ class Worker:
         if not self._deciding.is_draining:
             claims = self._claims.look(batch.now, has_changed=has_changed)
         for claimed in claims:
+            workflow_id = claimed.loaded.state.workflow_id
             self.actors.adopt(Actor.of(claimed.loaded))
-            batch.messages[claimed.loaded.state.workflow_id] = []
+            batch.messages[workflow_id] = []
+            # As posts: should this turn fail, nothing else would tell them again.
+            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
+        if claims or self._claims.take_buried():
             self._inbox.look = True
         self._update_permits(has_changed)
         is_suspect = bool(claims) and claims[0].is_suspect
@@ -259,11 +263,8 @@ class Worker:
                 batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
                 batch.inbox.setdefault(letter.workflow_id, []).append(letter.row_id)
         for claimed in claims:
-            # After the inbox: what a dead worker had reported is not lost. As posts: should this
-            # turn fail, nothing else would tell them again.
-            workflow_id = claimed.loaded.state.workflow_id
-            batch.messages[workflow_id].extend(claimed.messages)
-            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
+            # After the inbox: what a dead worker had reported is not lost.
+            batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
         return is_suspect
 
     def _update_permits(self, has_changed: bool) -> None:

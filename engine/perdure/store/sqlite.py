@@ -9,12 +9,14 @@ no clock decides, so a laptop's sleep or a stopped container declares nobody dea
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import StoreError, StoreUnsupported, StoreVersionError
@@ -22,7 +24,7 @@ from perdure.errors import StoreError, StoreUnsupported, StoreVersionError
 from .base import Reader, Transaction
 from .connection import Connection, is_commit_poisoned, translate
 from .liveness import LockFiles
-from .sqlite_sql import SqliteReader, SqliteTransaction
+from .sqlite_sql import Execute, SqliteReader, SqliteTransaction
 
 #: Raised by one with each change of schema/sqlite.sql.
 SCHEMA_VERSION = 1
@@ -111,19 +113,13 @@ class SqliteStore:
             raise StoreError(
                 f"{self.path}: the folder {str(path.parent)!r} does not exist: make it"
             )
-        kind = _file_system(path.parent)
-        if kind in _NETWORK_FILE_SYSTEMS:
-            raise StoreUnsupported(
-                f"{self.path}: on a network file system ({kind}), where SQLite's WAL loses data:"
-                " use a local disk, or PostgreSQL for several machines"
-            )
+        _refuse_network(self.path, _read_mounts())
 
     def _prepare(self, connection: Connection, max_parallelism: int | None) -> None:
         execute = connection.engine_execute
         # First of all a read: a file that is something else is named before anything is changed.
         tables = {
-            row[0]
-            for row in execute("SELECT name FROM sqlite_master WHERE name LIKE 'perdure_%'")
+            row[0] for row in execute("SELECT name FROM sqlite_master WHERE name LIKE 'perdure_%'")
         }
         if "perdure_config" in tables:
             SqliteTransaction(connection, self._check_version).check_schema()
@@ -205,12 +201,12 @@ class SqliteStore:
     def reader(self) -> Reader:
         """See `base.Store.reader`."""
         if self.is_memory:
-            return SqliteReader(self._engine_connection().engine_execute)
+            return SqliteReader(_reading(self._engine_connection().engine_execute, self.path))
         reader: SqliteReader | None = getattr(self._readers, "reader", None)
         if reader is None:
             self._engine_connection()  # raises if the store is not open
             connection = self._connect_reader()
-            reader = SqliteReader(connection.execute)
+            reader = SqliteReader(_reading(connection.execute, self.path))
             self._readers.reader = reader
         return reader
 
@@ -276,22 +272,73 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _file_system(folder: Path) -> str | None:
-    """The type of the file system that `folder` is on, where the system tells (Linux)."""
+def _refuse_network(path: str, mounts: str) -> None:
+    """Raise `StoreUnsupported` if `path` is on a network file system.
+
+    Args:
+        path: of the database.
+        mounts: what is mounted, as in /proc/self/mounts.
+    """
+    kind = _file_system(Path(path).parent, mounts)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreUnsupported(
+            f"{path}: on a network file system ({kind}), where SQLite's WAL loses data:"
+            " use a local disk, or PostgreSQL for several machines"
+        )
+
+
+def _read_mounts() -> str:
+    """What is mounted, where the system tells (Linux)."""
     if not sys.platform.startswith("linux"):
-        return None
+        return ""
     try:
-        mounts = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
-        folder = folder.resolve()
+        return Path("/proc/self/mounts").read_text("utf-8", "replace")
     except OSError:
-        return None
+        return ""
+
+
+def _file_system(folder: Path, mounts: str) -> str | None:
+    """The type of the file system that `folder` is on; None if `mounts` does not say."""
+    folder = folder.resolve()
     best, kind = -1, None
-    for line in mounts:
+    for line in mounts.splitlines():
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = fields[1].replace("\\040", " ")
-        if len(point) > best and (folder == Path(point) or Path(point) in folder.parents):
+        # Blanks and the like are octal escapes.
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[1])
+        # Of two at one point the later one hides the earlier.
+        if len(point) >= best and (folder == Path(point) or Path(point) in folder.parents):
             best, kind = len(point), fields[2]
     return kind
 
+
+class _Rows:
+    """All rows of a read: fetched at once, so that no trouble comes up later."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def fetchone(self) -> Any:
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        return self._rows
+
+
+def _reading(run: Execute, path: str) -> Execute:
+    """`run` for a reader: outside of a transaction nobody else translates its errors."""
+
+    def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
+        try:
+            return _Rows(run(sql, parameters).fetchall())
+        except (sqlite3.Error, MemoryError) as error:
+            trouble = translate(error, path)
+            if trouble is None:
+                raise
+            raise trouble from error
+
+    return execute

@@ -1,0 +1,118 @@
+"""The SQL of the SQLite store: what its statements read, and that what is asked often is indexed.
+
+What each method promises is checked by `perdure_sim.check_store`; see test_sqlite.py.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.core.ids import WorkflowId
+from perdure.core.workflow import WorkflowHeader, WorkflowState
+from perdure.errors import StoreVersionError
+from perdure.store.base import StateWrite, WorkflowFilter
+from perdure.store.connection import Connection
+from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite_sql import SqliteReader, SqliteTransaction
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(str(tmp_path / "app.db"))
+    store.open(max_parallelism=None)
+    yield store
+    store.close()
+
+
+def plans_of(store: SqliteStore, ask: Callable[[SqliteReader], Any]) -> list[str]:
+    """How SQLite carries out the statements of a read: a line for each table."""
+    connection = store._engine_connection()
+    lines: list[str] = []
+
+    def execute(sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        for row in connection.engine_execute(f"EXPLAIN QUERY PLAN {sql}", parameters):
+            lines.append(row[3])
+        return connection.engine_execute(sql, parameters)
+
+    ask(SqliteReader(execute))
+    return lines
+
+
+READS: dict[str, Callable[[SqliteReader], Any]] = {
+    "load": lambda reader: reader.load(["a"]),
+    "states": lambda reader: reader.states(["a"]),
+    "listing": lambda reader: reader.list_workflows(WorkflowFilter(after=5)),
+    "listing by name": lambda reader: reader.list_workflows(WorkflowFilter(name="w", after=5)),
+    "listing by status": lambda reader: reader.list_workflows(WorkflowFilter(status="failed")),
+    "listing of the blocked": lambda reader: reader.list_workflows(WorkflowFilter(is_blocked=True)),
+    "steps": lambda reader: reader.list_steps("a", is_ascending=False, limit=9, after=5),
+    "open steps": lambda reader: reader.open_steps("a"),
+    "active": lambda reader: reader.count_active(["w"]),
+    "claimable": lambda reader: reader.claimable(["w"], 5, 10),
+    "next wake": lambda reader: reader.next_wake(["w"]),
+    "event": lambda reader: reader.find_event("e"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads_use_an_index(name: str, store: SqliteStore) -> None:
+    """No read goes over a whole table of workflows, steps or events, nor sorts what it found."""
+    lines = plans_of(store, READS[name])
+    assert lines != []
+    scans = [line for line in lines if line.startswith("SCAN perdure_") and "INDEX" not in line]
+    # Newest or oldest first, without a filter: the table itself is in that order.
+    assert scans == [] or name == "listing"
+    if name not in ("load",):  # it sorts the few events of the workflows asked for
+        assert [line for line in lines if "TEMP B-TREE FOR ORDER" in line] == []
+
+
+def state(workflow_id: WorkflowId, epoch: int = 1) -> WorkflowState:
+    header = WorkflowHeader(
+        workflow_id=workflow_id, name="w", arguments="{}", created_at=1, start_at=1
+    )
+    return WorkflowState(header=header, epoch=epoch)
+
+
+@pytest.mark.parametrize("workflow_id", ['"', "'", "a,b", "[]", "\\", "%", "é🧪", "a\nb", "null"])
+def test_ids_are_data(workflow_id: str, store: SqliteStore) -> None:
+    """No character of an id is taken for SQL or JSON, or finds another workflow."""
+    with store.transaction() as tx:
+        tx.insert_workflows([state(workflow_id), state("other")])
+    assert store.reader().states([workflow_id]) == [state(workflow_id)]
+    assert [loaded.state for loaded in store.reader().load([workflow_id])] == [state(workflow_id)]
+
+
+def test_a_thousand_ids_are_one_statement(store: SqliteStore) -> None:
+    """A list of ids is one parameter: no limit on their number is met."""
+    ids = [f"w{number}" for number in range(40_000)]
+    with store.transaction() as tx:
+        tx.insert_workflows([state("w0"), state("w39999")])
+    assert len(store.reader().states(ids)) == 2
+
+
+def test_a_fresh_epoch_is_not_taken_for_a_stale_one(store: SqliteStore) -> None:
+    """Of a batch with one stale write just that one is named, though the others are written."""
+    with store.transaction() as tx:
+        tx.insert_workflows([state("a"), state("b"), state("c")])
+        writes = [
+            StateWrite(state=state(name, epoch), expected_epoch=expected)
+            for name, epoch, expected in (("a", 1, 1), ("b", 10, 9), ("c", 11, 1))
+        ]
+        assert tx.update_workflows(writes) == {"b"}
+
+
+def test_a_changed_schema_is_seen_in_a_transaction(store: SqliteStore) -> None:
+    """A store that somebody has upgraded meanwhile is not written to by old code."""
+    connection = store._engine_connection()
+    assert isinstance(connection, Connection)
+    connection.begin()
+    connection.engine_execute("UPDATE perdure_config SET schema_version = 99")
+    connection.commit()
+    with pytest.raises(StoreVersionError, match="version 99"), store.transaction() as tx:
+        assert isinstance(tx, SqliteTransaction)
+        tx.check_schema()
