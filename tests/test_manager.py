@@ -809,7 +809,8 @@ def test_the_drain_waits_for_running_attempts(path: Path) -> None:
     @manager.action
     async def brief(ctx: ActionContext) -> int:
         began.set()
-        await asyncio.sleep(0.05)
+        while manager._engine is not None:  # until the block is being left
+            await asyncio.sleep(0)
         return 7
 
     @manager.workflow

@@ -28,7 +28,7 @@ def test_fencing_is_no_error_of_users() -> None:
 
 
 def test_mail_is_for_the_owner_unless_it_says_otherwise() -> None:
-    """A row without a worker is for whoever owns the workflow, and has no id before it is stored."""
+    """A row without a worker is for whoever owns the workflow; before it is stored it has no id."""
     row = InboxRow(workflow_id="a", kind="event", body="1", accepted_at=1)
     assert (row.worker, row.number, row.row_id) == (None, None, 0)
 

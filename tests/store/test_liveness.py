@@ -95,9 +95,7 @@ def test_a_lock_is_held_once(locks: LockFiles, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     """The error says what the folder is for and what to do."""
     (tmp_path / "workers").write_text("a file")
-    with pytest.raises(
-        StoreError, match=r"workers/w: .*holds the workers' locks: make it writable"
-    ):
+    with pytest.raises(StoreError, match=r"workers/w: .*the workers' locks: make it writable"):
         LockFiles(tmp_path / "workers").hold("w")
 
 

@@ -134,13 +134,13 @@ class Committer:
             StoreError: the database is in trouble; nothing is known to be stored.
         """
         result = Result()
-        reserve = list(reserved)
         with self.store.transaction() as tx:
-            if self.env.worker_id is None:
+            me = self.env.worker_id
+            if me is None:
                 tx.check_schema()  # a worker would be fenced by an upgrade; a client has no row
-            elif tx.is_fenced(self.env.worker_id):
-                raise Fenced
-            scope = Scope(env=self.env, tx=tx, now=now, after=result.after, reserved=reserve)
+            elif all(unit.expected_epoch is None for unit in units) and tx.is_fenced(me):
+                raise Fenced  # else the fence is in the first update
+            scope = Scope(env=self.env, tx=tx, now=now, after=result.after, reserved=reserved)
             if extra is not None:
                 extra(tx)
             units = self._without_conflicts(scope, units, result)
@@ -162,7 +162,6 @@ class Committer:
             ]
             if given_up and tx.wake_waiting(given_up, now):
                 result.after.look_claims = True
-        reserved[:] = reserve
         return result
 
     def _without_conflicts(
@@ -204,20 +203,21 @@ class Committer:
             if unit.expected_epoch is not None
         ]
         if known:
-            stale = tx.update_workflows(known)
+            stale = tx.update_workflows(known, fence=self.env.worker_id)
             if stale:
+                if self.env.worker_id is not None and tx.is_fenced(self.env.worker_id):
+                    raise Fenced
                 raise StaleUnits(stale)
         steps: list[StepWrite] = []
         ticks: list[tuple[WorkflowId, int, int]] = []
         inbox: list[int] = []
         for unit in units:
             steps.extend(_step_writes(unit.workflow_id, unit.writes))
-            ticks.extend(
-                (unit.workflow_id, write.position, write.now)
-                for write in unit.writes
-                if isinstance(write, PutTick)
-            )
-            inbox.extend(unit.inbox)
+            for write in unit.writes:
+                if isinstance(write, PutTick):
+                    ticks.append((unit.workflow_id, write.position, write.now))
+            if unit.inbox:
+                inbox.extend(unit.inbox)
         if steps:
             tx.put_steps(steps)
         if ticks:

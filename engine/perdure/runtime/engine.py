@@ -229,6 +229,8 @@ class Engine:
             logger.error("another process took this worker for dead; it starts a new life")
             self._end_life()
             self._begin_life()
+            for ticket in worker.unanswered:
+                self.mailbox.put(ticket)
             return 0.0
         self._look_for_ends()
         return worker.next_wait(POLL_SECONDS)
@@ -295,7 +297,7 @@ class ThreadEngine(Engine):
         Raises:
             StoreError: the store cannot be used.
         """
-        self.store.open(max_parallelism=max_parallelism)
+        self.store.open(max_parallelism=max_parallelism, works=self._works)
         try:
             self._begin_life()
         except BaseException:
@@ -340,7 +342,7 @@ class ThreadEngine(Engine):
 class LoopEngine(Engine):
     """An engine whose turns are callbacks of an asyncio loop."""
 
-    _handle: asyncio.Handle | None = None
+    _handle: asyncio.TimerHandle | None = None
     _is_due = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -355,7 +357,7 @@ class LoopEngine(Engine):
     async def run(self, *, max_parallelism: int | None, until_idle: bool) -> None:
         """Work until `stop` is called, or until nothing is left to do."""
         self._until_idle = until_idle
-        self.store.open(max_parallelism=max_parallelism)
+        self.store.open(max_parallelism=max_parallelism, works=self._works)
         try:
             self._begin_life()
             self._watchdog.start()
@@ -385,9 +387,6 @@ class LoopEngine(Engine):
         if self._done.done():
             return
         self._is_due = False
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
         try:
             wait = self._turn()
         except BaseException as error:
@@ -399,6 +398,17 @@ class LoopEngine(Engine):
         elif wait > 0 and self._until_idle and not self._is_stopping and self.is_idle():
             self.stop()
         elif wait > 0:
-            self._handle = self._loop.call_later(wait, self._wake)
+            self._wake_in(wait)
         else:
             self._wake()
+
+    def _wake_in(self, seconds: float) -> None:
+        """Have a tick in `seconds` at the latest. A timer that is set earlier serves as well: under
+        load each tick would otherwise cancel one and make one."""
+        at = self._loop.time() + seconds
+        handle = self._handle
+        if handle is not None:
+            if not handle.cancelled() and self._loop.time() < handle.when() <= at:
+                return
+            handle.cancel()
+        self._handle = self._loop.call_at(at, self._wake)

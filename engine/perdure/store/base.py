@@ -190,10 +190,15 @@ class Transaction(Reader, Protocol):
         """Insert new rows; the ids must be free (the caller has looked, in this transaction)."""
         ...
 
-    def update_workflows(self, writes: Sequence[StateWrite]) -> set[WorkflowId]:
+    def update_workflows(
+        self, writes: Sequence[StateWrite], *, fence: WorkerId | None = None
+    ) -> set[WorkflowId]:
         """Update rows whose epoch is the expected one; the ids of the others are returned.
 
         If any is returned the caller must roll back: the others may have been written.
+
+        Args:
+            fence: update none at all if this worker is fenced or unknown. All are returned then.
         """
         ...
 
@@ -208,7 +213,8 @@ class Transaction(Reader, Protocol):
         ...
 
     def run_by(self, worker_id: WorkerId) -> list[tuple[WorkflowId, StepRecord]]:
-        """Started attempts that this worker runs for workflows that others own, or nobody."""
+        """Started attempts that this worker runs for workflows that others own, or nobody,
+        because it gave them up while the attempts ran."""
         ...
 
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
@@ -292,8 +298,12 @@ class Store(Protocol):
 
     shares_commits: bool
 
-    def open(self, *, max_parallelism: int | None) -> None:
+    def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
         """Connect, check that it is ours to use, create or migrate the schema.
+
+        Args:
+            max_parallelism: initial value of the setting, if the schema is created.
+            works: a worker is about to write here: worth some preparation.
 
         Raises:
             StoreError: with the reason and the remedy; nothing was written.

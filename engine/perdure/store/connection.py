@@ -289,6 +289,7 @@ class Connection(sqlite3.Connection):
         self.path: str = os.fsdecode(database)
         self._fence = _Fence()
         self._control = sqlite3.Cursor(self)
+        self._writing = sqlite3.Cursor(self)
         super().set_authorizer(self._fence.authorize)
 
     # --- The engine's side -----------------------------------------------------------------
@@ -301,9 +302,12 @@ class Connection(sqlite3.Connection):
         """
         return sqlite3.Cursor(self).execute(sql, parameters)
 
-    def engine_executemany(self, sql: str, rows: Iterable[Parameters], /) -> sqlite3.Cursor:
-        """Run a statement of the engine's once for each of `rows`."""
-        return sqlite3.Cursor(self).executemany(sql, rows)
+    def engine_write(self, sql: str, rows: Sequence[Parameters], /) -> int:
+        """Run a statement that writes, of the engine's, once for each of `rows`; how many rows of
+        the table it changed in all."""
+        if len(rows) == 1:
+            return self._writing.execute(sql, rows[0]).rowcount
+        return self._writing.executemany(sql, rows).rowcount
 
     def translate(self, error: BaseException) -> StoreError | None:
         """As the function `translate`, with this database's path in the message."""

@@ -90,6 +90,10 @@ _UPDATE_PROGRESS = (
     f"UPDATE perdure_workflows SET {_assignments(PROGRESS_STATE_COLUMNS)}"
     " WHERE id = ? AND epoch = ?"
 )
+# The worker's fence within the statement that every commit has: a look of its own would cost more.
+_AND_NOT_FENCED = " AND EXISTS (SELECT 1 FROM perdure_workers WHERE id = ? AND fenced = 0)"
+_UPDATE_PROGRESS_FENCED = _UPDATE_PROGRESS + _AND_NOT_FENCED
+_UPDATE_WORKFLOW_FENCED = _UPDATE_WORKFLOW + _AND_NOT_FENCED
 _INSERT_STEP = (
     f"INSERT INTO perdure_steps ({_STEP}) VALUES ({_marks(COMMAND_COLUMNS, PROGRESS_COLUMNS)})"
 )
@@ -263,7 +267,7 @@ class SqliteTransaction(SqliteReader):
         super().__init__(connection.engine_execute)
         self._check_version = check_version
         self._connection = connection
-        self._many = connection.engine_executemany
+        self._write = connection.engine_write
 
     # --- settings and sequences
 
@@ -308,24 +312,34 @@ class SqliteTransaction(SqliteReader):
     # --- workflows
 
     def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
-        self._many(
+        self._write(
             _INSERT_WORKFLOW, [header_row(state.header) + state_row(state) for state in states]
         )
 
-    def update_workflows(self, writes: Sequence[StateWrite]) -> set[WorkflowId]:
+    def update_workflows(
+        self, writes: Sequence[StateWrite], *, fence: WorkerId | None = None
+    ) -> set[WorkflowId]:
         whole, progress = [], []
+        last = () if fence is None else (fence,)
         for write in writes:
             state = write.state
-            key = (state.workflow_id, write.expected_epoch)
+            key = (state.workflow_id, write.expected_epoch, *last)
             if is_progress_only(write.before, state):
                 progress.append(progress_state_row(state) + key)
             else:
                 whole.append(state_row(state) + key)
-        count = self._many(_UPDATE_PROGRESS, progress).rowcount if progress else 0
+        count = 0
+        if progress:
+            sql = _UPDATE_PROGRESS if fence is None else _UPDATE_PROGRESS_FENCED
+            count += self._write(sql, progress)
         if whole:
-            count += self._many(_UPDATE_WORKFLOW, whole).rowcount
+            sql = _UPDATE_WORKFLOW if fence is None else _UPDATE_WORKFLOW_FENCED
+            count += self._write(sql, whole)
         if count == len(writes):
+            self._mark_away(writes)
             return set()
+        if fence is not None and self.is_fenced(fence):
+            return {write.state.workflow_id for write in writes}
         # Somebody else was faster with some of them; this is rare, so look for whom now.
         epochs = {
             workflow_id: epoch
@@ -340,6 +354,19 @@ class SqliteTransaction(SqliteReader):
             # Those that were updated have the new epoch by now, the same one for most.
             if epochs.get(write.state.workflow_id) not in (write.expected_epoch, write.state.epoch)
         }
+
+    def _mark_away(self, writes: Sequence[StateWrite]) -> None:
+        """Note the attempts of workflows that are given up while they run."""
+        given_up = [
+            (write.state.workflow_id,)
+            for write in writes
+            if write.state.owner is None
+            and write.state.busy
+            and any(record.state == "started" for record in write.state.live.values())
+        ]
+        if given_up:
+            sql = "UPDATE perdure_steps SET away = 1 WHERE workflow_id = ? AND state = 'started'"
+            self._write(sql, given_up)
 
     def release_workflows(self, worker_id: WorkerId, now: int, *, is_dead: bool) -> int:
         sql = (
@@ -392,13 +419,13 @@ class SqliteTransaction(SqliteReader):
             else:
                 updates.append((*progress_row(record), workflow_id, record.number))
         if updates:
-            self._many(_UPDATE_STEP, updates)
+            self._write(_UPDATE_STEP, updates)
         if inserts:
-            self._many(_INSERT_STEP, inserts)
+            self._write(_INSERT_STEP, inserts)
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
-        self._many(
-            "INSERT INTO perdure_ticks (workflow_id, position, now) VALUES (?, ?, ?)", ticks
+        self._write(
+            "INSERT INTO perdure_ticks (workflow_id, position, now) VALUES (?, ?, ?)", list(ticks)
         )
 
     def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
@@ -417,7 +444,7 @@ class SqliteTransaction(SqliteReader):
         self._execute(sql, (number, workflow_id, event_id))
 
     def put_inbox(self, rows: Iterable[InboxRow]) -> None:
-        self._many(
+        self._write(
             "INSERT INTO perdure_inbox (workflow_id, kind, body, accepted_at, number, worker)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             [
@@ -431,7 +458,7 @@ class SqliteTransaction(SqliteReader):
         self._execute(sql, (_ids(ids),))
 
     def delete_inbox(self, row_ids: Iterable[int]) -> None:
-        self._many("DELETE FROM perdure_inbox WHERE id = ?", [(row_id,) for row_id in row_ids])
+        self._write("DELETE FROM perdure_inbox WHERE id = ?", [(row_id,) for row_id in row_ids])
 
     # --- user code
 

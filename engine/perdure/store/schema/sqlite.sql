@@ -107,6 +107,7 @@ CREATE TABLE perdure_steps (
     canceled_position INTEGER,
     child_id TEXT,
     event_id TEXT,
+    away INTEGER NOT NULL DEFAULT 0,                      -- 1: its runner gave up the ownership
     PRIMARY KEY (workflow_id, number),
     CHECK ((state = 'settled') = (outcome IS NOT NULL)),
     CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),
@@ -116,8 +117,9 @@ CREATE TABLE perdure_steps (
     CHECK (canceled_position IS NULL OR outcome = 'canceled')
 ) STRICT, WITHOUT ROWID;
 
--- Attempts by who runs them: read when a worker died.
-CREATE INDEX perdure_steps_runner ON perdure_steps (runner) WHERE runner IS NOT NULL;
+-- Attempts whose runner does not own the workflow: read when a worker died. The others are found
+-- with their workflow; an index over all of them would be one more page in every step's commit.
+CREATE INDEX perdure_steps_away ON perdure_steps (runner) WHERE away = 1;
 -- The queue, for workers with permits to spare.
 CREATE INDEX perdure_steps_ready ON perdure_steps (due_at) WHERE state = 'ready';
 

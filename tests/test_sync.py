@@ -1,0 +1,221 @@
+"""The blocking calls, for code without a loop: beside a worker, as a client, from many threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import (
+    ActionContext,
+    InProgress,
+    MutationContext,
+    NotOpen,
+    PerdureError,
+    QueryContext,
+    Step,
+    WorkflowCanceled,
+    WorkflowFailed,
+    WorkflowManager,
+)
+
+LONG = 30
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> WorkflowManager:
+    made = WorkflowManager(str(tmp_path / "app.db"), durability="process")
+
+    @made.mutation
+    def put(ctx: MutationContext, text: str) -> str:
+        return text
+
+    @made.query
+    def get(ctx: QueryContext) -> int:
+        return 1
+
+    @made.action
+    async def double(ctx: ActionContext, n: int) -> int:
+        return 2 * n
+
+    @made.workflow
+    async def doubling(step: Step, n: int) -> int:
+        return await step.run_action(double(n))
+
+    @made.workflow
+    async def waiting(step: Step) -> Any:
+        return await step.await_event("go")
+
+    return made
+
+
+def call(manager: WorkflowManager, name: str, *args: Any) -> Any:
+    definition = manager.registry.get(name)
+    assert definition is not None
+    return definition(*args)
+
+
+def threads_of_ours() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if "perdure-sync" in thread.name}
+
+
+def test_every_call(manager: WorkflowManager) -> None:
+    """Each does what its coroutine does, with a worker in this process."""
+    with manager.sync as sync:
+        assert sync is manager.sync
+        workflow_id = sync.start(call(manager, "doubling", 21))
+        assert sync.result(workflow_id, timeout=LONG) == 42
+        waiting = sync.start(call(manager, "waiting"), id="w")
+        assert isinstance(sync.status(waiting), InProgress)
+        assert sync.send_event("go", workflow_id=waiting, value=[1])
+        assert sync.result(waiting, timeout=LONG) == [1]
+        other = sync.start(call(manager, "waiting"))
+        sync.cancel(other)
+        with pytest.raises(WorkflowCanceled):
+            sync.result(other, timeout=LONG)
+        assert sync.run_mutation(call(manager, "put", "x")) == "x"
+        assert sync.run_query(call(manager, "get")) == 1
+        assert len(sync.list_workflows()) == 3
+        assert [step.name for step in sync.list_steps(workflow_id)] == ["double"]
+        sync.update_config(max_parallelism=3)
+        assert sync.config().max_parallelism == 3
+
+
+def test_a_timeout(manager: WorkflowManager) -> None:
+    """A blocking wait can be bounded."""
+    with manager.sync as sync:
+        workflow_id = sync.start(call(manager, "waiting"))
+        with pytest.raises(TimeoutError):
+            sync.result(workflow_id, timeout=0.01)
+
+
+def test_the_first_call_opens_a_client(manager: WorkflowManager) -> None:
+    """Without `with` the store is opened as a client: nothing is worked on in this process."""
+    sync = manager.sync
+    workflow_id = sync.start(call(manager, "doubling", 1))
+    try:
+        assert isinstance(sync.status(workflow_id), InProgress)
+        assert threads_of_ours() != set()
+    finally:
+        sync.close()
+    with manager.sync:
+        assert sync.result(workflow_id, timeout=LONG) == 2
+
+
+def test_closing_twice_and_opening_again(manager: WorkflowManager) -> None:
+    """A manager may be closed when it is closed, and opened as often as one likes."""
+    for n in range(3):
+        with manager.sync as sync:
+            assert sync.result(sync.start(call(manager, "doubling", n)), timeout=LONG) == 2 * n
+        sync.close()
+
+
+def test_calls_from_many_threads(manager: WorkflowManager) -> None:
+    """Each thread gets its own answer."""
+    with manager.sync as sync, ThreadPoolExecutor(8) as pool:
+
+        def one(n: int) -> Any:
+            return sync.result(sync.start(call(manager, "doubling", n)), timeout=LONG)
+
+        assert list(pool.map(one, range(50))) == [2 * n for n in range(50)]
+
+
+def test_first_calls_from_many_threads(manager: WorkflowManager) -> None:
+    """The store is opened once, whoever comes first."""
+    barrier = threading.Barrier(8)
+
+    def one(n: int) -> str:
+        barrier.wait(LONG)
+        return manager.sync.start(call(manager, "doubling", n), id=f"w{n}")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(one, range(8))) == [f"w{n}" for n in range(8)]
+    assert len(manager.sync.list_workflows()) == 8
+    manager.sync.close()
+
+
+def test_beside_an_open_manager(manager: WorkflowManager) -> None:
+    """A thread of an asynchronous program uses the blocking calls of the same manager."""
+
+    def in_threads(barrier: threading.Barrier, n: int) -> Any:
+        barrier.wait(LONG)
+        sync = manager.sync
+        return sync.result(sync.start(call(manager, "doubling", n)), timeout=LONG)
+
+    async def main() -> Any:
+        before = threads_of_ours()
+        barrier = threading.Barrier(4)
+        async with manager:
+            jobs = [asyncio.to_thread(in_threads, barrier, n) for n in range(4)]
+            results = await asyncio.gather(*jobs)
+            new = threads_of_ours() - before
+        manager.sync.close()
+        return results, len([t for t in threading.enumerate() if t.name in new])
+
+    results, count = asyncio.run(main())
+    assert results == [0, 2, 4, 6]
+    assert count <= 1
+
+
+def test_inside_a_loop_it_is_refused(manager: WorkflowManager) -> None:
+    """A blocking call would stop the loop; the error names the coroutine."""
+
+    async def main() -> None:
+        async with manager:
+            with pytest.raises(PerdureError, match=r"await manager\.status"):
+                manager.sync.status("x")
+
+    asyncio.run(main())
+
+
+def test_inside_a_workflow_it_is_refused(manager: WorkflowManager) -> None:
+    """A handler or mutation that blocks on its own engine would never end."""
+
+    @manager.mutation
+    def asking(ctx: MutationContext) -> None:
+        manager.sync.status("x")
+
+    @manager.workflow
+    async def asking_too(step: Step) -> None:
+        manager.sync.status("x")
+
+    with manager.sync as sync:
+        with pytest.raises(PerdureError, match="inside a mutation"):
+            sync.run_mutation(asking())
+        with pytest.raises(WorkflowFailed, match="inside a workflow"):
+            sync.result(sync.start(asking_too()), timeout=LONG)
+
+
+def test_open_twice_is_refused(manager: WorkflowManager) -> None:
+    """A manager works once in a process; the first opening is not disturbed."""
+    with manager.sync as sync:
+        with pytest.raises(PerdureError, match="open already"):
+            sync.__enter__()
+        assert sync.result(sync.start(call(manager, "doubling", 1)), timeout=LONG) == 2
+
+
+def test_closing_ends_the_waits_of_other_threads(manager: WorkflowManager) -> None:
+    """A thread that waits for a result is told that the manager was closed."""
+    faults: list[BaseException] = []
+    with manager.sync as sync:
+        workflow_id = sync.start(call(manager, "waiting"))
+
+        def wait() -> None:
+            try:
+                sync.result(workflow_id, timeout=LONG)
+            except BaseException as error:
+                faults.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        engine = manager._engine
+        assert engine is not None
+        while not engine.waiters.ids():
+            thread.join(0)  # only lets it run
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert [type(fault) for fault in faults] == [NotOpen]
