@@ -38,6 +38,8 @@ def app(tmp_path: Path) -> App:
 Case = tuple[Callable[[App], Awaitable[Any]], type[Exception], str]
 
 OK = User("ann")
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+WRONG: Any = OSError()
 CALLS: dict[str, Case] = {
     # --- calls
     "wrong type": (
@@ -112,7 +114,7 @@ CALLS: dict[str, Case] = {
     ),
     # --- options of start
     "run_after and run_at": (
-        lambda app: app.manager.start(app.wait(), run_after=1, run_at=datetime.now(UTC)),  # noqa: TID251
+        lambda app: app.manager.start(app.wait(), run_after=1, run_at=LATER),
         ValueError,
         r"give run_after or run_at, not both",
     ),
@@ -269,7 +271,7 @@ CALLS: dict[str, Case] = {
         r"send_event: give value or error, not both",
     ),
     "an error that is an exception": (
-        lambda app: app.manager.send_event("e", workflow_id="known", error=OSError()),  # type: ignore[arg-type]
+        lambda app: app.manager.send_event("e", workflow_id="known", error=WRONG),
         TypeError,
         r"error=OSError\(\): give a text",
     ),

@@ -76,7 +76,7 @@ FLOORS = (
     Floor(
         "codec",
         "perdure.codec perdure.forms",
-        "core errors",
+        "records core errors",
         "values are judged the same way in every process, whatever runs there",
     ),
     Floor(

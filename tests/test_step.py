@@ -18,8 +18,8 @@ from perdure import (
     ActionContext,
     DefinitionError,
     EventNotFound,
-    Limits,
     LimitExceeded,
+    Limits,
     MutationContext,
     QueryContext,
     RetryPolicy,
@@ -285,7 +285,7 @@ def test_a_canceled_child() -> None:
         bodies["now"] = body
         async with manager:
             workflow_id = await manager.start(scripted("now"))
-            while not [i for i in await manager.list_workflows() if i.workflow_id == "victim"]:
+            while not [i for i in await manager.list_workflows() if i.workflow_id == "victim"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await manager.cancel("victim")
             return await manager.result(workflow_id, timeout=LONG)
@@ -354,7 +354,7 @@ def test_wait_for_and_shield() -> None:
         bodies["now"] = body
         async with manager:
             workflow_id = await manager.start(scripted("now"))
-            while "echo" not in {s.name for s in (await manager.list_steps(workflow_id))}:
+            while "echo" not in {s.name for s in (await manager.list_steps(workflow_id))}:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await manager.send_event(go, workflow_id=workflow_id, value=5)
             return await manager.result(workflow_id, timeout=LONG)
@@ -422,7 +422,7 @@ def test_time_chance_and_log_are_repeatable() -> None:
             bodies["now"] = body
             async with manager:
                 workflow_id = await manager.start(scripted("now"))
-                while not seen:
+                while not seen:  # noqa: ASYNC110
                     await asyncio.sleep(0)
                 await manager.send_event(go, workflow_id=workflow_id, value=5)
                 return await manager.result(workflow_id, timeout=LONG)

@@ -272,7 +272,9 @@ def _within(raw: bytes, where: str, limit: int) -> Json:
 
 
 #: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
-_OUTCOME: TypeCodec[Any] = TypeCodec(Outcome, Traits(deep=True), _decode_outcome, _dump_outcome, False)
+_OUTCOME: TypeCodec[Any] = TypeCodec(
+    Outcome, Traits(deep=True), _decode_outcome, _dump_outcome, False
+)
 _ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
 
 

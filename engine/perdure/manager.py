@@ -25,7 +25,6 @@ from perdure.determinism import install
 from perdure.errors import (
     NotOpen,
     PerdureError,
-    StoreError,
     StoreUnsupported,
     WorkflowCanceled,
     WorkflowFailed,
@@ -35,10 +34,11 @@ from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import Bridge
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import MutationContext, Verbs
+from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
-from perdure.runtime.operations import Env, not_found
+from perdure.runtime.operations import not_found
+from perdure.runtime.scope import Env
 from perdure.runtime.views import status_of, step_info, workflow_info
 from perdure.step import StepRules, check_call
 from perdure.store.base import Reader, Store, WorkflowFilter
@@ -107,7 +107,7 @@ class WorkflowManager(Definer):
             default_retry=default_retry,
             retry_actions_by_default=bool(retry_actions_by_default),
         )
-        self._env = Env(rules=rules, clock=RealClock())
+        self._env = Env(rules=rules, clock=RealClock(), make_context=make_context)
         self._engine: Engine | None = None
         self._sync: SyncManager | None = None
 

@@ -1,4 +1,4 @@
-"""What callers read: statuses, records of workflows and steps, pages. Plain values, no behaviour."""
+"""What callers read: statuses, records of workflows and steps, pages: values, no behaviour."""
 
 from __future__ import annotations
 

@@ -84,9 +84,7 @@ def from_ms(ms: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
 
 
-def due_ms(
-    run_after: timedelta | float | None, run_at: datetime | None, now_ms: int
-) -> int | None:
+def due_ms(run_after: timedelta | float | None, run_at: datetime | None, now_ms: int) -> int | None:
     """`run_after` or `run_at` as an instant; None if neither is given.
 
     Raises:
@@ -101,7 +99,9 @@ def due_ms(
     return None
 
 
-def check_call(call: object, kind: type[Definition[..., Any]], verb: str, registry: Registry) -> Any:
+def check_call(
+    call: object, kind: type[Definition[..., Any]], verb: str, registry: Registry
+) -> Any:
     """The call's definition, if it is of the wanted kind and registered.
 
     Raises:
@@ -150,7 +150,7 @@ class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, {"workflow_id": handler.workflow_id})
         self._handler = handler
 
-    def isEnabledFor(self, level: int) -> bool:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  The base class named it.
         return not self._handler.is_replaying and self.logger.isEnabledFor(level)
 
 

@@ -77,7 +77,8 @@ class SyncManager:
         run_at: datetime | None = None,
     ) -> str:
         """See `WorkflowManager.start`."""
-        return self._do(self._manager.start,
+        return self._do(
+            self._manager.start,
             call,
             id=id,
             on_complete=on_complete,
@@ -108,7 +109,13 @@ class SyncManager:
         error: str | None = None,
     ) -> str:
         """See `WorkflowManager.send_event`."""
-        return self._do(self._manager.send_event, event, workflow_id=workflow_id, id=id, value=value, error=error
+        return self._do(
+            self._manager.send_event,
+            event,
+            workflow_id=workflow_id,
+            id=id,
+            value=value,
+            error=error,
         )
 
     def run_query(self, call: Call[R]) -> R:
@@ -129,7 +136,13 @@ class SyncManager:
         cursor: str | None = None,
     ) -> Page[WorkflowInfo]:
         """See `WorkflowManager.list_workflows`."""
-        return self._do(self._manager.list_workflows, name=name, status=status, order=order, limit=limit, cursor=cursor
+        return self._do(
+            self._manager.list_workflows,
+            name=name,
+            status=status,
+            order=order,
+            limit=limit,
+            cursor=cursor,
         )
 
     def list_steps(
@@ -141,7 +154,9 @@ class SyncManager:
         cursor: str | None = None,
     ) -> Page[StepInfo]:
         """See `WorkflowManager.list_steps`."""
-        return self._do(self._manager.list_steps, workflow_id, order=order, limit=limit, cursor=cursor)
+        return self._do(
+            self._manager.list_steps, workflow_id, order=order, limit=limit, cursor=cursor
+        )
 
     def config(self) -> Settings:
         """See `WorkflowManager.config`."""
@@ -153,7 +168,9 @@ class SyncManager:
 
     # --- inside
 
-    def _do(self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs) -> T:
+    def _do(
+        self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs
+    ) -> T:
         verb = method.__name__
         refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
         self._refuse_loop(verb)
@@ -177,9 +194,7 @@ class SyncManager:
         """Run a coroutine on the loop of our thread, and wait for it."""
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            threading.Thread(
-                target=_serve, args=(loop,), name="perdure-sync", daemon=True
-            ).start()
+            threading.Thread(target=_serve, args=(loop,), name="perdure-sync", daemon=True).start()
             self._loop = loop
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 

@@ -282,18 +282,32 @@ def a_worker_gives_up_all_it_owns(bench: Bench) -> None:
 
 @suite.check
 def attempts_for_others_are_found(bench: Bench) -> None:
-    """`run_by` gives the started attempts that a worker runs for workflows of others, or of
-    nobody."""
+    """`run_by` gives the started attempts that a worker runs for workflows that it gave up, whoever
+    owns them now."""
     me, they = bench.add_worker("me"), bench.add_worker("they")
-    bench.put(bench.state("mine", owner=me), bench.state("theirs", owner=they), bench.state("free"))
     started = {"state": "started", "attempt": 1, "started_at": 5, "started_epoch": 1}
     mine, other = run_step(2, runner=me, **started), run_step(3, runner=they, **started)
     settled = run_step(4, runner=me, attempt=1, **ended())
-    for label in ("mine", "theirs", "free"):
-        bench.put_steps(label, mine, other, settled, run_step(5, state="ready", due_at=1))
+    steps = (mine, other, settled, run_step(5, state="ready", due_at=1))
+    lives: dict[str, list[tuple[str | None, int]]] = {
+        "kept": [],
+        "given up": [(None, 0)],
+        "taken up": [(None, 0), (they, 1)],
+    }
+    for label, owners in lives.items():
+        state = bench.state(label, owner=me, position=0, started_at=5, next_number=6)
+        bench.put(state)
+        bench.put_steps(label, *steps)
+        before = whole(state, steps)
+        for owner, epoch in owners:
+            after = attrs.evolve(before, owner=owner, epoch=bench.epoch + epoch)
+            with bench.store.transaction() as tx:
+                write = StateWrite(state=after, expected_epoch=before.epoch, before=before)
+                expect(tx.update_workflows([write]), set(), "an update is taken")
+            before = after
     with bench.store.transaction() as tx:
         found = sorted(tx.run_by(me), key=lambda pair: pair[0])
-        wanted = sorted([(bench.id("theirs"), mine), (bench.id("free"), mine)], key=lambda p: p[0])
+        wanted = [(bench.id("given up"), mine), (bench.id("taken up"), mine)]
         expect(found, wanted, "run_by() gives what is started here for others and nobody")
         expect(tx.run_by(me + "x"), [], "an unknown worker runs nothing")
 

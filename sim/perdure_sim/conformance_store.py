@@ -319,6 +319,39 @@ def unknown_workers_are_fenced(bench: Bench) -> None:
 
 
 @suite.check
+def fenced_workers_update_nothing(bench: Bench) -> None:
+    """With `fence`, `update_workflows` updates for a registered worker as without it, and for one
+    that is removed or unknown nothing at all: all ids are returned."""
+    worker = bench.add_worker("w")
+    states = [bench.state("a"), bench.state("b", owner=worker)]
+    bench.put(*states)
+
+    def update(fence: str, stamp: int) -> set[str]:
+        # The second one changes little and says so: another statement may write it.
+        writes = [
+            StateWrite(
+                state=attrs.evolve(state, stamp=stamp), expected_epoch=bench.epoch, before=before
+            )
+            for state, before in zip(states, (None, states[1]), strict=True)
+        ]
+        with bench.store.transaction() as tx:
+            return tx.update_workflows(writes, fence=fence)
+
+    def stamps() -> list[int]:
+        return [bench.one("a").stamp, bench.one("b").stamp]
+
+    both = {bench.id("a"), bench.id("b")}
+    expect(update(worker, 7), set(), "a registered worker updates")
+    expect(stamps(), [7, 7], "a registered worker updates")
+    expect(update(worker + "x", 8), both, "an unknown worker is told all ids")
+    with bench.store.transaction() as tx:
+        tx.release_workflows(worker, 9, is_dead=True)
+        tx.remove_worker(worker)
+    expect(update(worker, 8), both, "a removed worker is told all ids")
+    expect(stamps(), [7, 7], "who is fenced updates nothing")
+
+
+@suite.check
 def permits_are_kept(bench: Bench) -> None:
     """`workers` gives each worker with its permits; a removed one is gone."""
     one, two = bench.add_worker("1"), bench.add_worker("2")

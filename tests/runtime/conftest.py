@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.runtime.harness import FakeClock, Rig
 
 from perdure.definitions import Definer
-from tests.runtime.harness import FakeClock, Rig
 
 
 @pytest.fixture

@@ -27,10 +27,12 @@ from perdure.core.workflow import WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import ErrorInfo, StoreError
 from perdure.runtime.attempts import Attempt, AttemptKey
+from perdure.runtime.contexts import make_context
 from perdure.runtime.mailbox import Mailbox, Post, Ticket
-from perdure.runtime.operations import Env, EventOrder
+from perdure.runtime.operations import EventOrder
 from perdure.runtime.orders import event_order, start_order
 from perdure.runtime.requests import Cancel, RunFunction, UpdateConfig
+from perdure.runtime.scope import Env
 from perdure.runtime.worker import Worker
 from perdure.step import StepRules
 from perdure.store.base import Reader, Transaction
@@ -213,7 +215,9 @@ class Rig:
             retry_actions_by_default=False,
         )
         worker_id = self.clock.new_id() if works else None
-        self.env = Env(rules=rules, clock=self.clock, worker_id=worker_id)
+        self.env = Env(
+            rules=rules, clock=self.clock, make_context=make_context, worker_id=worker_id
+        )
         if worker_id is not None:
             self.store.hold_worker(worker_id)
         runner = self.runner if works else None

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from tests.runtime.harness import Rig
 
 from perdure.core.outcomes import Failed
 from perdure.definitions import Definer
 from perdure.errors import StoreBusy
 from perdure.runtime.contexts import ActionContext
 from perdure.step import Step
-from tests.runtime.harness import Rig
 
 Make = Callable[..., Rig]
 d = Definer()
@@ -64,8 +64,7 @@ def both(*rigs: Rig) -> None:
 def take_from(rig: Rig, workflow_id: str) -> None:
     """Have `rig` own a workflow whose attempt goes on in the worker that owned it before."""
     rig.rows(
-        "UPDATE perdure_workflows SET owner = NULL, wake_at = 0, epoch = epoch + 9000"
-        " WHERE id = ?",
+        "UPDATE perdure_workflows SET owner = NULL, wake_at = 0, epoch = epoch + 9000 WHERE id = ?",
         workflow_id,
     )
     rig.worker._claims.expect(0)

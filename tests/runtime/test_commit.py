@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from tests.runtime.harness import Rig
 
 from perdure.core.outcomes import Canceled, Failed
 from perdure.definitions import Definer
@@ -14,7 +15,6 @@ from perdure.records import Outcome
 from perdure.runtime.contexts import MutationContext, QueryContext
 from perdure.runtime.requests import RunFunction
 from perdure.step import Step
-from tests.runtime.harness import Rig
 
 Make = Callable[..., Rig]
 d = Definer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.harness import FaultyStore
 
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Outcome, Succeeded
@@ -18,14 +20,13 @@ from perdure.definitions import Definer
 from perdure.errors import NotOpen, PerdureError, StoreBusy
 from perdure.runtime.bridge import Bridge
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import ActionContext
+from perdure.runtime.contexts import ActionContext, make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine, Waiters
-from perdure.runtime.operations import Env
 from perdure.runtime.orders import start_order
 from perdure.runtime.requests import Cancel, Read
+from perdure.runtime.scope import Env
 from perdure.step import Step, StepRules
 from perdure.store.base import Reader
-from tests.runtime.harness import FaultyStore
 
 LONG = 30
 d = Definer()
@@ -117,9 +118,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def make(
-    tmp_path: Path, loop: asyncio.AbstractEventLoop
-) -> Iterator[Callable[..., ThreadEngine]]:
+def make(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..., ThreadEngine]]:
     made: list[ThreadEngine] = []
 
     def make(works: bool = True, definer: Definer = d, store: Any = None) -> ThreadEngine:
@@ -150,7 +149,7 @@ def env(definer: Definer = d) -> Env:
         default_retry=RetryPolicy(),
         retry_actions_by_default=False,
     )
-    return Env(rules=rules, clock=RealClock())
+    return Env(rules=rules, clock=RealClock(), make_context=make_context)
 
 
 def test_it_works_in_a_thread_of_its_own(make: Callable[..., ThreadEngine]) -> None:
@@ -257,23 +256,19 @@ class Fence:
         scope.tx.db.engine_execute(sql, (self._worker_id,))
 
 
-def test_a_request_at_the_moment_of_closing_is_answered(
-    make: Callable[..., ThreadEngine]
-) -> None:
+def test_a_request_at_the_moment_of_closing_is_answered(make: Callable[..., ThreadEngine]) -> None:
     """Carried out or refused, but never left hanging."""
     for n in range(10):
         engine = make()
         caller = Caller(engine)
         engine.stop()
-        try:
+        with contextlib.suppress(NotOpen):
             assert caller.start(waiting(), f"w{n}") == f"w{n}"
-        except NotOpen:
-            pass
         engine.join()
 
 
 def test_a_store_in_trouble_at_the_end_answers_the_callers(
-    make: Callable[..., ThreadEngine]
+    make: Callable[..., ThreadEngine],
 ) -> None:
     """An engine that cannot store what was asked for says so when it is closed."""
     engine = make()

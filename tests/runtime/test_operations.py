@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.runtime.harness import Rig
 
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.definitions import Definer
@@ -19,7 +20,6 @@ from perdure.errors import (
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.operations import EventOrder, decode_inbox, encode_inbox
 from perdure.step import Step
-from tests.runtime.harness import Rig
 
 Make = Callable[..., Rig]
 d = Definer()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.runtime.harness import NOW, FakeClock
 
 from perdure.core.commands import RunStep
 from perdure.core.journal import StepRecord
@@ -23,12 +24,11 @@ from perdure.definitions import Call, Definer
 from perdure.errors import NonRetryableError
 from perdure.runtime.attempts import Attempt
 from perdure.runtime.bridge import Bridge
-from perdure.runtime.contexts import ActionContext
+from perdure.runtime.contexts import ActionContext, make_context
 from perdure.runtime.mailbox import Mailbox, Post
-from perdure.runtime.operations import Env
 from perdure.runtime.runner import ActionRunner, Threads
+from perdure.runtime.scope import Env
 from perdure.step import StepRules
-from tests.runtime.harness import NOW, FakeClock
 
 d = Definer()
 
@@ -136,7 +136,7 @@ class Bench:
             default_retry=RetryPolicy(),
             retry_actions_by_default=False,
         )
-        env = Env(rules=rules, clock=FakeClock(), worker_id="w")
+        env = Env(rules=rules, clock=FakeClock(), make_context=make_context, worker_id="w")
         self.runner = ActionRunner(env, self.inbox, self.bridge, verbs=None)  # type: ignore[arg-type]
 
     def attempt(self, call: Call[Any], **options: Any) -> Attempt:
@@ -221,9 +221,7 @@ def test_the_context_knows_the_step() -> None:
         ("cancelled", "CancelledError", True),
     ],
 )
-def test_what_an_exception_means(
-    action: Any, how: str, type_name: str, is_retryable: bool
-) -> None:
+def test_what_an_exception_means(action: Any, how: str, type_name: str, is_retryable: bool) -> None:
     """Every exception fails the attempt, and only it; some end the step's retries."""
     policy = RetryPolicy(non_retryable=(HarmlessError,))
     outcome, retryable = outcome_of(action(how), policy=policy)

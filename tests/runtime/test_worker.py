@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from tests.runtime.harness import NOW, Rig
 
-from perdure.codec import plain
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import InternalError, StoreBusy, StoreError, StoreFull
 from perdure.runtime.contexts import ActionContext, MutationContext
-from perdure.runtime.inbox import PassOn
-from perdure.runtime.mailbox import Ticket
 from perdure.step import Step
 from perdure.store.base import Fenced
-from tests.runtime.harness import NOW, FaultyStore, Rig
 
 Make = Callable[..., Rig]
 d = Definer()

@@ -96,7 +96,9 @@ class ForgetsEpochs(BrokenStore):
     """Writes a workflow whatever epoch it has."""
 
     class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
-        def update_workflows(self, writes: Sequence[StateWrite]) -> set[str]:
+        def update_workflows(
+            self, writes: Sequence[StateWrite], *, fence: str | None = None
+        ) -> set[str]:
             stored = {
                 state.workflow_id: state.epoch
                 for state in self.states([write.state.workflow_id for write in writes])
@@ -106,8 +108,19 @@ class ForgetsEpochs(BrokenStore):
                     attrs.evolve(write, expected_epoch=stored[write.state.workflow_id])
                     for write in writes
                     if write.state.workflow_id in stored
-                ]
+                ],
+                fence=fence,
             )
+
+
+class IgnoresTheFence(BrokenStore):
+    """Lets a worker that was taken for dead go on updating."""
+
+    class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
+        def update_workflows(
+            self, writes: Sequence[StateWrite], *, fence: str | None = None
+        ) -> set[str]:
+            return super().update_workflows(writes)
 
 
 class ReusesEpochs(BrokenStore):
@@ -259,6 +272,7 @@ BROKEN: dict[type[SqliteStore], str] = {
     KillsTheLiving: "living_workers_are_not_dead",
     NeverDies: "living_workers_are_not_dead",
     ForgetsEpochs: "stale_epochs_are_told",
+    IgnoresTheFence: "fenced_workers_update_nothing",
     ReusesEpochs: "epochs_are_never_given_twice",
     DropsDeadlines: "steps_come_back_whole",
     TidiesJson: "workflows_come_back_whole",

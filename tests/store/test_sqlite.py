@@ -95,6 +95,15 @@ def test_a_second_opening_finds_the_rows(tmp_path: Path) -> None:
     store.close()
 
 
+def test_closing_leaves_one_file(tmp_path: Path) -> None:
+    """After the last store is closed all is in the one file, so that a copy of it is a backup."""
+    store = opened(tmp_path / "app.db")
+    put(store, *(workflow(f"{number}") for number in range(5)))
+    assert len(store.reader().states(["0", "1"])) == 2
+    store.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["app.db"]
+
+
 def test_the_users_tables_stay(tmp_path: Path) -> None:
     """A file that has the application's tables gets ours beside them."""
     path = tmp_path / "app.db"
@@ -323,12 +332,13 @@ def test_a_file_without_permission_is_named() -> None:
 def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     """Damage in the middle of the file is found by reads and by writes, and is no sqlite3 error."""
     path = tmp_path / "app.db"
+    opened(path).close()
+    empty = path.stat().st_size  # so far, the schema and the first page of each table
     store = opened(path)
     put(store, *(workflow(f"{number:04}", '"' + "x" * 200 + '"') for number in range(400)))
     store.close()
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2 // 4096 * 4096
-    data[middle : middle + 20 * 4096] = b"\xff" * (20 * 4096)
+    data[empty:] = b"\xff" * (len(data) - empty)
     path.write_bytes(data)
     store = opened(path)
     ids = [f"{number:04}" for number in range(400)]

@@ -34,7 +34,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
         (None, "asked"),
         (None, "ready"),
         (None, "settled"),  # a sleep into the past, an unknown event id
-            ("asked", "ready"),
+        ("asked", "ready"),
         ("asked", "settled"),
         ("ready", "ready"),  # a query or mutation that was admitted
         ("ready", "started"),

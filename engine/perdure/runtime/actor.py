@@ -106,7 +106,6 @@ class Unit:
         if decision.ready:
             self.ready += decision.ready
 
-
     def functions(self) -> list[int]:
         """The steps whose functions run in the unit's transaction."""
         return [write.number for write in self.writes if isinstance(write, CallFunction)]

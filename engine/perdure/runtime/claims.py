@@ -22,7 +22,8 @@ from perdure.core.workflow import Blocked, WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.store.base import Fenced, InboxRow, Loaded, StateWrite, Store, Transaction, WorkerRow
 
-from .operations import Env, encode_inbox
+from .operations import encode_inbox
+from .scope import Env
 
 logger = logging.getLogger("perdure.worker")
 
@@ -244,9 +245,7 @@ class Claims:
         shares = {row.worker_id: Share(row.worker_id, row.permits, row.wanting) for row in rows}
         mine = shares.pop(self._me, Share(self._me, 0, 0))
         others = list(shares.values())
-        return permits_to_hold(
-            mine, others, limit=self._limit, running=running, needed=needed
-        )
+        return permits_to_hold(mine, others, limit=self._limit, running=running, needed=needed)
 
 
 def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple[Message, ...]:
@@ -261,5 +260,3 @@ def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple
         for record in state.live.values()
         if record.state == "started" and record.runner not in living
     )
-
-

@@ -38,7 +38,7 @@ from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction
 from . import operations
 from .actor import ON_COMPLETE, Unit
 from .functions import run_step_function
-from .operations import After, Env, Scope
+from .scope import After, Env, Scope
 
 
 class Request(Protocol):
@@ -215,7 +215,7 @@ class Committer:
             steps.extend(_step_writes(unit.workflow_id, unit.writes))
             for write in unit.writes:
                 if isinstance(write, PutTick):
-                    ticks.append((unit.workflow_id, write.position, write.now))
+                    ticks += [(unit.workflow_id, write.position, write.now)]
             if unit.inbox:
                 inbox.extend(unit.inbox)
         if steps:

@@ -1,4 +1,4 @@
-"""What functions get as their first argument: `QueryContext`, `MutationContext`, `ActionContext`."""
+"""What functions get as their first argument: the contexts of queries, mutations and actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perdure.errors import PerdureError
 from perdure.events import Event
 
 from . import operations, orders
-from .operations import Scope
+from .scope import Scope
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,6 +105,11 @@ class MutationContext(_TransactionContext):
 
     def _do(self, fn: Callable[[], T]) -> T:
         return self._scope.tx.run_engine_code(fn)
+
+
+def make_context(scope: Scope, is_query: bool) -> QueryContext | MutationContext:
+    """The context for a function in the transaction of `scope`."""
+    return QueryContext(scope) if is_query else MutationContext(scope)
 
 
 class Verbs(Protocol):

@@ -21,7 +21,8 @@ from .actor import Actor, Decider, Unit
 from .actors import Actors
 from .batch import Batch
 from .claims import Claims
-from .operations import Env, StartOrder, new_state
+from .operations import StartOrder, new_state
+from .scope import Env
 
 logger = logging.getLogger("perdure.worker")
 

@@ -27,8 +27,9 @@ from .clock import Clock
 from .commit import Request
 from .contexts import Verbs
 from .mailbox import Mailbox, Ticket
-from .operations import Env, StartOrder
+from .operations import StartOrder
 from .runner import ActionRunner
+from .scope import Env
 from .watch import Watchdog
 from .worker import Worker
 

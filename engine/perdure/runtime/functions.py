@@ -6,22 +6,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-
-
-from perdure.codec import encode_error, plain
+from perdure.codec import TypeCodec, encode_error, plain
 from perdure.core.commands import RunStep
 from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definition, Mutation, Query
-from perdure.errors import ErrorInfo, StoreError
+from perdure.errors import DefinitionError, ErrorInfo, StoreError
 from perdure.store.base import TransactionLost
 
-from .contexts import MutationContext, QueryContext
 from .inside import inside_transaction
-from .operations import Scope
-from .orders import context_codec
+from .scope import Scope
 
 logger = logging.getLogger("perdure.worker")
+
 
 def run_function(
     scope: Scope, definition: Definition[..., Any], arguments: Json, where: str
@@ -35,7 +32,7 @@ def run_function(
     """
     args, kwargs = definition.arguments.bind(arguments, where=f"arguments of {definition.name}")
     is_query = isinstance(definition, Query)
-    context = QueryContext(scope) if is_query else MutationContext(scope)
+    context = scope.env.make_context(scope, is_query)
 
     def call() -> Json:
         try:
@@ -76,7 +73,7 @@ def run_on_complete(
     """Run a workflow's `on_complete`; the error if it raised (its writes are then undone)."""
     arguments = _on_complete_arguments(definition, state, outcome)
     where = f"on_complete of workflow {state.workflow_id}"
-    context = MutationContext(scope)
+    context = scope.env.make_context(scope, False)
 
     def call() -> None:
         try:
@@ -107,6 +104,22 @@ def _on_complete_arguments(
     text = state.header.context
     context = None if text is None else codec.decode(text, where="context of on_complete")
     return state.workflow_id, shown, context
+
+
+def context_codec(on_complete: Mutation[..., Any]) -> TypeCodec[Any] | None:
+    """The codec of the third parameter of an `on_complete`; None if it leaves it out.
+
+    Raises:
+        DefinitionError: the mutation's parameters are not those of an `on_complete`.
+    """
+    names = on_complete.arguments.names
+    if len(names) not in (2, 3):
+        raise DefinitionError(
+            f"on_complete={on_complete!r}: its parameters are (ctx, {', '.join(names)}), but an"
+            " on_complete takes (ctx, workflow_id: str, outcome: Outcome, context)"
+            " or leaves out the last"
+        )
+    return on_complete.arguments.codec(names[2]) if len(names) == 3 else None
 
 
 def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) -> Any:

@@ -20,7 +20,8 @@ from perdure.core.messages import (
 from perdure.core.outcomes import Canceled
 from perdure.store.base import InboxRow, Store, Transaction
 
-from .operations import Env, Scope, decode_inbox, encode_inbox
+from .operations import decode_inbox, encode_inbox
+from .scope import Env, Scope
 
 
 @attrs.frozen
@@ -41,9 +42,10 @@ class PassOn:
 
     def execute(self, scope: Scope) -> None:
         """Carry it out; what nobody waits for any more is dropped."""
-        states = {state.workflow_id: state for state in scope.tx.states(
-            {row.workflow_id for row in self.rows}
-        )}
+        states = {
+            state.workflow_id: state
+            for state in scope.tx.states({row.workflow_id for row in self.rows})
+        }
         for row in self.rows:
             state = states.get(row.workflow_id)
             if state is not None and state.status == "in_progress":
@@ -157,9 +159,7 @@ class InboxReader:
 
 
 def _lost_row(workflow_id: WorkflowId, message: AttemptLost) -> InboxRow:
-    body = encode_inbox(
-        Canceled(), epoch=message.epoch, attempt=message.attempt, is_lost=True
-    )
+    body = encode_inbox(Canceled(), epoch=message.epoch, attempt=message.attempt, is_lost=True)
     return InboxRow(
         workflow_id=workflow_id,
         kind="attempt",

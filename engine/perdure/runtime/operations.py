@@ -15,18 +15,17 @@ from perdure.core.effects import (
     CallOnComplete,
     CancelAttempt,
     CancelChild,
-    Effect,
     PutStep,
     TellParent,
 )
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
-from perdure.core.limits import CHILD_DEPTH_MAX, Limits
-from perdure.core.messages import CancelWorkflow, EventSent, Message, SentEvent
+from perdure.core.limits import CHILD_DEPTH_MAX
+from perdure.core.messages import CancelWorkflow, EventSent, SentEvent
 from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
 from perdure.core.transition import transition
 from perdure.core.values import changed
 from perdure.core.workflow import WorkflowHeader, WorkflowState
-from perdure.definitions import Mutation, Registry, Workflow
+from perdure.definitions import Mutation, Workflow
 from perdure.errors import (
     DefinitionError,
     ErrorInfo,
@@ -38,91 +37,10 @@ from perdure.errors import (
     WorkflowNotFound,
     WorkflowNotRunning,
 )
-from perdure.step import StepRules
-from perdure.store.base import InboxRow, StateWrite, StepWrite, Transaction
+from perdure.store.base import InboxRow, StateWrite, StepWrite
 
-from .clock import Clock
-from .watch import Watch
-
-
-@attrs.define
-class After:
-    """What this process does after the commit.
-
-    Attributes:
-        adopted: workflows that were made in this transaction and belong to this worker.
-        revoked: workflows that this worker may have in memory and must drop.
-        canceled: workflows that were canceled: a unit of theirs in this transaction ends there.
-        effects: attempts to tell that nobody waits for them, by workflow.
-        messages: for workflows that this worker owns.
-        ended: outcomes, for those who wait for them in this process.
-        look_inbox: the inbox got rows for this worker.
-        look_claims: there is something that nobody owns and that wants to be taken.
-        look_config: the shared settings have changed.
-    """
-
-    adopted: list[WorkflowState] = attrs.field(factory=list)
-    revoked: list[WorkflowId] = attrs.field(factory=list)
-    canceled: list[WorkflowId] = attrs.field(factory=list)
-    effects: list[tuple[WorkflowId, Effect]] = attrs.field(factory=list)
-    messages: list[tuple[WorkflowId, Message]] = attrs.field(factory=list)
-    ended: list[tuple[WorkflowId, Outcome]] = attrs.field(factory=list)
-    look_inbox: bool = False
-    look_claims: bool = False
-    look_config: bool = False
-
-    def add(self, other: After) -> None:
-        """Take in what follows from another transaction."""
-        self.adopted += other.adopted
-        self.revoked += other.revoked
-        self.canceled += other.canceled
-        self.effects += other.effects
-        self.messages += other.messages
-        self.ended += other.ended
-        self.look_inbox |= other.look_inbox
-        self.look_claims |= other.look_claims
-        self.look_config |= other.look_config
-
-
-@attrs.frozen(kw_only=True)
-class Env:
-    """What stays the same for all transactions of one manager in this process.
-
-    `worker_id` is None where no worker runs.
-    """
-
-    rules: StepRules
-    clock: Clock
-    watch: Watch = attrs.field(
-        default=attrs.Factory(lambda self: Watch(self.clock), takes_self=True)
-    )
-    worker_id: WorkerId | None = None
-
-    @property
-    def registry(self) -> Registry:
-        return self.rules.registry
-
-    @property
-    def limits(self) -> Limits:
-        return self.rules.limits
-
-
-@attrs.define(kw_only=True)
-class Scope:
-    """One transaction, its time, and what is to follow it.
-
-    `reserved` are epochs that the worker holds in reserve, for workflows made here.
-    """
-
-    env: Env
-    tx: Transaction
-    now: int
-    after: After = attrs.field(factory=After)
-    reserved: list[Epoch] = attrs.field(factory=list)
-
-    def new_epoch(self) -> Epoch:
-        """An epoch for a workflow that is made in this transaction."""
-        return self.reserved.pop() if self.reserved else self.tx.take_epochs(1)
+from .functions import run_on_complete
+from .scope import Scope
 
 
 @attrs.frozen(kw_only=True)
@@ -162,9 +80,7 @@ def new_state(
         start_at=max(order.start_at, now),
     )
     wake_at = None if owner is not None else header.start_at
-    return WorkflowState(
-        header=header, epoch=epoch, owner=owner, wake_at=wake_at, stamp=now
-    )
+    return WorkflowState(header=header, epoch=epoch, owner=owner, wake_at=wake_at, stamp=now)
 
 
 def check_same_start(order: StartOrder, found: WorkflowState) -> WorkflowId:
@@ -349,8 +265,6 @@ def call_on_complete(scope: Scope, state: WorkflowState, outcome: Outcome) -> Er
     Raises:
         DefinitionError: this process does not know the mutation.
     """
-    from .functions import run_on_complete  # the functions' contexts use these operations
-
     return run_on_complete(scope, _on_complete_of(scope, state), state, outcome)
 
 

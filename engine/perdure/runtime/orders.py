@@ -15,7 +15,9 @@ from perdure.errors import DefinitionError, ErrorInfo
 from perdure.events import Event
 from perdure.step import check_call, check_name, due_ms
 
-from .operations import Env, EventOrder, StartOrder
+from .functions import context_codec
+from .operations import EventOrder, StartOrder
+from .scope import Env
 
 
 def checked_id(workflow_id: object) -> str:
@@ -27,22 +29,6 @@ def checked_id(workflow_id: object) -> str:
     if not isinstance(workflow_id, str):
         raise TypeError(f"workflow_id={workflow_id!r}: give the id that start() returned")
     return workflow_id
-
-
-def context_codec(on_complete: Mutation[..., Any]) -> TypeCodec[Any] | None:
-    """The codec of the third parameter of an `on_complete`; None if it leaves it out.
-
-    Raises:
-        DefinitionError: the mutation's parameters are not those of an `on_complete`.
-    """
-    names = on_complete.arguments.names
-    if len(names) not in (2, 3):
-        raise DefinitionError(
-            f"on_complete={on_complete!r}: its parameters are (ctx, {', '.join(names)}), but an"
-            " on_complete takes (ctx, workflow_id: str, outcome: Outcome, context)"
-            " or leaves out the last"
-        )
-    return on_complete.arguments.codec(names[2]) if len(names) == 3 else None
 
 
 def start_order(

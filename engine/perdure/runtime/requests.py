@@ -16,7 +16,7 @@ from perdure.store.base import Reader
 
 from . import operations
 from .functions import run_function
-from .operations import Scope
+from .scope import Scope
 
 
 @attrs.frozen(eq=False)

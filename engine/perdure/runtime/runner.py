@@ -32,7 +32,7 @@ from .attempts import Attempt, AttemptKey
 from .bridge import Bridge
 from .contexts import ActionContext, Verbs
 from .mailbox import Mailbox, Post
-from .operations import Env
+from .scope import Env
 
 logger = logging.getLogger("perdure.worker")
 
@@ -207,9 +207,7 @@ class ActionRunner:
             # would give the same.
             raise _BadResult(error) from error
 
-    def _ended(
-        self, attempt: Attempt, error: BaseException, definition: Action[..., Any]
-    ) -> None:
+    def _ended(self, attempt: Attempt, error: BaseException, definition: Action[..., Any]) -> None:
         command = attempt.record.command
         assert isinstance(command, RunStep)
         is_retryable = True

@@ -41,7 +41,8 @@ from .commit import (
 from .decide import FAILURES_MAX, DecidePhase
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
-from .operations import After, Env, StartOrder
+from .operations import StartOrder
+from .scope import After, Env
 
 logger = logging.getLogger("perdure.worker")
 

@@ -309,6 +309,15 @@ class Connection(sqlite3.Connection):
             return self._writing.execute(sql, rows[0]).rowcount
         return self._writing.executemany(sql, rows).rowcount
 
+    def close(self) -> None:
+        """Close it; refused inside a step."""
+        if self._fence.mode:
+            raise _refusal("close()", "the connection is the engine's")
+        # On Python 3.11 a cursor that ran `executemany` keeps its statement past the connection's
+        # close: the file would stay open, and the log would not be copied into it.
+        sqlite3.Cursor.close(self._writing)
+        super().close()
+
     def translate(self, error: BaseException) -> StoreError | None:
         """As the function `translate`, with this database's path in the message."""
         return translate(error, self.path)
@@ -565,7 +574,6 @@ def _engine_only(name: str, why: str) -> Callable[..., Any]:
 _SETTER = "it would change the engine's connection"
 _ENGINE_ONLY = {
     "backup": "copy the database from outside of a step",
-    "close": "the connection is the engine's",
     "deserialize": _SETTER,
     "enable_load_extension": _SETTER,
     "interrupt": "it may roll the shared transaction back",

@@ -431,9 +431,8 @@ def step_from_row(row: tuple[Any, ...]) -> StepRecord:
 
 def is_open(record: StepRecord) -> bool:
     """Whether a step belongs into `WorkflowState.live`: the handler may still learn its outcome."""
-    return (
-        record.state != "settled"
-        or (record.delivered_position is None and record.canceled_position is None)
+    return record.state != "settled" or (
+        record.delivered_position is None and record.canceled_position is None
     )
 
 

@@ -148,9 +148,7 @@ class SqliteReader:
             live = [record for record in records if is_open(record)] if is_running else []
             state = state_from_row(row, live, events.get(workflow_id, ()))
             loaded.append(
-                Loaded(
-                    state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ()))
-                )
+                Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
             )
         return loaded
 
@@ -341,13 +339,9 @@ class SqliteTransaction(SqliteReader):
         if fence is not None and self.is_fenced(fence):
             return {write.state.workflow_id for write in writes}
         # Somebody else was faster with some of them; this is rare, so look for whom now.
-        epochs = {
-            workflow_id: epoch
-            for workflow_id, epoch in self._execute(
-                f"SELECT id, epoch FROM perdure_workflows WHERE id {_IN}",
-                (_ids([write.state.workflow_id for write in writes]),),
-            )
-        }
+        ids = _ids([write.state.workflow_id for write in writes])
+        sql = f"SELECT id, epoch FROM perdure_workflows WHERE id {_IN}"
+        epochs = dict(self._execute(sql, (ids,)))
         return {
             write.state.workflow_id
             for write in writes

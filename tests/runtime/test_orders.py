@@ -1,0 +1,144 @@
+"""What callers give, checked and encoded before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.runtime.harness import NOW, Rig
+
+from perdure.core.outcomes import Failed, Succeeded
+from perdure.definitions import Definer
+from perdure.errors import DefinitionError, LimitExceeded, ValidationError
+from perdure.events import define_event
+from perdure.records import Outcome
+from perdure.runtime.contexts import MutationContext
+from perdure.runtime.operations import StartOrder
+from perdure.runtime.orders import checked_id, context_codec, event_order, start_order
+from perdure.step import Step
+
+Make = Callable[..., Rig]
+d = Definer()
+stranger = Definer()
+number = define_event("number", int)
+
+
+@d.workflow
+async def flow(step: Step, n: int, text: str = "default") -> None:
+    pass
+
+
+@d.mutation
+def ended(ctx: MutationContext, workflow_id: str, outcome: Outcome, context: list[int]) -> None:
+    pass
+
+
+@d.mutation
+def ended_plainly(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> None:
+    pass
+
+
+@d.mutation
+def unfit(ctx: MutationContext, one: int) -> None:
+    pass
+
+
+@stranger.mutation(name="ended")
+def foreign(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> None:
+    pass
+
+
+def order(rig: Rig, call: Any, **options: Any) -> StartOrder:
+    known = dict.fromkeys(("id", "on_complete", "context", "run_after", "run_at")) | options
+    return start_order(rig.env, call, now=NOW, **known)
+
+
+def test_a_start_order_holds_everything_encoded(rigs: Make) -> None:
+    """Arguments with their defaults, the context as its parameter's type, the time in ms."""
+    rig = rigs(d)
+    made = order(rig, flow(1), id="w", on_complete=ended, context=[1, 2], run_after=5)
+    assert made == StartOrder(
+        workflow_id="w",
+        name="flow",
+        arguments='{"n":1,"text":"default"}',
+        start_at=NOW + 5000,
+        has_own_id=True,
+        on_complete="ended",
+        context="[1,2]",
+    )
+    plain = order(rig, flow(1), context={"any": "thing"})
+    assert (plain.start_at, plain.has_own_id, plain.context) == (NOW, False, '{"any":"thing"}')
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"on_complete": ended, "context": ["text"]}, ValidationError),
+        ({"on_complete": ended_plainly, "context": object()}, ValidationError),
+        ({"on_complete": unfit}, DefinitionError),
+        ({"on_complete": foreign}, DefinitionError),
+        ({"on_complete": flow}, TypeError),
+        ({"id": "x" * 201}, LimitExceeded),
+        ({"id": "a\nb"}, ValueError),
+        ({"context": "x" * 2_000_000}, LimitExceeded),
+    ],
+)
+def test_bad_starts(rigs: Make, options: dict[str, Any], error: type[Exception]) -> None:
+    """Each is refused with an error that says what to give."""
+    with pytest.raises(error):
+        order(rigs(d), flow(1), **options)
+
+
+def test_the_context_of_an_on_complete() -> None:
+    """Its third parameter has a codec; without one there is none."""
+    codec = context_codec(ended)
+    assert codec is not None
+    assert codec.decode("[1]", where="here") == [1]
+    assert context_codec(ended_plainly) is None
+
+
+def event(rig: Rig, *args: Any, **options: Any) -> Any:
+    known: dict[str, Any] = dict.fromkeys(("workflow_id", "id", "value", "error")) | options
+    return event_order(rig.env, *args, **known)
+
+
+def test_event_orders(rigs: Make) -> None:
+    """Typed by their definition, plain by name, or an error."""
+    rig = rigs(d)
+    typed = event(rig, number, workflow_id="w", value=5)
+    assert (typed.name, typed.outcome, typed.has_own_id) == ("number", Succeeded("5"), False)
+    by_id = event(rig, None, id="e", value=[1])
+    assert (by_id.event_id, by_id.outcome, by_id.has_own_id) == ("e", Succeeded("[1]"), True)
+    failed = event(rig, "name", workflow_id="w", error="sorry")
+    assert isinstance(failed.outcome, Failed)
+    assert (failed.outcome.error.type, failed.outcome.error.message) == ("EventError", "sorry")
+
+
+@pytest.mark.parametrize(
+    ("event_given", "options", "error"),
+    [
+        (None, {}, ValueError),
+        ("name", {}, ValueError),
+        (None, {"workflow_id": "w"}, ValueError),
+        ("", {"workflow_id": "w"}, ValueError),
+        ("name", {"workflow_id": 5}, TypeError),
+        ("name", {"workflow_id": "w", "error": 5}, TypeError),
+        ("name", {"workflow_id": "w", "error": "x", "value": 1}, ValueError),
+        (number, {"workflow_id": "w", "value": "5"}, ValidationError),
+        ("name", {"workflow_id": "w", "value": float("nan")}, ValidationError),
+    ],
+)
+def test_bad_events(
+    rigs: Make, event_given: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """Each is refused before anything is stored."""
+    with pytest.raises(error):
+        event(rigs(d), event_given, **options)
+
+
+def test_a_coroutine_is_no_id() -> None:
+    """The most common slip: a start that was not awaited."""
+    assert checked_id("w") == "w"
+    with pytest.raises(TypeError, match="the id that start"):
+        checked_id(None)

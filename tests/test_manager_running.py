@@ -1,0 +1,419 @@
+"""Running under a manager: attempts, code against journals, opening and closing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.managers import FAST, LONG, call, define, make, number_event, run
+
+from perdure import (
+    ActionContext,
+    CalledInside,
+    Event,
+    InProgress,
+    Limits,
+    MutationContext,
+    NonRetryableError,
+    NotOpen,
+    PerdureError,
+    RetryPolicy,
+    Step,
+    StepFailed,
+    StoreError,
+    WorkflowFailed,
+    WorkflowManager,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def manager(path: Path) -> WorkflowManager:
+    """A manager with workflows that most tests can use."""
+    made = make(path)
+    define(made)
+    return made
+
+
+# --- attempts
+
+
+def test_retries_until_it_works(manager: WorkflowManager) -> None:
+    """A failed attempt is repeated by the policy; each sees its number and the same key."""
+    seen: list[tuple[int, str]] = []
+
+    @manager.action(retry=FAST)
+    async def flaky(ctx: ActionContext) -> int:
+        seen.append((ctx.attempt, ctx.idempotency_key))
+        if ctx.attempt < 3:
+            raise OSError("down")
+        return ctx.attempt
+
+    @manager.workflow
+    async def trying(step: Step) -> int:
+        return await step.run_action(flaky())
+
+    async def test(m: WorkflowManager) -> Any:
+        return await m.result(await m.start(trying()), timeout=LONG)
+
+    assert run(test, manager) == 3
+    assert [attempt for attempt, _ in seen] == [1, 2, 3]
+    assert len({key for _, key in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(OSError("x"), 3), (NonRetryableError("x"), 1), (KeyError("x"), 1)]
+)
+def test_retries_end(manager: WorkflowManager, error: Exception, attempts: int) -> None:
+    """After the last attempt, or at once for what cannot get better, the step fails."""
+    policy = RetryPolicy(max_attempts=3, initial_backoff=0.001, non_retryable=(LookupError,))
+    seen: list[int] = []
+
+    @manager.action
+    def hopeless(ctx: ActionContext) -> None:
+        seen.append(ctx.attempt)
+        raise error
+
+    @manager.workflow
+    async def trying(step: Step) -> str:
+        try:
+            await step.run_action(hopeless(), retry=policy)
+        except StepFailed as failure:
+            return failure.error.type
+        return "nothing"
+
+    async def test(m: WorkflowManager) -> Any:
+        return await m.result(await m.start(trying()), timeout=LONG)
+
+    assert run(test, manager) == type(error).__name__
+    assert seen == [*range(1, attempts + 1)]
+
+
+def test_an_attempt_over_its_timeout_fails(manager: WorkflowManager) -> None:
+    """A bounded attempt is cancelled, and its step fails with TimeoutError in the end."""
+    cancelled = threading.Semaphore(0)
+
+    @manager.action
+    async def hang(ctx: ActionContext) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.release()
+
+    @manager.workflow
+    async def hanging(step: Step) -> str:
+        try:
+            await step.run_action(hang(), timeout=0.01, retry=FAST)
+        except StepFailed as failure:
+            return failure.error.type
+        return "nothing"
+
+    async def test(m: WorkflowManager) -> Any:
+        result = await m.result(await m.start(hanging()), timeout=LONG)
+        for _ in range(3):
+            assert await asyncio.to_thread(cancelled.acquire, timeout=LONG)
+        return result
+
+    assert run(test, manager) == "TimeoutError"
+
+
+def test_an_action_uses_the_manager(manager: WorkflowManager) -> None:
+    """Actions start, send and run functions, each in a transaction of its own."""
+
+    @manager.action
+    async def busy(ctx: ActionContext) -> int:
+        workflow_id = await ctx.start(call(manager, "add"), id="other")
+        for value in (20, 22):
+            await ctx.send_event(number_event, workflow_id=workflow_id, value=value)
+        await ctx.run_mutation(call(manager, "put", "x"))
+        return int(await ctx.run_query(call(manager, "count")))
+
+    @manager.workflow
+    async def using(step: Step) -> int:
+        return await step.run_action(busy())
+
+    async def test(m: WorkflowManager) -> Any:
+        first = await m.result(await m.start(using()), timeout=LONG)
+        return first, await m.result("other", timeout=LONG)
+
+    assert run(test, manager) == (1, 42)
+
+
+# --- code and journal
+
+
+def test_code_that_does_not_fit_blocks_and_mended_code_goes_on(path: Path) -> None:
+    """A bad deploy ends nobody's workflow: the next good one takes it up where it was."""
+
+    def deploy(names: list[str]) -> WorkflowManager:
+        manager = make(path)
+
+        @manager.action
+        async def name(ctx: ActionContext, text: str) -> str:
+            return text
+
+        @manager.workflow
+        async def flow(step: Step) -> list[str]:
+            got = [await step.run_action(name(text)) for text in names]
+            return [*got, await step.await_event("go")]
+
+        return manager
+
+    async def begin(m: WorkflowManager) -> None:
+        await m.start(call(m, "flow"), id="wf")
+        while "go" not in {step.name for step in await m.list_steps("wf")}:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async def break_it(m: WorkflowManager) -> Any:
+        await m.send_event("go", workflow_id="wf", value="end")
+        while True:
+            status = await m.status("wf")
+            assert isinstance(status, InProgress)
+            if status.blocked is not None:
+                return status.blocked
+
+    async def mend(m: WorkflowManager) -> Any:
+        return await m.result("wf", timeout=LONG)
+
+    run(begin, deploy(["a", "b"]))
+    blocked = run(break_it, deploy(["b", "a"]))
+    assert blocked.type == "DeterminismError"
+    assert "journal is right" in blocked.message
+    assert run(mend, deploy(["a", "b"])) == ["a", "b", "end"]
+
+
+def test_a_handler_may_not_open_a_socket(manager: WorkflowManager) -> None:
+    """What a replay could not repeat is refused, and named, where it is done."""
+
+    @manager.workflow
+    async def calling_home(step: Step) -> str:
+        connect = getattr(socket, "create_" + "connection")  # unseen by the definition's check
+        try:
+            connect(("127.0.0.1", 9))
+        except PerdureError as error:
+            return type(error).__name__
+        return "connected"
+
+    async def test(m: WorkflowManager) -> Any:
+        return await m.result(await m.start(calling_home()), timeout=LONG)
+
+    assert run(test, manager) == "DeterminismError"
+
+
+def test_the_manager_refuses_calls_from_inside(manager: WorkflowManager) -> None:
+    """In a handler, mutation or query each call names the verb to use instead."""
+
+    @manager.mutation
+    def asking(ctx: MutationContext) -> None:
+        asyncio.run(manager.start(call(manager, "wait")))
+
+    @manager.workflow
+    async def asking_in_handler(step: Step) -> None:
+        await manager.start(call(manager, "wait"))
+
+    async def test(m: WorkflowManager) -> None:
+        with pytest.raises(CalledInside, match=r"ctx\.start"):
+            await m.run_mutation(asking())
+        with pytest.raises(WorkflowFailed, match="CalledInside"):
+            await m.result(await m.start(asking_in_handler()), timeout=LONG)
+
+    run(test, manager)
+
+
+def test_an_overfull_journal_fails_the_workflow(path: Path) -> None:
+    """The limit is the manager's to set; what goes over it ends, and says so."""
+    manager = make(path, limits=Limits(journal_bytes=2000))
+
+    @manager.action
+    async def text(ctx: ActionContext) -> str:
+        return "x" * 500
+
+    @manager.workflow
+    async def hoarding(step: Step) -> None:
+        while True:
+            await step.run_action(text())
+
+    async def test(m: WorkflowManager) -> None:
+        with pytest.raises(WorkflowFailed, match="over the limit of 2000"):
+            await m.result(await m.start(hoarding()), timeout=LONG)
+
+    run(test, manager)
+
+
+# --- opening and closing
+
+
+def test_a_manager_can_be_opened_again(manager: WorkflowManager) -> None:
+    """What was under way goes on where it was."""
+
+    async def begin(m: WorkflowManager) -> None:
+        await m.start(call(m, "add"), id="wf")
+        await m.send_event(number_event, workflow_id="wf", value=1)
+
+    async def end(m: WorkflowManager) -> Any:
+        await m.send_event(number_event, workflow_id="wf", value=2)
+        return await m.result("wf", timeout=LONG)
+
+    run(begin, manager)
+    assert run(end, manager) == 3
+
+
+def test_a_closed_manager_says_how_to_open_it(manager: WorkflowManager) -> None:
+    """Before the first opening and after the last closing."""
+
+    async def main() -> None:
+        with pytest.raises(NotOpen, match="async with"):
+            await manager.status("x")
+        async with manager:
+            with pytest.raises(PerdureError, match="open already"):
+                await manager.__aenter__()
+        with pytest.raises(NotOpen, match="async with"):
+            await manager.start(call(manager, "wait"))
+
+    asyncio.run(main())
+
+
+def test_closing_ends_every_wait(manager: WorkflowManager) -> None:
+    """Who waits for a workflow that will not end here is told, not left waiting."""
+
+    async def main() -> None:
+        async with manager:
+            workflow_id = await manager.start(call(manager, "wait"))
+            waiting = asyncio.create_task(manager.result(workflow_id))
+            await asyncio.sleep(0)
+        with pytest.raises(NotOpen):
+            await asyncio.wait_for(waiting, LONG)
+
+    asyncio.run(main())
+
+
+def test_a_client_beside_a_worker(manager: WorkflowManager, path: Path) -> None:
+    """A manager that is a client only starts, sends and reads; the other one works."""
+    worker = make(path)
+    define(worker)
+
+    async def main() -> Any:
+        async with manager.client(), worker:
+            workflow_id = await manager.start(call(manager, "everything", 3))
+            first = await manager.result(workflow_id, timeout=LONG)
+            workflow_id = await manager.start(call(manager, "add"))
+            for value in (1, 2):
+                await manager.send_event(number_event, workflow_id=workflow_id, value=value)
+            return first, await manager.result(workflow_id, timeout=LONG)
+
+    assert asyncio.run(main()) == ([6, 12, 1], 3)
+
+
+def test_run_until_idle(manager: WorkflowManager) -> None:
+    """A worker process that ends when nothing is left to do; waiting for events is nothing."""
+
+    async def begin() -> None:
+        async with manager.client():
+            for n in range(3):
+                await manager.start(call(manager, "everything", n), id=f"w{n}")
+            await manager.start(call(manager, "wait"), id="waiting")
+
+    async def look() -> list[str]:
+        async with manager.client():
+            return [info.status.kind for info in await manager.list_workflows()]
+
+    asyncio.run(begin())
+    manager.run(until_idle=True)
+    assert asyncio.run(look()) == ["success"] * 3 + ["in_progress"]
+
+
+def test_a_file_that_is_no_database_is_named(path: Path) -> None:
+    """Opening says what is wrong; the manager stays closed and may be tried again."""
+    path.write_text("not a database, however long one looks at it" * 50, "utf-8")
+    manager = make(path)
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"app\.db"):
+                await manager.__aenter__()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_parallelism": -1},
+        {"max_parallelism": True},
+        {"drain_timeout": -1},
+        {"durability": "perhaps"},
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any]) -> None:
+    """A manager that makes no sense cannot be made."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        WorkflowManager(":memory:", **options)
+
+
+def test_the_drain_waits_for_running_attempts(path: Path) -> None:
+    """Leaving the block lets an attempt end, and its outcome is stored."""
+    manager = make(path)
+    began = threading.Event()
+
+    @manager.action
+    async def brief(ctx: ActionContext) -> int:
+        began.set()
+        while manager._engine is not None:  # noqa: ASYNC110  until the block is being left
+            await asyncio.sleep(0)
+        return 7
+
+    @manager.workflow
+    async def working(step: Step) -> int:
+        return await step.run_action(brief())
+
+    async def main() -> Any:
+        async with manager:
+            workflow_id = await manager.start(working())
+            await asyncio.to_thread(began.wait, LONG)
+        async with manager.client():
+            steps = (await manager.list_steps(workflow_id)).items
+            return [(step.status, step.value) for step in steps]
+
+    assert asyncio.run(main()) == [("success", 7)]
+
+
+def test_a_drain_gives_overdue_attempts_up(path: Path) -> None:
+    """An attempt that outlasts `drain_timeout` is cancelled; at most once: its step failed."""
+    manager = make(path, drain_timeout=0)
+    began = threading.Event()
+
+    @manager.action
+    async def hang(ctx: ActionContext) -> None:
+        began.set()
+        await asyncio.get_running_loop().create_future()
+
+    @manager.workflow
+    async def hanging(step: Step) -> str:
+        try:
+            await step.run_action(hang(), retry=False)
+        except StepFailed as failure:
+            return failure.error.type
+        return "nothing"
+
+    async def main() -> Any:
+        async with manager:
+            workflow_id = await manager.start(hanging())
+            await asyncio.to_thread(began.wait, LONG)
+        async with manager:
+            return await manager.result(workflow_id, timeout=LONG)
+
+    assert asyncio.run(main()) == "WorkerLost"
+
+
+def test_events_are_typed_by_their_definition() -> None:
+    """`define_event` gives a name and a type, which both sides share."""
+    assert isinstance(number_event, Event)
+    assert number_event.name == "number"
