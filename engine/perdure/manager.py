@@ -110,6 +110,7 @@ class WorkflowManager(Definer):
         self._env = Env(rules=rules, clock=RealClock(), make_context=make_context)
         self._engine: Engine | None = None
         self._sync: SyncManager | None = None
+        self._sync_lock = threading.Lock()
 
     def _make_store(self) -> Store:
         address = self.store_url
@@ -221,11 +222,12 @@ class WorkflowManager(Definer):
     @property
     def sync(self) -> SyncManager:
         """The same calls, blocking, for code without an asyncio loop."""
-        if self._sync is None:
-            from perdure.sync import SyncManager
+        with self._sync_lock:  # one for all threads, whoever asks first
+            if self._sync is None:
+                from perdure.sync import SyncManager
 
-            self._sync = SyncManager(self)
-        return self._sync
+                self._sync = SyncManager(self)
+            return self._sync
 
     # --- starting and managing ----------------------------------------------------------------
 

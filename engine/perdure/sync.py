@@ -35,6 +35,7 @@ class SyncManager:
     def __init__(self, manager: WorkflowManager) -> None:
         self._manager = manager
         self._lock = threading.Lock()
+        self._loop_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
 
@@ -192,11 +193,15 @@ class SyncManager:
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop of our thread, and wait for it."""
-        if self._loop is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=_serve, args=(loop,), name="perdure-sync", daemon=True).start()
-            self._loop = loop
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._loop_lock:  # several threads may make their first call at once
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=_serve, args=(loop,), name="perdure-sync", daemon=True
+                ).start()
+                self._loop = loop
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
