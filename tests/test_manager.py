@@ -311,7 +311,7 @@ def test_listing_in_pages(manager: WorkflowManager) -> None:
         assert [each async for each in pages(m, name="add")] == []
         for options in ({"limit": 0}, {"order": "up"}, {"cursor": "x"}, {"status": "lost"}):
             with pytest.raises(ValueError, match="give"):
-                await m.list_workflows(**options)  # type: ignore[arg-type]
+                await m.list_workflows(**options)
 
     run(test, manager)
 

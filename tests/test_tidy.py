@@ -35,6 +35,9 @@ TESTED_ELSEWHERE = {
     "core/effects.py": "plain values; tests/core/test_workflow.py expects each",
     "core/messages.py": "plain values; tests/core/test_workflow.py sends each",
     "core/outcomes.py": "plain values without behaviour of their own",
+    "runtime/attempts.py": "one key; tests/runtime/test_runner.py and harness.py use it",
+    "runtime/batch.py": "what a turn works on; tests/runtime/test_worker.py",
+    "runtime/scope.py": "what a transaction works on; tests/runtime/test_operations.py",
 }
 
 # Written in parts, so that this file passes its own check.

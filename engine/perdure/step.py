@@ -27,6 +27,7 @@ from .core.retry import AT_MOST_ONCE, RetryPlan, RetryPolicy, duration_ms
 from .definitions import Action, Call, Definition, Mutation, Query, Registry, Workflow
 from .errors import (
     DefinitionError,
+    ErrorInfo,
     EventNotFound,
     LimitExceeded,
     StepCanceled,
@@ -447,9 +448,10 @@ class Step:
 # --- what a recorded outcome means ----------------------------------------------------------------
 
 
-def _failure(error: Any, step_name: str, attempts: int = 1) -> Raise:
+def _failure(error: ErrorInfo, step_name: str) -> Raise:
     message = f"step {step_name} failed: {error.type}: {error.message}"
-    return Raise(StepFailed(message, error=error, step_name=step_name, attempts=attempts))
+    # The number of attempts is filled in with the fact that brings the outcome.
+    return Raise(StepFailed(message, error=error, step_name=step_name, attempts=0))
 
 
 def _canceled(step_name: str) -> Raise:

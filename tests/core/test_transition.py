@@ -5,6 +5,7 @@ Events and sleeps are in test_transition_events.py, cancelling and ends in test_
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from tests.core.playbook import (
     NOW,
@@ -26,17 +27,19 @@ from tests.core.playbook import (
     waiting,
 )
 
-from perdure.core.commands import CancelStep, StepCommand
+from perdure.core.commands import CancelStep, RunStep, StepCommand
 from perdure.core.effects import (
     CallFunction,
     CancelAttempt,
     CancelChild,
     PutStep,
+    RunAttempt,
     SetTimer,
     StartChild,
 )
 from perdure.core.journal import Started, StepEnded, StepState
 from perdure.core.messages import (
+    Admission,
     Asked,
     AttemptEnded,
     AttemptLost,
@@ -171,12 +174,54 @@ def test_every_legal_edge_is_reached() -> None:
     begun = after(fresh(), FactDelivered(fact=Started()))
     for command in (run(), run(due_at=NOW + 1), sleep(NOW)):
         follow(begun, asked(command), NOW)
+    follow(begun, admitted(run()), NOW)
     for before in SITUATIONS.values():
         for message in MESSAGES.values():
             follow(before, message, NOW + 10)
     done = _settled(waiting(run()))
     follow(done, FactDelivered(fact=StepEnded(0, ok())), NOW)
     assert taken == STEP_EDGES
+
+
+def admitted(*commands: RunStep, permits: int = 1, functions: bool = True) -> Asked:
+    """A reaction of whose steps the pool lets some start at once."""
+    steps = tuple(enumerate(commands))
+    return Asked(steps=steps, admission=Admission("w9", permits, functions))
+
+
+def test_what_is_admitted_starts_as_it_is_asked_for() -> None:
+    """An action is recorded as started, on the runner, and runs after the commit: one write."""
+    state = after(fresh(), FactDelivered(fact=Started()))
+    decision = transition(state, admitted(run()), NOW)
+    (write,) = decision.writes
+    assert isinstance(write, PutStep)
+    assert (write.record.state, write.record.runner, write.record.attempt) == ("started", "w9", 1)
+    assert decision.effects == (RunAttempt(write.record),)
+    assert decision.ready == ()
+
+
+def test_no_more_start_than_there_are_permits() -> None:
+    """The first ones in the order asked; the others are ready and wait for the pool."""
+    state = after(fresh(), FactDelivered(fact=Started()))
+    decision = transition(state, admitted(run(), run(), run(), permits=2), NOW)
+    states = [record.state for record in decision.state.live.values()]
+    assert states == ["started", "started", "ready"]
+    assert [record.number for record in decision.ready] == [2]
+
+
+@pytest.mark.parametrize(
+    ("inline", "functions", "runs"),
+    [(False, True, True), (False, False, False), (True, False, True)],
+)
+def test_a_pause_holds_up_functions_that_are_not_inline(
+    inline: bool, functions: bool, runs: bool
+) -> None:
+    """Queries and mutations take no permit; they run in the commit unless the pool is paused."""
+    state = after(fresh(), FactDelivered(fact=Started()))
+    command = attrs.evolve(run(), kind="mutation", inline=inline)
+    decision = transition(state, admitted(command, permits=0, functions=functions), NOW)
+    assert (CallFunction(0) in decision.writes) == runs
+    assert ([record.number for record in decision.ready] == [0]) != runs
 
 
 # --- asking -------------------------------------------------------------------------------------

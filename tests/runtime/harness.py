@@ -341,7 +341,7 @@ class Rig:
         """Each step as (name, state, kind of its outcome)."""
         (loaded,) = self.store.reader().load([workflow_id])
         return [
-            (step.command.name, step.state, step.outcome and step.outcome.kind)
+            (step.command.name, step.state, step.outcome.kind if step.outcome is not None else None)
             for step in loaded.steps
         ]
 

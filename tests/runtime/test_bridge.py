@@ -12,7 +12,8 @@ def test_calls_run_in_order_on_the_loop() -> None:
     """What a thread hands over runs on the loop's thread, in the order given."""
 
     async def main() -> list[int]:
-        bridge, seen = Bridge(asyncio.get_running_loop()), []
+        bridge = Bridge(asyncio.get_running_loop())
+        seen: list[int] = []
         done = asyncio.get_running_loop().create_future()
 
         def call_all() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from tests.runtime.harness import Rig
+from tests.runtime.harness import Rig, Where
 
 from perdure.core.outcomes import Failed
 from perdure.definitions import Definer
@@ -164,8 +164,11 @@ def test_a_lost_attempt_with_retries_is_repeated(rigs: Make) -> None:
     assert rig.outcome(workflow_id) == 1
 
 
+@pytest.mark.parametrize("where", ["commit", "applied"])
 @pytest.mark.parametrize("transactions", range(4))
-def test_a_takeover_in_trouble_loses_no_attempt(rigs: Make, transactions: int) -> None:
+def test_a_takeover_in_trouble_loses_no_attempt(
+    rigs: Make, transactions: int, where: Where
+) -> None:
     """That a dead worker's attempt is lost is found out, whichever commit fails meanwhile."""
     dead = rigs(d)
     workflow_id = dead.start(working())
@@ -175,7 +178,7 @@ def test_a_takeover_in_trouble_loses_no_attempt(rigs: Make, transactions: int) -
     dead.die()
     rig.clock.advance(100)
     rig.store.let_pass(transactions)
-    rig.store.fail("commit", StoreBusy("locked"))
+    rig.store.fail(where, StoreBusy("locked"))
     rig.settle()
     rig.pass_time(1000)
     assert rig.error(workflow_id) == "StepFailed"

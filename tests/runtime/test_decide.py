@@ -136,8 +136,8 @@ def test_a_half_decided_workflow_admits_nothing(rigs: Make) -> None:
     faults = [AssertionError("a planted bug")]
 
     class Once(original):  # type: ignore[misc, valid-type]
-        def decide(self, unit: Any, now: int) -> None:
-            super().decide(unit, now)
+        def decide(self, *args: Any) -> None:
+            super().decide(*args)
             if faults:
                 raise faults.pop()
 

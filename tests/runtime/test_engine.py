@@ -128,7 +128,7 @@ def make(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[.
             store,
             works=works,
             bridge=Bridge(loop),
-            verbs=None,  # type: ignore[arg-type]  no action here uses them
+            verbs=None,  # type: ignore[arg-type]
             drain_seconds=0,
         )
         engine.open(max_parallelism=None)

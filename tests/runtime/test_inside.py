@@ -12,7 +12,7 @@ def test_outside_everything_is_allowed() -> None:
     """No mark, no objection; a mark goes when its code ends, also by an exception."""
     refuse_inside("start")
     with pytest.raises(KeyError):
-        inside_transaction(lambda: {}["missing"])
+        inside_transaction(lambda: dict[str, int]()["missing"])
     refuse_inside("start")
 
 

@@ -14,8 +14,9 @@ from perdure.errors import DefinitionError, LimitExceeded, ValidationError
 from perdure.events import define_event
 from perdure.records import Outcome
 from perdure.runtime.contexts import MutationContext
+from perdure.runtime.functions import context_codec
 from perdure.runtime.operations import StartOrder
-from perdure.runtime.orders import checked_id, context_codec, event_order, start_order
+from perdure.runtime.orders import checked_id, event_order, start_order
 from perdure.step import Step
 
 Make = Callable[..., Rig]

@@ -117,6 +117,7 @@ class Inbox(Mailbox):
 
     def put(self, item: Any) -> None:
         assert isinstance(item, Post)
+        assert isinstance(item.message, AttemptEnded)
         self._loop.call_soon_threadsafe(self._arrived.put_nowait, item.message)
 
     async def next(self) -> AttemptEnded:
@@ -137,7 +138,8 @@ class Bench:
             retry_actions_by_default=False,
         )
         env = Env(rules=rules, clock=FakeClock(), make_context=make_context, worker_id="w")
-        self.runner = ActionRunner(env, self.inbox, self.bridge, verbs=None)  # type: ignore[arg-type]
+        no_verbs: Any = None  # no action here uses them
+        self.runner = ActionRunner(env, self.inbox, self.bridge, verbs=no_verbs)
 
     def attempt(self, call: Call[Any], **options: Any) -> Attempt:
         return attempt_of(call.definition.name, call.encode(), **options)
@@ -360,7 +362,8 @@ def test_threads_are_used_again() -> None:
         done.release()
 
     gate = threading.Event()
-    threads.submit(lambda _: gate.wait(), None)
+    wait: Callable[..., Any] = gate.wait
+    threads.submit(lambda _: wait(), None)
     threads.submit(note, None)
     done.acquire()
     gate.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -65,7 +67,7 @@ def test_a_step_that_ended(
     assert (info.attempts, info.ended_at) == (2, from_ms(3000))
 
 
-def state(**fields: object) -> WorkflowState:
+def state(**fields: Any) -> WorkflowState:
     header = WorkflowHeader(
         workflow_id="w", name="flow", arguments='{"n":1}', created_at=1000, start_at=1000
     )

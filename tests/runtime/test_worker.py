@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from tests.runtime.harness import NOW, Rig
+from tests.runtime.harness import NOW, Rig, Where
 
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import InternalError, StoreBusy, StoreError, StoreFull
+from perdure.runtime.actor import Unit
 from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
 from perdure.store.base import Fenced
@@ -144,14 +146,14 @@ def test_a_short_sleep_is_kept_in_memory(rig: Rig) -> None:
 
 @pytest.mark.parametrize("where", ["begin", "commit", "applied"])
 @pytest.mark.parametrize("phase", ["start", "outcome", "event", "sleep", "mutation"])
-def test_trouble_costs_time_only(rig: Rig, where: str, phase: str) -> None:
+def test_trouble_costs_time_only(rig: Rig, where: Where, phase: str) -> None:
     """Whatever was under way when a commit failed is taken up again; nothing happens twice."""
     call = {"event": waiting(), "sleep": napping(), "mutation": noting("x")}.get(phase, working())
     trouble = StoreBusy("locked")
     if phase in ("start", "mutation"):
         reply = rig.ask_start(call)
         rig.worker._deciding.reserved = rig.worker._claims.reserve_epochs()
-        rig.store.fail(where, trouble)  # type: ignore[arg-type]
+        rig.store.fail(where, trouble)
         rig.turn()
         assert reply.is_open
         rig.pass_time(10)
@@ -167,7 +169,7 @@ def test_trouble_costs_time_only(rig: Rig, where: str, phase: str) -> None:
             rig.ask_event("go", workflow_id)
         else:
             rig.clock.advance(500)
-        rig.store.fail(where, trouble)  # type: ignore[arg-type]
+        rig.store.fail(where, trouble)
         rig.turn()
     rig.pass_time(10)
     rig.settle()
@@ -344,13 +346,12 @@ def test_a_fault_of_ours_fails_one_workflow_alone(rig: Rig) -> None:
 def spoil(rig: Rig, workflow_id: str) -> None:
     """Make the engine's own code raise whenever it decides for this workflow."""
     decider = rig.worker._deciding._decider
-    original = type(decider).decide
 
     class Spoiled(type(decider)):  # type: ignore[misc]
-        def decide(self, unit: object, now: int) -> None:
-            if unit.workflow_id == workflow_id:  # type: ignore[attr-defined]
+        def decide(self, unit: Unit, *args: Any) -> None:
+            if unit.workflow_id == workflow_id:
                 raise AssertionError("a planted bug")
-            original(self, unit, now)  # type: ignore[arg-type]
+            super().decide(unit, *args)
 
     rig.worker._deciding._decider = Spoiled(decider.rules)
 

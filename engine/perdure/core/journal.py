@@ -16,6 +16,7 @@ from .commands import StepCommand, describe, is_same
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
 from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
+from .values import changed
 
 #: asked: waits for its due time, an event or a child. ready: may start. started: an attempt is
 #: recorded. backoff: waits for the next attempt. settled: has its outcome.
@@ -62,6 +63,19 @@ class StepRecord:
     event_id: EventId | None = None
 
 
+def record_canceled(record: StepRecord, now: int) -> StepRecord:
+    """The record of a step that is canceled without the handler's learning it."""
+    return changed(
+        record,
+        state="settled",
+        outcome=Canceled(),
+        settled_at=now,
+        runner=None,
+        due_at=None,
+        deadline_at=None,
+    )
+
+
 @attrs.frozen
 class Started:
     """The fact at position 0: the handler begins."""
@@ -69,10 +83,11 @@ class Started:
 
 @attrs.frozen
 class StepEnded:
-    """The outcome of step `number` is there."""
+    """The outcome of step `number` is there, after so many attempts."""
 
     number: int
     outcome: Outcome
+    attempts: int = attrs.field(default=0, eq=False)
 
 
 @attrs.frozen
@@ -179,7 +194,7 @@ class Journal:
                 self._canceled.setdefault(record.canceled_position, set()).add(record.number)
             if record.delivered_position is not None:
                 assert record.outcome is not None and record.delivered_at is not None
-                fact = StepEnded(record.number, record.outcome)
+                fact = StepEnded(record.number, record.outcome, record.attempt)
                 deliveries.append(Delivery(record.delivered_position, record.delivered_at, fact))
         deliveries.extend(Delivery(tick.position, tick.now, Tick(tick.now)) for tick in ticks)
         deliveries.sort(key=lambda delivery: delivery.position)

@@ -38,6 +38,21 @@ class FactDelivered:
     fact: Fact
 
 
+@attrs.frozen
+class Admission:
+    """What the pool lets start at once, of what a handler asks for.
+
+    Attributes:
+        runner: the worker that would run it.
+        permits: how many actions may start: none, if others wait in the queue before them.
+        functions: whether queries and mutations may run that are not inline (no pause).
+    """
+
+    runner: WorkerId
+    permits: int
+    functions: bool
+
+
 @attrs.frozen(kw_only=True)
 class Asked:
     """The handler reacted and waits again.
@@ -46,11 +61,13 @@ class Asked:
         steps: new steps, with their numbers, in the order asked.
         cancels: steps whose futures the handler cancelled.
         timer_at: when the earliest timer of the handler's own loop is due.
+        admission: what may start in this very transition; None for nothing.
     """
 
     steps: tuple[tuple[int, StepCommand], ...] = ()
     cancels: tuple[CancelStep, ...] = ()
     timer_at: int | None = None
+    admission: Admission | None = None
 
 
 @attrs.frozen(kw_only=True)

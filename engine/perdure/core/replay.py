@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from perdure.errors import DeterminismError, ErrorInfo
+from perdure.errors import DeterminismError, ErrorInfo, StepFailed
 
 from .commands import CancelStep, StepCommand, describe
 from .journal import Batch, Delivery, Journal, Started, StepEnded, Tick
@@ -241,6 +241,8 @@ class Handler:
         if isinstance(resolved, Value):
             future.set_result(resolved.value)
         else:
+            if isinstance(resolved.error, StepFailed):
+                resolved.error.attempts = fact.attempts
             future.set_exception(resolved.error)
 
     def _finish(self) -> None:

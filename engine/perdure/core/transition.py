@@ -36,7 +36,7 @@ from .effects import (
     WarnJournalSize,
     Write,
 )
-from .ids import child_id
+from .ids import WorkerId, child_id
 from .journal import (
     Fact,
     Started,
@@ -45,9 +45,11 @@ from .journal import (
     Tick,
     command_bytes,
     outcome_bytes,
+    record_canceled,
 )
 from .limits import JOURNAL_WARNING_SHARE, TICK_BYTES, Limits
 from .messages import (
+    Admission,
     Asked,
     AttemptEnded,
     AttemptLost,
@@ -215,19 +217,6 @@ class _Draft:
         return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
 
 
-def record_canceled(record: StepRecord, now: int) -> StepRecord:
-    """The record of a step that is canceled without the handler's learning it."""
-    return changed(
-        record,
-        state="settled",
-        outcome=Canceled(),
-        settled_at=now,
-        runner=None,
-        due_at=None,
-        deadline_at=None,
-    )
-
-
 # --- the handler --------------------------------------------------------------------------------
 
 
@@ -278,7 +267,7 @@ def _delivered(
 
 
 def _on_asked(draft: _Draft, message: Asked) -> None:
-    _take_commands(draft, message)
+    _take_commands(draft, message, message.admission)
     draft.changes["timer_at"] = message.timer_at
     if message.timer_at is not None and message.timer_at != draft.state.timer_at:
         draft.effects.append(SetTimer(message.timer_at))
@@ -292,14 +281,17 @@ def _on_ended(draft: _Draft, message: Ended) -> None:
     _end(draft, message.outcome)
 
 
-def _take_commands(draft: _Draft, message: Asked | Ended) -> None:
+def _take_commands(
+    draft: _Draft, message: Asked | Ended, admission: Admission | None = None
+) -> None:
     asked = {number for number, _ in message.steps}
     # What was open before goes first: an event id that it awaited may be awaited anew.
     for cancel in message.cancels:
         if cancel.number not in asked:
             _cancel(draft, cancel.number)
+    permits = 0 if admission is None else admission.permits
     for number, command in message.steps:
-        _ask(draft, number, command)
+        permits -= _ask(draft, number, command, admission, permits)
     if message.steps:
         draft.changes["next_number"] = message.steps[-1][0] + 1
     for cancel in message.cancels:
@@ -321,8 +313,16 @@ def _cancel(draft: _Draft, number: int) -> None:
     del draft.live[number]
 
 
-def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
+def _ask(
+    draft: _Draft,
+    number: int,
+    command: StepCommand,
+    admission: Admission | None,
+    permits: int,
+) -> int:
+    """Record a new step; how many permits it took."""
     state, now = draft.state, draft.now
+    due_at = command.due_at
     record = StepRecord(
         number=number,
         command=command,
@@ -330,13 +330,19 @@ def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
         asked_at=state.stamp,
         asked_epoch=state.epoch,
         state="asked",
-        due_at=command.due_at,
+        due_at=due_at,
     )
+    took = 0
     match command:
         case RunStep():
-            if command.due_at is None or command.due_at <= now:
-                record = changed(record, state="ready", due_at=now)
-                draft.ready.append(record)
+            if due_at is None or due_at <= now:
+                ready = changed(record, state="ready", due_at=now)
+                if admission is None or not _may_start(command, admission, permits):
+                    record = ready
+                    draft.ready.append(record)
+                else:
+                    record = _begun(draft, ready, admission.runner)
+                    took = command.kind == "action"
         case RunChild():
             child = command.child_id or child_id(state.workflow_id, number, state.epoch)
             record = changed(record, child_id=child, due_at=None)
@@ -358,8 +364,17 @@ def _ask(draft: _Draft, number: int, command: StepCommand) -> None:
         case _:
             assert_never(command)
     draft.put(None, record)
-    if record.state == "asked" and record.due_at is not None:
+    if record.state == "ready" and record.attempt:
+        draft.writes.append(CallFunction(number))
+    elif record.state == "asked" and record.due_at is not None:
         draft.effects.append(SetTimer(record.due_at, number))
+    return took
+
+
+def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
+    if command.kind == "action":
+        return permits > 0
+    return command.inline or admission.functions
 
 
 def _event_problem(draft: _Draft, event_id: str) -> str | None:
@@ -389,29 +404,35 @@ def _on_step_admitted(draft: _Draft, message: StepAdmitted) -> None:
     record = draft.step(message.number)
     if record is None or record.state != "ready":
         return  # canceled since it was queued
+    begun = _begun(draft, record, message.runner)
+    draft.put(record, begun)
+    if begun.state == "ready":
+        draft.writes.append(CallFunction(record.number))
+
+
+def _begun(draft: _Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
+    """The record of a ready step whose next attempt begins; an action is told to run."""
     assert isinstance(record.command, RunStep)
     now, command = draft.now, record.command
     attempt = record.attempt + 1
     if command.kind != "action":
         # It runs and is settled inside the transaction that records this.
-        draft.put(record, changed(record, attempt=attempt, started_at=now))
-        draft.writes.append(CallFunction(record.number))
-        return
+        return changed(record, attempt=attempt, started_at=now)
     deadline = None if command.timeout_ms is None else now + command.timeout_ms
     started = changed(
         record,
         state="started",
         due_at=None,
-        runner=message.runner,
+        runner=runner,
         attempt=attempt,
         started_at=now,
         started_epoch=draft.state.epoch,
         deadline_at=deadline,
     )
-    draft.put(record, started)
     draft.effects.append(RunAttempt(started))
     if deadline is not None:
         draft.effects.append(SetTimer(deadline, record.number))
+    return started
 
 
 def _on_function_ended(draft: _Draft, message: FunctionEnded) -> None:

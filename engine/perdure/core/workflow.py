@@ -33,6 +33,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
     {
         (None, "asked"),
         (None, "ready"),
+        (None, "started"),  # admitted as it was asked for
         (None, "settled"),  # a sleep into the past, an unknown event id
         ("asked", "ready"),
         ("asked", "settled"),
@@ -152,9 +153,9 @@ def next_fact(state: WorkflowState, now: int) -> Fact | None:
     at = 0
     if state.settled:
         at, number = state.settled[0]
-        outcome = state.live[number].outcome
-        assert outcome is not None
-        fact = StepEnded(number, outcome)
+        record = state.live[number]
+        assert record.outcome is not None
+        fact = StepEnded(number, record.outcome, record.attempt)
     match = match_event(state) if state.awaiting and state.events else None
     if match is not None:
         event, number = match

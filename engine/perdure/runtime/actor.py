@@ -13,11 +13,11 @@ from typing import Any
 import attrs
 
 from perdure import determinism
-from perdure.core.effects import CallFunction, CallOnComplete, Effect, Write
+from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
-from perdure.core.messages import FactDelivered, HandlerBlocked, Message
+from perdure.core.messages import Admission, Asked, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
 from perdure.core.values import changed
@@ -106,6 +106,10 @@ class Unit:
         if decision.ready:
             self.ready += decision.ready
 
+    def attempts(self) -> int:
+        """How many attempts of actions it starts: permits that it uses."""
+        return sum(isinstance(effect, RunAttempt) for effect in self.effects)
+
     def functions(self) -> list[int]:
         """The steps whose functions run in the unit's transaction."""
         return [write.number for write in self.writes if isinstance(write, CallFunction)]
@@ -130,14 +134,14 @@ class Decider:
         """One transition."""
         unit.take(transition(unit.state, message, now, self.limits))
 
-    def decide(self, unit: Unit, now: int) -> None:
+    def decide(self, unit: Unit, now: int, admission: Admission) -> None:
         """Take in all messages, then deliver facts to the handler until it has to wait."""
         for message in unit.messages:
             self.apply(unit, message, now)
-        self._deliver_all(unit, now)
+        self._deliver_all(unit, now, admission)
         unit.state = survived(unit.state)
 
-    def _deliver_all(self, unit: Unit, now: int) -> None:
+    def _deliver_all(self, unit: Unit, now: int, admission: Admission) -> None:
         actor = unit.actor
         # Should the handler turn out to be blocked, nothing of what was delivered is journaled.
         mark = (unit.state, len(unit.writes), len(unit.effects), len(unit.ready))
@@ -202,6 +206,14 @@ class Decider:
         elif is_draining and state.status == "in_progress" and state.owner is not None:
             if all(record.state != "started" for record in state.live.values()):
                 unit.state = changed(state, owner=None, wake_at=now)
+
+
+def _left(admission: Admission, unit: Unit) -> Admission:
+    """What the unit has not used up of what the pool lets it start."""
+    used = unit.attempts()
+    if not used:
+        return admission
+    return Admission(admission.runner, admission.permits - used, admission.functions)
 
 
 def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:

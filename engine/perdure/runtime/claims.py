@@ -69,6 +69,7 @@ class Claims:
         self._wanting = 0
         self._is_contended = False
         self._has_buried = False
+        self._doubtful: list[WorkflowId] = []
         self._others: list[WorkerRow] | None = None
         self._dead_check_at = 0
         self._look_config = True
@@ -123,14 +124,24 @@ class Claims:
         if now >= self._dead_check_at:
             self._dead_check_at = now + DEAD_CHECK_MS
             self._bury_dead(now)
-        if not has_changed and (self.next_at is None or self.next_at > now):
+        claimed = self._claimed_in_doubt(now) if self._doubtful else []
+        if not claimed and not has_changed and (self.next_at is None or self.next_at > now):
             return []
         reader = self._store.reader()
-        claimed: list[Claimed] = []
-        if reader.claimable(self._names, now, 1):
+        if not claimed and reader.claimable(self._names, now, 1):
             claimed = self._claim(now)
         self.next_at = reader.next_wake(self._names)
+        self._doubtful = []
         return claimed
+
+    def _claimed_in_doubt(self, now: int) -> list[Claimed]:
+        """What was taken up just before the store got into trouble, and nobody here works on."""
+        living = {row.worker_id for row in self._store.reader().workers() if not row.is_fenced}
+        return [
+            Claimed(each, _lost(each.state, living, now), each.state.takeovers >= TAKEOVERS_ALONE)
+            for each in self.load(self._doubtful)
+            if each.state.owner == self._me
+        ]
 
     def _claim(self, now: int) -> list[Claimed]:
         with self._store.transaction() as tx:
@@ -141,6 +152,7 @@ class Claims:
             if suspects:
                 # It may be what killed its workers: nothing else is to be at risk with it.
                 found = suspects[:1]
+            self._doubtful = [each.state.workflow_id for each in found]
             living = {row.worker_id for row in tx.workers() if not row.is_fenced}
             epoch = tx.take_epochs(len(found)) if found else 0
             claimed, writes = [], []

@@ -13,7 +13,7 @@ import attrs
 
 from perdure.core.commands import RunStep
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
-from perdure.core.messages import FailWorkflow, Message, StepAdmitted
+from perdure.core.messages import Admission, FailWorkflow, Message, StepAdmitted
 from perdure.definitions import Workflow
 from perdure.errors import ErrorInfo
 
@@ -46,6 +46,7 @@ class DecidePhase:
     reserved: list[Epoch] = attrs.field(factory=list)
     is_draining: bool = False
     _decider: Decider = attrs.field(init=False)
+    _free: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self._decider = Decider(self.env.rules)
@@ -53,6 +54,7 @@ class DecidePhase:
     def run(self, batch: Batch) -> list[Unit]:
         """Fill `batch.units`. The units that failed are returned: to be tried again, reloaded."""
         failed: list[Unit] = []
+        self._free = self._free_permits()
         for workflow_id, messages in batch.messages.items():
             actor = self.actors.get(workflow_id)
             if actor is not None:
@@ -103,8 +105,9 @@ class DecidePhase:
                 error = ErrorInfo("InternalError", text)
                 self._decider.apply(unit, FailWorkflow(error=error), now)
             else:
-                self._decider.decide(unit, now)
+                self._decider.decide(unit, now, self._admission())
                 self._admit_functions(unit, now)
+                self._free -= unit.attempts()
         except Exception:
             logger.exception("workflow %s: a fault of perdure's; please report it", workflow_id)
             self.failures[workflow_id] = failures + 1
@@ -113,6 +116,17 @@ class DecidePhase:
             self.actors.drop(workflow_id)
         else:
             batch.units[workflow_id] = unit
+
+    def _free_permits(self) -> int:
+        runner = self.actors.runner
+        if runner is None or self.is_draining:
+            return 0
+        return self.claims.permits - runner.running
+
+    def _admission(self) -> Admission:
+        """What a handler's new steps may do at once: actions only if nobody waits before them."""
+        permits = 0 if self.actors.queue else max(self._free, 0)
+        return Admission(self.env.worker_id or "", permits, functions=not self.claims.is_paused)
 
     def _admit_functions(self, unit: Unit, now: int) -> None:
         """Queries and mutations need no permit; only a pause of the pool holds them up."""
@@ -131,20 +145,12 @@ class DecidePhase:
 
     def _admit_actions(self, batch: Batch) -> None:
         """Start ready actions, oldest first, as far as there are permits."""
-        queue, runner = self.actors.queue, self.actors.runner
-        assert runner is not None
-        free = 0 if self.is_draining else self.claims.permits - runner.running
         for unit in batch.units.values():
             for record in unit.ready:
-                if record.command.kind != "action":
-                    continue
-                if free > 0 and not queue and record.state == "ready":
-                    # The common case: nobody is before it, so it need not queue.
-                    free -= self._start(unit, record.number, batch)
-                else:
+                if record.command.kind == "action":
                     self.actors.enqueue(unit.workflow_id, record)
             unit.ready.clear()
-        while free > 0 and (ready := queue.take(free)):
+        while self._free > 0 and (ready := self.actors.queue.take(self._free)):
             for step in ready:
                 unit_or_none = batch.units.get(step.workflow_id)
                 if unit_or_none is None:
@@ -152,7 +158,7 @@ class DecidePhase:
                     if actor is None:
                         continue  # dropped; it is queued again when it is loaded
                     unit_or_none = batch.units[step.workflow_id] = _unit(actor, ())
-                free -= self._start(unit_or_none, step.number, batch)
+                self._free -= self._start(unit_or_none, step.number, batch)
 
     def _start(self, unit: Unit, number: int, batch: Batch) -> int:
         """Start one ready action; how many permits that takes."""
