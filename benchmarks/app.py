@@ -22,18 +22,26 @@ HOUR = 3600
 
 
 class App:
-    """The definitions on one manager, all options at their defaults, and what actions note.
+    """The definitions on one manager, and what actions note.
 
     Args:
         path: of the database.
-        durability: as for `WorkflowManager`.
+        durability: as for `WorkflowManager`; so is `max_parallelism`. All else is at its default.
         effects: a file to which each step of `recorded` appends a line.
     """
 
-    def __init__(self, path: Path, durability: Durability, effects: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        durability: Durability,
+        effects: Path | None = None,
+        max_parallelism: int | None = None,
+    ) -> None:
         self.stamps: list[int] = []  # when each `tick` ran, in ns of the performance counter
         self.asleep = 0
-        manager = self.manager = WorkflowManager(str(path), durability=durability)
+        manager = self.manager = WorkflowManager(
+            str(path), durability=durability, max_parallelism=max_parallelism
+        )
         fd = -1
         if effects is not None:
             fd = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)

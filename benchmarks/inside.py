@@ -16,6 +16,9 @@ from benchmarks.app import CHAIN_STEPS, App, Durability
 
 W1_STEPS = 100
 W2_WORKFLOWS = 500
+#: `max_parallelism` of W2 and W3: all of their actions may run at once, as a user would set it for
+#: actions that wait rather than compute.
+WIDE = 1000
 W3_WIDTH = 500
 W4_STARTS = 200
 W5_STEPS = 2_000
@@ -53,8 +56,8 @@ async def _w1(folder: Path, durability: Durability) -> Sample:
     return Sample({"steps_per_second": W1_STEPS / seconds}, faults)
 
 
-async def _w2(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w2.db", durability)
+async def _w2(folder: Path, durability: Durability, max_parallelism: int | None) -> Sample:
+    app = App(folder / "w2.db", durability, max_parallelism=max_parallelism)
 
     async def run_one() -> int:
         value: int = await app.manager.result(await app.manager.start(app.chain(CHAIN_STEPS)))
@@ -71,7 +74,7 @@ async def _w2(folder: Path, durability: Durability) -> Sample:
 
 
 async def _w3(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w3.db", durability)
+    app = App(folder / "w3.db", durability, max_parallelism=WIDE)
     async with app.manager as manager:
         await _warm_up(app)
         begin = perf_counter()
@@ -118,7 +121,12 @@ def w1_own_loop(folder: Path, durability: Durability) -> Sample:
 
 def w2(folder: Path, durability: Durability) -> Sample:
     """500 workflows of 10 steps at once, from the first `start` to the last `result`."""
-    return asyncio.run(_w2(folder, durability))
+    return asyncio.run(_w2(folder, durability, WIDE))
+
+
+def w2_default(folder: Path, durability: Durability) -> Sample:
+    """The same with `max_parallelism` at its default, 100: four steps in five queue first."""
+    return asyncio.run(_w2(folder, durability, None))
 
 
 def w3(folder: Path, durability: Durability) -> Sample:

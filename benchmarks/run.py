@@ -113,6 +113,11 @@ WORKLOADS = (
         (Figure("steps_per_second", "500 workflows × 10", STEPS, "rate", at_least(8_000)),),
     ),
     Workload(
+        "W2",
+        inside.w2_default,
+        (Figure("steps_per_second", "the same, max_parallelism 100", STEPS, "rate"),),
+    ),
+    Workload(
         "W3",
         inside.w3,
         (Figure("steps_per_second", "500 parallel steps", STEPS, "rate", at_least(8_000)),),
