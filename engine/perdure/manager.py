@@ -32,7 +32,7 @@ from perdure.errors import (
 from perdure.events import Event
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
-from perdure.runtime.bridge import Bridge
+from perdure.runtime.bridge import Bridge, bridge_of
 from perdure.runtime.clock import RealClock
 from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
@@ -153,7 +153,7 @@ class WorkflowManager(Definer):
 
     async def _open(self, *, works: bool) -> None:
         refuse_inside("open")
-        engine = self._new_engine(works, Bridge(asyncio.get_running_loop()))
+        engine = self._new_engine(works, bridge_of(asyncio.get_running_loop()))
         await asyncio.to_thread(self._open_engine, engine)
 
     def _new_engine(self, works: bool, bridge: Bridge) -> ThreadEngine:
@@ -203,7 +203,7 @@ class WorkflowManager(Definer):
             self._env,
             self._make_store(),
             works=True,
-            bridge=Bridge(loop),
+            bridge=bridge_of(loop),
             verbs=self,
             drain_seconds=self._drain_seconds,
         )
@@ -307,7 +307,7 @@ class WorkflowManager(Definer):
         seconds = None if timeout is None else duration_ms(timeout, "timeout") / 1000
         engine = self._open_one()
         loop = asyncio.get_running_loop()
-        bridge = _bridge_of(loop)
+        bridge = bridge_of(loop)
         future: asyncio.Future[Outcome] = loop.create_future()
 
         def waiter(outcome: Outcome | None, error: BaseException | None) -> None:
@@ -489,7 +489,7 @@ class WorkflowManager(Definer):
         """Have the engine carry out a request, in the transaction of its next turn."""
         engine = self._open_one()
         loop = asyncio.get_running_loop()
-        bridge = _bridge_of(loop)
+        bridge = bridge_of(loop)
         future: asyncio.Future[Any] = loop.create_future()
 
         def answer(value: Any, error: BaseException | None) -> None:
@@ -515,17 +515,6 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         future.set_result(value)
     else:
         future.set_exception(error)
-
-
-_bridges = threading.local()
-
-
-def _bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
-    """The calling thread's bridge to its running loop."""
-    bridge: Bridge | None = getattr(_bridges, "bridge", None)
-    if bridge is None or bridge.loop is not loop:
-        bridge = _bridges.bridge = Bridge(loop)
-    return bridge
 
 
 def _state(reader: Reader, workflow_id: str) -> WorkflowState:

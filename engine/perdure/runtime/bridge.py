@@ -18,6 +18,17 @@ class Bridge:
         self._thread = threading.get_ident()
         self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._is_scheduled = False
+        self._is_held = False
+
+    def hold(self) -> None:
+        """Gather calls until `release`: waking a loop in another thread is the dearest part."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Wake the loop for all that was called since `hold`."""
+        self._is_held = False
+        if self._calls:
+            self._schedule()
 
     def call(self, fn: Callable[..., Any], *args: Any) -> None:
         """Run ``fn(*args)`` on the loop: now, if this is its thread, else soon; not at all, if
@@ -26,6 +37,10 @@ class Bridge:
             fn(*args)
             return
         self._calls.append((fn, args))
+        if not self._is_held:
+            self._schedule()
+
+    def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             try:
@@ -46,3 +61,14 @@ class Bridge:
             if calls and not self._is_scheduled:  # one has raised: those behind it still run
                 self._is_scheduled = True
                 self.loop.call_soon(self._run)
+
+
+_bridges = threading.local()
+
+
+def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
+    """The one bridge of this thread's running loop: answers and attempts share its wake-ups."""
+    bridge: Bridge | None = getattr(_bridges, "bridge", None)
+    if bridge is None or bridge.loop is not loop:
+        bridge = _bridges.bridge = Bridge(loop)
+    return bridge

@@ -225,7 +225,14 @@ class Engine:
         try:
             if self._is_stopping and not self._drain():
                 return None
-            worker.run_turn()
+            if self._bridge is None:
+                worker.run_turn()
+            else:
+                self._bridge.hold()
+                try:
+                    worker.run_turn()
+                finally:
+                    self._bridge.release()
         except Fenced:
             logger.error("another process took this worker for dead; it starts a new life")
             self._end_life()
