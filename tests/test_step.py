@@ -241,7 +241,6 @@ def test_a_failed_step() -> None:
     assert play(body) == ["OSError", "boom", "loud"]
 
 
-
 def test_the_number_of_attempts_is_told() -> None:
     """StepFailed says how many attempts were started."""
     policy = RetryPolicy(max_attempts=3, initial_backoff=0.001)

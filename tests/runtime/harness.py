@@ -240,7 +240,7 @@ class Rig:
     def turn(self) -> bool:
         """One whole turn; whether there was anything to do."""
         # Time stands still between turns here: the worker would not look at the others' commits.
-        self.worker._looked_at = float("-inf")
+        self.worker._collecting._looked_at = float("-inf")
         return self.worker.run_turn()
 
     def settle(self) -> None:

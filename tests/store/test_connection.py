@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from perdure import errors
+from perdure.errors import ConnectionMisuse
 from perdure.store import connection as guarded
-from perdure.store.connection import Connection, ConnectionMisuse, Cursor, TransactionLost
+from perdure.store.base import TransactionLost
+from perdure.store.connection import Connection, Cursor
 
 SCHEMA = """
     CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT);

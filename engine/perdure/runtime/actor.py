@@ -17,7 +17,7 @@ from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttemp
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
-from perdure.core.messages import Admission, Asked, FactDelivered, HandlerBlocked, Message
+from perdure.core.messages import Admission, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
 from perdure.core.values import changed

@@ -56,6 +56,7 @@ class Claims:
     Attributes:
         next_at: when to look at the latest for what wants to be woken; None for not at all.
         permits: how many attempts may run here.
+        reserved: epochs for workflows that start here, used up from the end.
         is_paused: whether `max_parallelism` is 0.
     """
 
@@ -64,6 +65,7 @@ class Claims:
         self._store = store
         self.next_at: int | None = 0
         self.permits = 0
+        self.reserved: list[Epoch] = []
         self.is_paused = False
         self._limit = 0
         self._wanting = 0
@@ -105,11 +107,11 @@ class Claims:
         tx.add_worker(self._me, now)
         tx.wake_blocked(self._names, now, TAKEOVERS_MAX)
 
-    def reserve_epochs(self) -> list[Epoch]:
-        """Epochs for workflows that start here, the first one last."""
+    def reserve_epochs(self) -> None:
+        """Have epochs at hand for workflows that start here, so that a start needs no look."""
         with self._store.transaction() as tx:
             first = tx.take_epochs(EPOCHS_RESERVED)
-        return list(range(first + EPOCHS_RESERVED - 1, first - 1, -1))
+        self.reserved = list(range(first + EPOCHS_RESERVED - 1, first - 1, -1))
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
         """Workflows with their journals."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 
 from perdure.core.commands import RunStep
-from perdure.core.ids import Epoch, WorkerId, WorkflowId
+from perdure.core.ids import WorkerId, WorkflowId
 from perdure.core.messages import Admission, FailWorkflow, Message, StepAdmitted
 from perdure.definitions import Workflow
 from perdure.errors import ErrorInfo
@@ -36,14 +36,12 @@ class DecidePhase:
 
     Attributes:
         failures: how often perdure stumbled over a workflow, since that was last stored.
-        reserved: epochs for workflows that start here, used up from the end.
     """
 
     env: Env
     actors: Actors
     claims: Claims
     failures: dict[WorkflowId, int] = attrs.field(factory=dict)
-    reserved: list[Epoch] = attrs.field(factory=list)
     is_draining: bool = False
     _decider: Decider = attrs.field(init=False)
     _free: int = attrs.field(init=False, default=0)
@@ -87,7 +85,9 @@ class DecidePhase:
         )
 
     def _fresh(self, order: StartOrder, now: int) -> Unit:
-        state = new_state(order, epoch=self.reserved.pop(), now=now, owner=self.env.worker_id)
+        state = new_state(
+            order, epoch=self.claims.reserved.pop(), now=now, owner=self.env.worker_id
+        )
         return Unit(
             workflow_id=order.workflow_id,
             actor=Actor.fresh(state),

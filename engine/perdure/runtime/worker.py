@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
 from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, WarnJournalSize
 from perdure.core.ids import WorkflowId
-from perdure.core.messages import AttemptLost, EventSent, StepDue
+from perdure.core.messages import AttemptLost
 from perdure.core.outcomes import Outcome
-from perdure.core.workflow import WorkflowState, next_fact
+from perdure.core.workflow import next_fact
 from perdure.errors import InternalError, StoreBusy, StoreError
 from perdure.store.base import Fenced, Store, TransactionLost
 
 from .actor import Actor, Unit
 from .actors import Actors
-from .attempts import Attempt, AttemptKey, Runner
+from .attempts import Attempt, Runner
 from .batch import Batch
 from .claims import Claims
 from .clock import Clock
+from .collect import CollectPhase
 from .commit import (
     Committed,
     Committer,
@@ -52,13 +53,6 @@ Border: TypeAlias = Literal["collected", "decided", "committed", "told", "carrie
 #: How long to wait after the first failed commit, doubling up to the second, in seconds.
 RETRY_SECONDS_MIN = 0.01
 RETRY_SECONDS_MAX = 1.0
-
-#: How often, at most, to look whether another process has committed.
-LOOK_SECONDS = 0.002
-
-#: Workflows and requests of one commit. More would make those who wait for it wait longer than
-#: what a sync costs.
-BATCH_MAX = 500
 
 
 class Listener(Protocol):
@@ -104,12 +98,9 @@ class Worker:
         self._deciding = DecidePhase(env, self.actors, self._claims)
         self._committer = Committer(store, env)
         self.unanswered: list[Ticket] = []
-        self._pending: list[Post | Ticket] = []
-        self._foreign_change = True
-        self._looked_at = float("-inf")
+        self._collecting = CollectPhase(env, store, mailbox, self.actors, self._claims, self._inbox)
         self._retry_at = 0.0
         self._retries = 0
-        self._doubtful: dict[WorkflowId, set[AttemptKey]] = {}
 
     @property
     def clock(self) -> Clock:
@@ -131,7 +122,7 @@ class Worker:
 
     def begin_drain(self) -> None:
         """Start nothing new; give up what does not run."""
-        self._deciding.is_draining = True
+        self._deciding.is_draining = self._collecting.is_draining = True
         self.actors.runnable.update(dict.fromkeys(self.actors))
 
     def end_drain(self, lost: Sequence[Attempt]) -> None:
@@ -140,9 +131,9 @@ class Worker:
         for attempt in lost:
             workflow_id, number, epoch, count = attempt.key
             message = AttemptLost(number=number, epoch=epoch, attempt=count, accepted_at=now)
-            self._pending.append(Post(workflow_id, message))
+            self._collecting.pending.append(Post(workflow_id, message))
         self.actors.runnable.update(dict.fromkeys(self.actors))
-        while self._pending or self.actors.runnable:
+        while self._collecting.pending or self.actors.runnable:
             if not self.run_turn():
                 return  # the store is in trouble: whoever comes next finds everything there
 
@@ -160,7 +151,8 @@ class Worker:
 
     def take_foreign_change(self) -> bool:
         """Whether another process has committed since this was last asked."""
-        has_changed, self._foreign_change = self._foreign_change, False
+        collecting = self._collecting
+        has_changed, collecting.foreign_change = collecting.foreign_change, False
         return has_changed
 
     # --- the turn -----------------------------------------------------------------------------
@@ -189,13 +181,13 @@ class Worker:
             yield from self._phases(batch)
         except Fenced:
             # The next life finds the rest in the store; what callers asked for it must be given.
-            asked = (*batch.tickets, *batch.starts.values(), *self._pending)
+            asked = (*batch.tickets, *batch.starts.values(), *self._collecting.pending)
             self.unanswered = [_again(item) for item in asked if isinstance(item, Ticket)]
             raise
 
     def _phases(self, batch: Batch) -> Iterator[Border]:
         try:
-            self._collect(batch)
+            self._collecting.run(batch)
         except StoreError as error:
             self._store_failed(error, batch)
             return
@@ -218,7 +210,7 @@ class Worker:
         """Seconds until there is something to do that nobody will wake us for."""
         if self._retry_at:
             return max(0.0, min(most, self._retry_at - self.clock.monotonic()))
-        if self.actors.runnable or self.mailbox or self._pending:
+        if self.actors.runnable or self.mailbox or self._collecting.pending:
             return 0.0
         if self.is_client:
             return most
@@ -228,144 +220,6 @@ class Worker:
         if not times:
             return most
         return max(0.0, min(most, (min(times) - self.clock.now_ms()) / 1000))
-
-    # --- collect ------------------------------------------------------------------------------
-
-    def _collect(self, batch: Batch) -> None:
-        has_changed = self._look_for_changes()
-        self._foreign_change = self._foreign_change or has_changed
-        if not self.is_client:
-            if len(self._deciding.reserved) < BATCH_MAX:
-                self._deciding.reserved = self._claims.reserve_epochs()
-            if self._collect_foreign(batch, has_changed):
-                return
-        items = self._pending + self.mailbox.take()
-        self._pending = items[BATCH_MAX:]
-        for item in items[:BATCH_MAX]:
-            if isinstance(item, Post):
-                batch.posts.append(item)
-                batch.messages.setdefault(item.workflow_id, []).append(item.message)
-            else:
-                batch.tickets.append(item)
-        if not self.is_client:
-            if not self._pending:
-                # Timers only when nothing waits before them: an event that was sent in time must
-                # not lose against its time-out because the mailbox was long.
-                self._collect_due(batch)
-            self._load_missing(batch)
-
-    def _look_for_changes(self) -> bool:
-        """Whether another process has committed. Under load not in every turn: it would cost each
-        step some microseconds, and nobody notices two milliseconds."""
-        now = self.clock.monotonic()
-        at = self.actors.timers.next_at()
-        # What was sent before a time-out must be seen before it.
-        is_due = at is not None and at <= self.clock.now_ms()
-        if not is_due and now - self._looked_at < LOOK_SECONDS:
-            return False
-        self._looked_at = now
-        return self.store.has_changed()
-
-    def _collect_foreign(self, batch: Batch, has_changed: bool) -> bool:
-        """What nobody owns, and what other processes left for us. Whether that is a workflow that
-        may kill its worker: then nothing else may be in its turn."""
-        claims = []
-        if not self._deciding.is_draining:
-            claims = self._claims.look(batch.now, has_changed=has_changed)
-        for claimed in claims:
-            workflow_id = claimed.loaded.state.workflow_id
-            self.actors.adopt(Actor.of(claimed.loaded))
-            batch.messages[workflow_id] = []
-            # As posts: should this turn fail, nothing else would tell them again.
-            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
-        if claims or self._claims.take_buried():
-            self._inbox.look = True
-        self._update_permits(has_changed)
-        is_suspect = bool(claims) and claims[0].is_suspect
-        for letter in self._inbox.read(has_changed=has_changed):
-            if is_suspect and letter.workflow_id not in batch.messages:
-                self._inbox.release([letter.row_id])
-            elif letter.is_revoked:
-                self.actors.drop(letter.workflow_id, cancel=True)
-            elif letter.message is not None:
-                batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
-                batch.inbox.setdefault(letter.workflow_id, []).append(letter.row_id)
-        for claimed in claims:
-            # After the inbox: what a dead worker had reported is not lost.
-            batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
-        return is_suspect
-
-    def _update_permits(self, has_changed: bool) -> None:
-        assert self._runner is not None
-        was_paused = self._claims.is_paused
-        running, queue = self._runner.running, self.actors.queue
-        self._claims.update_permits(running, running + len(queue), has_changed=has_changed)
-        if was_paused and not self._claims.is_paused:
-            self.actors.runnable.update(dict.fromkeys(self.actors.held))
-        while queue and queue.peek().workflow_id not in self.actors:
-            queue.take(1)  # dropped since; it is queued again when it is loaded
-        if queue and self._claims.permits > running and not self._deciding.is_draining:
-            self.actors.runnable[queue.peek().workflow_id] = None
-
-    def _collect_due(self, batch: Batch) -> None:
-        for _, workflow_id, number in self.actors.timers.pop_due(batch.now):
-            if workflow_id in self.actors:
-                messages = batch.messages.setdefault(workflow_id, [])
-                if number >= 0:
-                    messages.append(StepDue(number=number))
-        runnable = self.actors.runnable
-        for workflow_id in list(runnable)[:BATCH_MAX]:
-            batch.messages.setdefault(workflow_id, [])
-            del runnable[workflow_id]
-
-    def _load_missing(self, batch: Batch) -> None:
-        """Load workflows of ours that were dropped; others are not ours any more."""
-        missing = [workflow_id for workflow_id in batch.messages if workflow_id not in self.actors]
-        if not missing:
-            return
-        for loaded in self._claims.load(missing):
-            if loaded.state.owner == self.env.worker_id:
-                self.actors.adopt(Actor.of(loaded))
-                self._start_doubtful(loaded.state)
-                self._forget_events(loaded.state.workflow_id, batch)
-        for workflow_id in missing:
-            if workflow_id in self.actors:
-                continue
-            messages = batch.messages.pop(workflow_id)
-            # Its new owner reads the rows himself.
-            self._inbox.release(batch.inbox.pop(workflow_id, ()))
-            # From here on the request stands for the posts.
-            batch.posts = [post for post in batch.posts if post.workflow_id != workflow_id]
-            request = self._inbox.pass_on(workflow_id, messages)
-            if request is not None:
-                batch.tickets.append(Ticket(request, _no_answer, float("inf")))
-
-    def _start_doubtful(self, state: WorkflowState) -> None:
-        """Run attempts whose start is stored after all, though its commit seemed to fail."""
-        keys = self._doubtful.pop(state.workflow_id, ())
-        attempts = [
-            attempt
-            for record in state.live.values()
-            if record.state == "started"
-            and (attempt := Attempt(workflow_id=state.workflow_id, record=record)).key in keys
-        ]
-        if attempts:
-            assert self._runner is not None
-            self._runner.start(attempts)
-
-    def _forget_events(self, workflow_id: WorkflowId, batch: Batch) -> None:
-        """Unconsumed events come with the workflow that is loaded: to tell them again later, when
-        they may be consumed, would deliver them twice."""
-
-        def is_event(item: Post | Ticket) -> bool:
-            return (
-                isinstance(item, Post)
-                and item.workflow_id == workflow_id
-                and isinstance(item.message, EventSent)
-            )
-
-        batch.posts = [post for post in batch.posts if not is_event(post)]
-        self._pending = [item for item in self._pending if not is_event(item)]
 
     # --- commit -------------------------------------------------------------------------------
 
@@ -377,7 +231,7 @@ class Worker:
                     list(batch.units.values()),
                     [ticket.request for ticket in batch.tickets],
                     batch.now,
-                    self._deciding.reserved,
+                    self._claims.reserved,
                     extra=self._inbox.in_commit,
                 )
             except Fenced:
@@ -424,7 +278,7 @@ class Worker:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,
         fails the workflow."""
         lost: set[tuple[WorkflowId, int]] = set()
-        reserved = self._deciding.reserved
+        reserved = self._claims.reserved
         while True:
             try:
                 return self._committer.commit([unit], [], batch.now, reserved, frozenset(lost))
@@ -455,14 +309,14 @@ class Worker:
 
     def _commit_ticket(self, ticket: Ticket, batch: Batch) -> Result | None:
         """Carry out one request alone; whatever spoils its transaction is the answer."""
-        reserved = self._deciding.reserved
+        reserved = self._claims.reserved
         try:
             return self._committer.commit([], [ticket.request], batch.now, reserved)
         except Fenced:
             raise
         except StoreError as error:
             self._delay(error)
-            self._pending.append(_again(ticket))
+            self._collecting.pending.append(_again(ticket))
         except Exception as error:
             ticket.answer(None, error)
         return None
@@ -480,13 +334,14 @@ class Worker:
             text = f"workflow {unit.workflow_id!r} could not be started: see perdure's log"
             ticket.answer(None, InternalError(text))
         else:
-            self._pending.append(_again(ticket))
+            self._collecting.pending.append(_again(ticket))
 
     def _repost(self, unit: Unit, batch: Batch) -> None:
         workflow_id = unit.workflow_id
         self._inbox.release(unit.inbox)
-        self._pending.extend(post for post in batch.posts if post.workflow_id == workflow_id)
+        mine = [post for post in batch.posts if post.workflow_id == workflow_id]
         batch.posts = [post for post in batch.posts if post.workflow_id != workflow_id]
+        self._collecting.pending += mine
         self.actors.runnable[workflow_id] = None
 
     def _store_failed(self, error: StoreError, batch: Batch) -> None:
@@ -500,8 +355,9 @@ class Worker:
             self.actors.runnable[workflow_id] = None
             self._inbox.release(batch.inbox.get(workflow_id, ()))
         tickets = [_again(ticket) for ticket in (*batch.tickets, *batch.starts.values())]
-        self._pending = [*batch.posts, *tickets, *self._pending]
-        self._foreign_change = True  # should it be stored after all: look who waits for it
+        collecting = self._collecting
+        collecting.pending = [*batch.posts, *tickets, *collecting.pending]
+        collecting.foreign_change = True  # should it be stored after all: look who waits for it
         self._withdraw_late_tickets()
 
     def _doubt(self, unit: Unit) -> None:
@@ -509,7 +365,7 @@ class Worker:
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt(workflow_id=unit.workflow_id, record=effect.record)
-                self._doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
+                self._collecting.doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
 
     def _delay(self, error: StoreError) -> None:
         if self.trouble is None:
@@ -526,8 +382,8 @@ class Worker:
 
     def _withdraw_late_tickets(self) -> None:
         """Answer requests that waited too long for a busy store, or that meet another trouble."""
-        items = self._pending + self.mailbox.take()
-        now, self._pending = self.clock.monotonic(), []
+        items = self._collecting.pending + self.mailbox.take()
+        now, self._collecting.pending = self.clock.monotonic(), []
         is_busy = self.trouble is None or isinstance(self.trouble, StoreBusy)
         for item in items:
             is_late = isinstance(item, Ticket) and now >= item.deadline
@@ -536,7 +392,7 @@ class Worker:
             if isinstance(item, Ticket) and (is_late or is_told):
                 item.answer(None, self.trouble)
             else:
-                self._pending.append(item)
+                self._collecting.pending.append(item)
 
     # --- tell and carry out -------------------------------------------------------------------
 
@@ -624,7 +480,7 @@ class Worker:
         for workflow_id, effect in after.effects:
             if isinstance(effect, CancelAttempt) and self._runner is not None:
                 self._runner.cancel((workflow_id, effect.number, effect.epoch, effect.attempt))
-        self._pending.extend(Post(workflow_id, message) for workflow_id, message in after.messages)
+        self._collecting.pending += [Post(*message) for message in after.messages]
         if after.look_inbox:
             self._inbox.look = True
         if after.look_claims:
@@ -638,8 +494,3 @@ def _again(ticket: Ticket) -> Ticket:
     if isinstance(ticket.request, StartOrder):
         ticket.request = attrs.evolve(ticket.request, has_own_id=True)
     return ticket
-
-
-def _no_answer(_: Any, error: BaseException | None) -> None:
-    if error is not None:
-        logger.error("the outcome of an attempt could not be passed on: %r", error)

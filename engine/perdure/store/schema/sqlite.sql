@@ -113,7 +113,10 @@ CREATE TABLE perdure_steps (
     CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),
     CHECK (outcome IS NULL OR (outcome = 'failed') = (error IS NOT NULL)),
     CHECK (state <> 'started' OR (runner IS NOT NULL AND attempt > 0)),
-    CHECK (delivered_position IS NULL OR (state = 'settled' AND delivered_position > asked_position)),
+    CHECK (
+        delivered_position IS NULL
+        OR (state = 'settled' AND delivered_position > asked_position)
+    ),
     CHECK (canceled_position IS NULL OR outcome = 'canceled')
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,205 @@
+"""The collect phase: everything that has reached a worker, sorted by workflow.
+
+The mailbox, what nobody owns, what other processes left in the inbox, what is due. Workflows that
+are not in memory are loaded; what is for a workflow that is not ours any more is passed on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import attrs
+
+from perdure.core.ids import WorkflowId
+from perdure.core.messages import EventSent, StepDue
+from perdure.core.workflow import WorkflowState
+from perdure.store.base import Store
+
+from .actor import Actor
+from .actors import Actors
+from .attempts import Attempt, AttemptKey
+from .batch import Batch
+from .claims import Claims
+from .inbox import InboxReader
+from .mailbox import Mailbox, Post, Ticket
+from .scope import Env
+
+logger = logging.getLogger("perdure.worker")
+
+#: How often, at most, to look whether another process has committed.
+LOOK_SECONDS = 0.002
+
+#: Workflows and requests of one commit. More would make those who wait for it wait longer than
+#: what a sync costs.
+BATCH_MAX = 500
+
+
+@attrs.define
+class CollectPhase:
+    """Collects for one worker, or, where the actors have no runner, only clients' requests.
+
+    Attributes:
+        pending: taken from the mailbox and to be taken up (again), before anything newer.
+        doubtful: attempts of commits that seemed to fail: to be run should they be stored.
+        is_draining: nothing new is claimed.
+        foreign_change: another process has committed; for others to look and to clear.
+    """
+
+    env: Env
+    store: Store
+    mailbox: Mailbox
+    actors: Actors
+    claims: Claims
+    inbox: InboxReader
+    pending: list[Post | Ticket] = attrs.field(factory=list)
+    doubtful: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
+    is_draining: bool = False
+    foreign_change: bool = True
+    _looked_at: float = attrs.field(default=float("-inf"), init=False)
+
+    def run(self, batch: Batch) -> None:
+        """Fill the batch.
+
+        Raises:
+            StoreError: what was collected by then is in the batch.
+        """
+        has_changed = self._look_for_changes()
+        self.foreign_change = self.foreign_change or has_changed
+        if self.actors.runner is not None:
+            if len(self.claims.reserved) < BATCH_MAX:
+                self.claims.reserve_epochs()
+            if self._collect_foreign(batch, has_changed):
+                return
+        items = self.pending + self.mailbox.take()
+        self.pending = items[BATCH_MAX:]
+        for item in items[:BATCH_MAX]:
+            if isinstance(item, Post):
+                batch.posts.append(item)
+                batch.messages.setdefault(item.workflow_id, []).append(item.message)
+            else:
+                batch.tickets.append(item)
+        if self.actors.runner is not None:
+            if not self.pending:
+                # Timers only when nothing waits before them: an event that was sent in time must
+                # not lose against its time-out because the mailbox was long.
+                self._collect_due(batch)
+            self._load_missing(batch)
+
+    def _look_for_changes(self) -> bool:
+        """Whether another process has committed. Under load not in every turn: it would cost each
+        step some microseconds, and nobody notices two milliseconds."""
+        now = self.env.clock.monotonic()
+        at = self.actors.timers.next_at()
+        # What was sent before a time-out must be seen before it.
+        is_due = at is not None and at <= self.env.clock.now_ms()
+        if not is_due and now - self._looked_at < LOOK_SECONDS:
+            return False
+        self._looked_at = now
+        return self.store.has_changed()
+
+    def _collect_foreign(self, batch: Batch, has_changed: bool) -> bool:
+        """What nobody owns, and what other processes left for us. Whether that is a workflow that
+        may kill its worker: then nothing else may be in its turn."""
+        claims = []
+        if not self.is_draining:
+            claims = self.claims.look(batch.now, has_changed=has_changed)
+        for claimed in claims:
+            workflow_id = claimed.loaded.state.workflow_id
+            self.actors.adopt(Actor.of(claimed.loaded))
+            batch.messages[workflow_id] = []
+            # As posts: should this turn fail, nothing else would tell them again.
+            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
+        if claims or self.claims.take_buried():
+            self.inbox.look = True
+        self._update_permits(has_changed)
+        is_suspect = bool(claims) and claims[0].is_suspect
+        for letter in self.inbox.read(has_changed=has_changed):
+            if is_suspect and letter.workflow_id not in batch.messages:
+                self.inbox.release([letter.row_id])
+            elif letter.is_revoked:
+                self.actors.drop(letter.workflow_id, cancel=True)
+            elif letter.message is not None:
+                batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
+                batch.inbox.setdefault(letter.workflow_id, []).append(letter.row_id)
+        for claimed in claims:
+            # After the inbox: what a dead worker had reported is not lost.
+            batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
+        return is_suspect
+
+    def _update_permits(self, has_changed: bool) -> None:
+        assert self.actors.runner is not None
+        was_paused = self.claims.is_paused
+        running, queue = self.actors.runner.running, self.actors.queue
+        self.claims.update_permits(running, running + len(queue), has_changed=has_changed)
+        if was_paused and not self.claims.is_paused:
+            self.actors.runnable.update(dict.fromkeys(self.actors.held))
+        while queue and queue.peek().workflow_id not in self.actors:
+            queue.take(1)  # dropped since; it is queued again when it is loaded
+        if queue and self.claims.permits > running and not self.is_draining:
+            self.actors.runnable[queue.peek().workflow_id] = None
+
+    def _collect_due(self, batch: Batch) -> None:
+        for _, workflow_id, number in self.actors.timers.pop_due(batch.now):
+            if workflow_id in self.actors:
+                messages = batch.messages.setdefault(workflow_id, [])
+                if number >= 0:
+                    messages.append(StepDue(number=number))
+        runnable = self.actors.runnable
+        for workflow_id in list(runnable)[:BATCH_MAX]:
+            batch.messages.setdefault(workflow_id, [])
+            del runnable[workflow_id]
+
+    def _load_missing(self, batch: Batch) -> None:
+        """Load workflows of ours that were dropped; others are not ours any more."""
+        missing = [workflow_id for workflow_id in batch.messages if workflow_id not in self.actors]
+        if not missing:
+            return
+        for loaded in self.claims.load(missing):
+            if loaded.state.owner == self.env.worker_id:
+                self.actors.adopt(Actor.of(loaded))
+                self._start_doubtful(loaded.state)
+                self._forget_events(loaded.state.workflow_id, batch)
+        for workflow_id in missing:
+            if workflow_id in self.actors:
+                continue
+            messages = batch.messages.pop(workflow_id)
+            # Its new owner reads the rows himself.
+            self.inbox.release(batch.inbox.pop(workflow_id, ()))
+            # From here on the request stands for the posts.
+            batch.posts = [post for post in batch.posts if post.workflow_id != workflow_id]
+            request = self.inbox.pass_on(workflow_id, messages)
+            if request is not None:
+                batch.tickets.append(Ticket(request, _no_answer, float("inf")))
+
+    def _start_doubtful(self, state: WorkflowState) -> None:
+        """Run attempts whose start is stored after all, though its commit seemed to fail."""
+        keys = self.doubtful.pop(state.workflow_id, ())
+        attempts = [
+            attempt
+            for record in state.live.values()
+            if record.state == "started"
+            and (attempt := Attempt(workflow_id=state.workflow_id, record=record)).key in keys
+        ]
+        if attempts:
+            assert self.actors.runner is not None
+            self.actors.runner.start(attempts)
+
+    def _forget_events(self, workflow_id: WorkflowId, batch: Batch) -> None:
+        """Unconsumed events come with the workflow that is loaded: to tell them again later, when
+        they may be consumed, would deliver them twice."""
+
+        def is_event(item: Post | Ticket) -> bool:
+            return (
+                isinstance(item, Post)
+                and item.workflow_id == workflow_id
+                and isinstance(item.message, EventSent)
+            )
+
+        batch.posts = [post for post in batch.posts if not is_event(post)]
+        self.pending = [item for item in self.pending if not is_event(item)]
+
+
+def _no_answer(_: Any, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the outcome of an attempt could not be passed on: %r", error)

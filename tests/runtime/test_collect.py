@@ -1,0 +1,117 @@
+"""The collect phase: what reaches a worker is taken up once, and again if the turn fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.runtime.harness import Rig
+
+from perdure.definitions import Definer
+from perdure.errors import StoreError, StoreFull
+from perdure.runtime.contexts import ActionContext
+from perdure.step import Step
+
+Make = Callable[..., Rig]
+d = Definer()
+
+
+@d.action
+def work(ctx: ActionContext, n: int = 0) -> object:
+    raise NotImplementedError("the rig's runner runs nothing")
+
+
+@d.workflow
+async def answer(step: Step, value: int) -> int:
+    return value
+
+
+@d.workflow
+async def working(step: Step, n: int = 0) -> object:
+    return await step.run_action(work(n))
+
+
+@d.workflow
+async def waiting(step: Step) -> object:
+    return await step.await_event("go")
+
+
+@d.workflow
+async def napping(step: Step) -> str:
+    await step.sleep(0.5)
+    return "awake"
+
+
+@pytest.fixture
+def rig(rigs: Make) -> Rig:
+    return rigs(d)
+
+
+def test_a_failed_look_does_not_keep_the_worker_awake(rig: Rig) -> None:
+    """After trouble that left nothing to do, the worker sleeps and is well again."""
+    workflow_id = rig.start(waiting())
+    rig.settle()
+    rig.worker._claims.expect(0)
+    rig.store.reads.append(StoreError("a read failed"))
+    rig.turn()
+    assert rig.worker.trouble is not None
+    rig.clock.advance(10)
+    rig.settle()
+    assert rig.worker.next_wait(1.0) == 1.0
+    assert rig.worker.trouble is None
+    assert rig.state(workflow_id).status == "in_progress"
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_a_read_that_fails_while_collecting_loses_nothing(rig: Rig, count: int) -> None:
+    """Outcomes, timers and requests that a turn had taken up are taken up again."""
+    first, second = rig.start(working(1)), rig.start(napping())
+    rig.settle()
+    rig.worker.actors.drop(first)  # so that it has to be loaded
+    rig.worker._claims.expect(0)  # so that there is a look at what nobody owns
+    rig.worker._claims.config_changed()
+    rig.worker._inbox.look = True
+    rig.runner.succeed("1")
+    reply = rig.ask_start(answer(3))
+    rig.clock.advance(500)
+    rig.store.reads.extend([None] * (count - 1))
+    rig.store.reads.append(StoreError("a read failed"))
+    rig.turn()
+    rig.store.reads.clear()
+    rig.pass_time(10)
+    rig.settle()
+    assert rig.outcome(first) == 1
+    assert rig.outcome(second) == "awake"
+    assert reply.count == 1
+
+
+def test_an_outcome_for_another_owner_survives_a_full_disk(rigs: Make) -> None:
+    """What an attempt did here for a workflow owned elsewhere is not thrown away in trouble."""
+    rig, other = rigs(d), rigs(d)
+    workflow_id = rig.start(working())
+    rig.settle()
+    rig.rows(
+        "UPDATE perdure_workflows SET owner = ?, epoch = epoch + 1000 WHERE id = ?",
+        *(other.worker_id, workflow_id),
+    )
+    rig.runner.succeed("5")
+    rig.turn()  # finds that the workflow is somebody else's
+    for _ in range(3):
+        rig.store.fail("commit", StoreFull("no space"))
+        rig.turn()
+        rig.clock.advance(1000)
+    rig.pass_time(1000)
+    assert [kind for (kind,) in rig.rows("SELECT kind FROM perdure_inbox")] == ["attempt"]
+
+
+def test_nothing_is_left_of_late_outcomes(rigs: Make) -> None:
+    """An outcome for a workflow that has ended leaves no row that nobody will ever read."""
+    rig, client = rigs(d), rigs(d, works=False)
+    workflow_id = rig.start(working())
+    rig.settle()
+    client.done(client.ask_cancel(workflow_id))
+    rig.settle()
+    rig.runner.succeed()
+    rig.settle()
+    rig.start(answer(1))  # a commit takes void rows along
+    assert rig.rows("SELECT * FROM perdure_inbox") == []
