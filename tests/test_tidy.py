@@ -143,6 +143,10 @@ def test_functions_are_short() -> None:
     _report(long)
 
 
+#: What a line says to a tool at its end does not count, for ruff as well.
+PRAGMA = re.compile(r"\s*# (?:type: ignore|noqa)\S*.*$")
+
+
 def test_lines_are_short() -> None:
     """No line of Python or SQL has more than 100 columns."""
     long = [
@@ -150,7 +154,7 @@ def test_lines_are_short() -> None:
         for path in _files(CODE_FOLDERS)
         if path.suffix in (".py", ".sql")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if len(line) > LINE_COLUMNS_MAX
+        if len(PRAGMA.sub("", line)) > LINE_COLUMNS_MAX
     ]
     _report(long)
 

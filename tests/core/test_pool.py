@@ -53,14 +53,17 @@ def hold(mine: int, *others: tuple[int, int], limit: int, running: int, needed: 
         (hold(10, limit=10, running=10, needed=15), 10, 5),
         # What is free, while nobody else wants any.
         (hold(2, (3, 0), limit=10, running=2, needed=9), 7, 2),
-        # Somebody wants some: back to the fair share, which is 5 of 10 for two.
-        (hold(10, (0, 4), limit=10, running=0, needed=0), 5, 0),
+        # Somebody wants some: what is not needed goes back.
+        (hold(10, (0, 4), limit=10, running=0, needed=0), 0, 0),
+        (hold(10, (0, 4), limit=10, running=1, needed=3), 3, 0),
+        # What is needed stays up to the fair share, which is 5 of 10 for two.
+        (hold(10, (0, 4), limit=10, running=0, needed=9), 5, 4),
         # What runs cannot be given back.
         (hold(10, (0, 4), limit=10, running=8, needed=12), 8, 4),
         # In need while another wants too: up to the fair share, as far as there are free ones.
         (hold(1, (6, 2), limit=10, running=1, needed=9), 4, 5),
         # The fair share is rounded up: 4 of 10 for three.
-        (hold(10, (0, 1), (0, 1), limit=10, running=0, needed=0), 4, 0),
+        (hold(10, (0, 1), (0, 1), limit=10, running=0, needed=9), 4, 5),
         # A lowered limit: what is over it goes back as soon as it does not run.
         (hold(10, limit=4, running=7, needed=12), 7, 5),
         (hold(7, limit=4, running=3, needed=12), 4, 8),

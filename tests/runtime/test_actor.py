@@ -12,9 +12,10 @@ from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import Blocked
 from perdure.definitions import Definer
 from perdure.errors import ErrorInfo
-from perdure.runtime.actor import ON_COMPLETE, Actor, Unit
+from perdure.runtime.actor import Actor, Unit
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.operations import StartOrder, new_state
+from perdure.runtime.scope import ON_COMPLETE
 from perdure.step import Step
 
 Make = Callable[..., Rig]

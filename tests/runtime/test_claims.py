@@ -337,12 +337,12 @@ def test_nothing_starts_during_a_pause(rigs: Make) -> None:
 
 
 def test_two_workers_share_the_limit(rigs: Make) -> None:
-    """An idle worker gives permits back down to its fair share when another one wants them."""
+    """An idle worker gives its permits back when another one wants them."""
     one, two = rigs(d, parallelism=4), rigs(d)
     both(one, two)
     two.start(fanning(6))
     both(one, two)
-    assert (one.runner.running, two.runner.running) == (0, 2)
+    assert (one.runner.running, two.runner.running) == (0, 4)
 
 
 def test_a_late_worker_gets_its_share(rigs: Make) -> None:

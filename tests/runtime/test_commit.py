@@ -210,6 +210,17 @@ def test_a_failing_on_complete_changes_no_outcome(rig: Rig, how: str) -> None:
     assert rig.outcome(rig.value(other)) == "other"
 
 
+@pytest.mark.parametrize("how", ["raise", "rollback"])
+def test_a_failing_on_complete_does_not_stop_a_cancel(rig: Rig, how: str) -> None:
+    """The workflow is canceled, whatever its callback does to the transaction."""
+    workflow_id = rig.start(waiting(), on_complete=end_badly, context=how)
+    rig.settle()
+    rig.done(rig.ask_cancel(workflow_id))
+    assert rig.state(workflow_id).status == "canceled"
+    assert rig.state(workflow_id).on_complete_error is not None
+    assert notes(rig) == []
+
+
 def test_an_unknown_on_complete_is_kept_as_an_error(rigs: Make, rig: Rig) -> None:
     """A worker that does not know the callback ends the workflow all the same, and says so."""
     workflow_id = rig.start(waiting(), on_complete=record_end, context="ctx")

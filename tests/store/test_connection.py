@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from perdure import errors
-from perdure.errors import ConnectionMisuse
 from perdure.store import connection as guarded
 from perdure.store.base import TransactionLost
 from perdure.store.connection import Connection, Cursor
@@ -33,8 +32,7 @@ def connect(path: str | pathlib.Path) -> Connection:
 @pytest.fixture
 def db(tmp_path: pathlib.Path) -> Iterator[Connection]:
     """A connection with an open transaction that holds another workflow's write."""
-    path = tmp_path / "store.db"
-    with sqlite3.connect(path) as plain:
+    with sqlite3.connect(path := tmp_path / "store.db") as plain:
         plain.execute("PRAGMA journal_mode = WAL")
         plain.executescript(SCHEMA)
     plain.close()
@@ -67,8 +65,8 @@ def add(db: Connection, name: str) -> None:
     db.execute("INSERT INTO item (name) VALUES (?)", (name,))
 
 
-def refused(fn: Callable[[], Any], match: str) -> ConnectionMisuse:
-    with pytest.raises(ConnectionMisuse, match=match) as caught:
+def refused(fn: Callable[[], Any], match: str) -> errors.ConnectionMisuse:
+    with pytest.raises(errors.ConnectionMisuse, match=match) as caught:
         fn()
     return caught.value
 

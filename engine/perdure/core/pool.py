@@ -73,9 +73,10 @@ def permits_to_hold(
 ) -> Share:
     """How many permits a worker should hold from now on.
 
-    A worker takes what is free as long as nobody else wants any, keeps what it uses, and gives
-    back what it does not use, down to its fair share, when others want some. The sum over all
-    workers never grows beyond `limit`; after the limit was lowered it shrinks as attempts end.
+    A worker takes what is free as long as nobody else wants any. When others want some it gives
+    back what it does not need, and of what it needs keeps its fair share, but always what its
+    running attempts hold. The sum over all workers never grows beyond `limit`; after the limit was
+    lowered it shrinks as attempts end.
 
     Args:
         mine: the permits now held.
@@ -88,7 +89,8 @@ def permits_to_hold(
     free = max(0, limit - taken - mine.permits)
     fair = -(-limit // (len(others) + 1))
     if any(other.wanting for other in others):
-        hold = min(mine.permits, max(fair, running))
+        # What is not used goes back at once; of what is needed, no more than the fair share stays.
+        hold = min(mine.permits, max(running, min(needed, fair)))
         if needed > hold:
             hold = max(hold, min(needed, mine.permits + free, fair))
     else:

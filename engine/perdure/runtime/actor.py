@@ -28,10 +28,7 @@ from perdure.step import StepRules
 from perdure.store.base import Loaded
 
 from .launch import launcher
-
-#: Stands for a workflow's `on_complete` where a step's number is expected.
-ON_COMPLETE = -1
-
+from .scope import ON_COMPLETE
 
 logger = logging.getLogger("perdure.worker")
 

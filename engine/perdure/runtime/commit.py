@@ -32,12 +32,12 @@ from perdure.core.outcomes import Failed, Outcome
 from perdure.core.transition import transition
 from perdure.core.values import changed
 from perdure.core.workflow import WorkflowState
-from perdure.errors import DefinitionError, ErrorInfo, StoreError
+from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
 
 from . import operations
-from .actor import ON_COMPLETE, Unit
-from .functions import run_step_function
+from .actor import Unit
+from .functions import FunctionRaised, run_step_function
 from .scope import After, Env, Scope
 
 
@@ -45,9 +45,8 @@ class Request(Protocol):
     """What a client asks for; carried out inside a transaction."""
 
     def execute(self, scope: Scope) -> Any:
-        """Do it; the result is for the client. What it raises is too, unless it is a `StoreError`.
-
-        Raises nothing after it has written: a request happens wholly or not at all.
+        """Do it; the result is for the client, and so is a `PerdureError`, or what is in a
+        `FunctionRaised`: they are raised before anything is written, or after it was undone.
         """
         ...
 
@@ -140,14 +139,21 @@ class Committer:
                 tx.check_schema()  # a worker would be fenced by an upgrade; a client has no row
             elif all(unit.expected_epoch is None for unit in units) and tx.is_fenced(me):
                 raise Fenced  # else the fence is in the first update
-            scope = Scope(env=self.env, tx=tx, now=now, after=result.after, reserved=reserved)
+            scope = Scope(
+                env=self.env,
+                tx=tx,
+                now=now,
+                after=result.after,
+                reserved=reserved,
+                lost=lost,
+            )
             if extra is not None:
                 extra(tx)
             units = self._without_conflicts(scope, units, result)
             self._put_rows(tx, units)
             for unit in units:
                 try:
-                    result.committed.append(self._finish(scope, unit, lost))
+                    result.committed.append(self._finish(scope, unit))
                 except AssertionError as error:
                     raise UnitFailed(unit.workflow_id) from error
             for request in requests:
@@ -225,9 +231,7 @@ class Committer:
         if inbox:
             tx.delete_inbox(inbox)
 
-    def _finish(
-        self, scope: Scope, unit: Unit, lost: frozenset[tuple[WorkflowId, int]]
-    ) -> Committed:
+    def _finish(self, scope: Scope, unit: Unit) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
         done = Committed(unit, unit.state, list(unit.effects), list(unit.ready))
         canceled = scope.after.canceled
@@ -236,7 +240,7 @@ class Committer:
                 # By a mutation of this very transaction: what it had asked for is void.
                 return done
             if not isinstance(write, PutStep | PutTick):
-                self._carry_out(scope, done, write, lost)
+                self._carry_out(scope, done, write)
         if unit.workflow_id in canceled:
             return done
         if done.state is not unit.state:
@@ -248,19 +252,13 @@ class Committer:
             scope.after.ended.append((unit.workflow_id, done.state.outcome))
         return done
 
-    def _carry_out(
-        self,
-        scope: Scope,
-        done: Committed,
-        write: Write,
-        lost: frozenset[tuple[WorkflowId, int]],
-    ) -> None:
+    def _carry_out(self, scope: Scope, done: Committed, write: Write) -> None:
         workflow_id = done.unit.workflow_id
         match write:
             case CallFunction():
-                self._call_function(scope, done, write.number, lost)
+                self._call_function(scope, done, write.number)
             case CallOnComplete():
-                self._call_on_complete(scope, done, write.outcome, lost)
+                self._call_on_complete(scope, done, write.outcome)
             case StartChild():
                 refusal = operations.start_child(
                     scope, done.state, write.number, write.child_id, write.command
@@ -284,48 +282,22 @@ class Committer:
             case _:
                 assert_never(write)
 
-    def _call_on_complete(
-        self,
-        scope: Scope,
-        done: Committed,
-        outcome: Outcome,
-        lost: frozenset[tuple[WorkflowId, int]],
-    ) -> None:
-        workflow_id = done.unit.workflow_id
+    def _call_on_complete(self, scope: Scope, done: Committed, outcome: Outcome) -> None:
         error: ErrorInfo | None
-        if (workflow_id, ON_COMPLETE) in lost:
-            error = _LOST
-        else:
-            try:
-                error = operations.call_on_complete(scope, done.state, outcome)
-            except TransactionLost as lost_error:
-                raise FunctionLostTransaction(workflow_id, ON_COMPLETE) from lost_error
-            except DefinitionError as unknown:
-                # The workflow has ended; that nobody here knows its callback must not undo that.
-                error = ErrorInfo("DefinitionError", str(unknown))
+        try:
+            error = operations.call_on_complete(scope, done.state, outcome)
+        except DefinitionError as unknown:
+            # The workflow has ended; that nobody here knows its callback must not undo that.
+            error = ErrorInfo("DefinitionError", str(unknown))
         if error is not None:
             done.state = changed(done.state, on_complete_error=error)
 
-    def _call_function(
-        self,
-        scope: Scope,
-        done: Committed,
-        number: int,
-        lost: frozenset[tuple[WorkflowId, int]],
-    ) -> None:
-        workflow_id = done.unit.workflow_id
+    def _call_function(self, scope: Scope, done: Committed, number: int) -> None:
         record = done.state.live.get(number)
         if record is None or record.state != "ready":
             return  # ended in the very turn in which it was admitted
         assert isinstance(record.command, RunStep)
-        outcome: Outcome
-        if (workflow_id, number) in lost:
-            outcome = Failed(_LOST)
-        else:
-            try:
-                outcome = run_step_function(scope, workflow_id, number, record.command)
-            except TransactionLost as error:
-                raise FunctionLostTransaction(workflow_id, number) from error
+        outcome = run_step_function(scope, done.unit.workflow_id, number, record.command)
         self._apply(scope, done, FunctionEnded(number=number, outcome=outcome))
 
     def _apply(self, scope: Scope, done: Committed, message: Message) -> None:
@@ -343,27 +315,11 @@ class Committer:
             return request, request.execute(scope), None
         except (StoreError, TransactionLost):
             raise
-        except BaseException as error:
-            return request, None, error
-
-
-class FunctionLostTransaction(Exception):
-    """The function of one step ended the transaction that it shares with others.
-
-    `number` is the step's, or `ON_COMPLETE`.
-    """
-
-    def __init__(self, workflow_id: WorkflowId, number: int) -> None:
-        super().__init__(workflow_id, number)
-        self.workflow_id = workflow_id
-        self.number = number
-
-
-_LOST = ErrorInfo(
-    "TransactionLost",
-    "the function ended or blocked the transaction that it shares with others: use neither"
-    " OR ROLLBACK nor RAISE(ROLLBACK), and raise an exception to undo a step",
-)
+        except FunctionRaised as raised:
+            return request, None, raised.error
+        except PerdureError as refusal:
+            return request, None, refusal
+        # Anything else may come after a write: the whole transaction is undone.
 
 
 def _step_writes(workflow_id: WorkflowId, writes: Sequence[Write]) -> list[StepWrite]:

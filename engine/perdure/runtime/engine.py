@@ -19,7 +19,7 @@ import attrs
 
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
-from perdure.errors import NotOpen, PerdureError, StoreError
+from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
 from perdure.store.base import Fenced, Store
 
 from .bridge import Bridge
@@ -38,6 +38,9 @@ logger = logging.getLogger("perdure.worker")
 #: How often an idle engine looks whether another process has committed, in seconds. A look costs
 #: a few microseconds; events and cancels from other processes wait half of this on average.
 POLL_SECONDS = 0.02
+
+#: How long to wait before another try to begin a life, in seconds.
+RETRY_SECONDS = 1.0
 
 #: How long a client's request may wait while the store is busy.
 BUSY_SECONDS = 30.0
@@ -221,7 +224,8 @@ class Engine:
     def _turn(self) -> float | None:
         """One turn; the seconds to wait before the next one, or None when the engine is done."""
         worker = self._worker
-        assert worker is not None
+        if worker is None:
+            return self._begin_next_life()
         try:
             if self._is_stopping and not self._drain():
                 return None
@@ -236,12 +240,28 @@ class Engine:
         except Fenced:
             logger.error("another process took this worker for dead; it starts a new life")
             self._end_life()
-            self._begin_life()
             for ticket in worker.unanswered:
                 self.mailbox.put(ticket)
-            return 0.0
+            return self._begin_next_life()
         self._look_for_ends()
         return worker.next_wait(POLL_SECONDS)
+
+    def _begin_next_life(self) -> float | None:
+        """After a fence; the seconds to wait, for the store may be in trouble as well.
+
+        Raises:
+            StoreVersionError: a newer perdure has upgraded the store: this process must stop.
+        """
+        if self._is_stopping:
+            return None
+        try:
+            self._begin_life()
+        except StoreVersionError:
+            raise
+        except StoreError as error:
+            logger.error("no new life yet: %s", error)
+            return RETRY_SECONDS
+        return 0.0
 
     def _look_for_ends(self) -> None:
         """Workflows that end in other processes, and are waited for here."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.codec import TypeCodec, encode_error, plain
 from perdure.core.commands import RunStep
+from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definition, Mutation, Query
@@ -15,7 +16,7 @@ from perdure.errors import DefinitionError, ErrorInfo, StoreError
 from perdure.store.base import TransactionLost
 
 from .inside import inside_transaction
-from .scope import Scope
+from .scope import ON_COMPLETE, Scope
 
 logger = logging.getLogger("perdure.worker")
 
@@ -47,21 +48,53 @@ def run_function(
     return text
 
 
+class FunctionLostTransaction(Exception):
+    """The function of one step ended the transaction that it shares with others.
+
+    `number` is the step's, or `ON_COMPLETE`.
+    """
+
+    def __init__(self, workflow_id: WorkflowId, number: int) -> None:
+        super().__init__(workflow_id, number)
+        self.workflow_id = workflow_id
+        self.number = number
+
+
+_LOST = ErrorInfo(
+    "TransactionLost",
+    "the function ended or blocked the transaction that it shares with others: use neither"
+    " OR ROLLBACK nor RAISE(ROLLBACK), and raise an exception to undo a step",
+)
+
+
+class FunctionRaised(Exception):
+    """A user's function raised `error`; none of its writes are kept."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def run_step_function(scope: Scope, workflow_id: str, number: int, command: RunStep) -> Outcome:
     """Run the query or mutation of a step; what it raises is the step's failure.
 
     Raises:
-        StoreError, TransactionLost: not the step's fault, or not known to be.
+        StoreError: not the step's fault.
+        FunctionLostTransaction: it spoiled the transaction, for everybody in it.
     """
     definition = scope.env.registry.get(command.function)
     if definition is None:
         text = f"{command.kind} {command.function!r} is not defined in this process"
         return Failed(ErrorInfo("DefinitionError", text))
+    if (workflow_id, number) in scope.lost:
+        return Failed(_LOST)
     where = f"step {number} of workflow {workflow_id}"
     try:
         return Succeeded(run_function(scope, definition, command.arguments, where))
-    except (StoreError, TransactionLost):
+    except (StoreError, FunctionLostTransaction):
         raise
+    except TransactionLost as error:
+        raise FunctionLostTransaction(workflow_id, number) from error
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: user code ends its step, not the worker.
         return Failed(encode_error(error))
@@ -71,21 +104,25 @@ def run_on_complete(
     scope: Scope, definition: Mutation[..., Any], state: WorkflowState, outcome: Outcome
 ) -> ErrorInfo | None:
     """Run a workflow's `on_complete`; the error if it raised (its writes are then undone)."""
-    arguments = _on_complete_arguments(definition, state, outcome)
-    where = f"on_complete of workflow {state.workflow_id}"
+    workflow_id = state.workflow_id
+    if (workflow_id, ON_COMPLETE) in scope.lost:
+        return _LOST
+    where = f"on_complete of workflow {workflow_id}"
     context = scope.env.make_context(scope, False)
 
     def call() -> None:
         try:
-            definition.fn(context, *arguments)
+            definition.fn(context, *_on_complete_arguments(definition, state, outcome))
         finally:
             context.close()
 
     try:
         with scope.env.watch.watched_function(where):
             inside_user_code(scope, call, read_only=False)
-    except (StoreError, TransactionLost):
+    except (StoreError, FunctionLostTransaction):
         raise
+    except TransactionLost as error:
+        raise FunctionLostTransaction(workflow_id, ON_COMPLETE) from error
     except BaseException as error:
         logger.exception("%s raised; its writes are undone and the outcome stands", where)
         return encode_error(error)

@@ -12,10 +12,11 @@ import attrs
 
 from perdure.core.outcomes import Json
 from perdure.definitions import Definition
-from perdure.store.base import Reader
+from perdure.errors import StoreError
+from perdure.store.base import Reader, TransactionLost
 
 from . import operations
-from .functions import run_function
+from .functions import FunctionRaised, run_function
 from .scope import Scope
 
 
@@ -40,7 +41,12 @@ class RunFunction:
     def execute(self, scope: Scope) -> Json:
         """Carry it out; the result is encoded."""
         definition = self.definition
-        return run_function(scope, definition, self.arguments, repr(definition))
+        try:
+            return run_function(scope, definition, self.arguments, repr(definition))
+        except (StoreError, TransactionLost):
+            raise
+        except BaseException as error:
+            raise FunctionRaised(error) from error
 
 
 @attrs.frozen(eq=False)

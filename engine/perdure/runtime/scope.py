@@ -20,6 +20,9 @@ from perdure.store.base import Transaction
 from .clock import Clock
 from .watch import Watch
 
+#: Stands for a workflow's `on_complete` where a step's number is expected.
+ON_COMPLETE = -1
+
 
 @attrs.define
 class After:
@@ -102,7 +105,10 @@ class Env:
 class Scope:
     """One transaction, its time, and what is to follow it.
 
-    `reserved` are epochs that the worker holds in reserve, for workflows made here.
+    Attributes:
+        reserved: epochs that the worker holds in reserve, for workflows made here.
+        lost: functions, as (workflow id, step number), that ended the transaction when it was tried
+            before: they fail without being run.
     """
 
     env: Env
@@ -110,6 +116,7 @@ class Scope:
     now: int
     after: After = attrs.field(factory=After)
     reserved: list[Epoch] = attrs.field(factory=list)
+    lost: frozenset[tuple[WorkflowId, int]] = frozenset()
 
     def new_epoch(self) -> Epoch:
         """An epoch for a workflow that is made in this transaction."""

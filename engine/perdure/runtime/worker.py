@@ -34,12 +34,12 @@ from .collect import CollectPhase
 from .commit import (
     Committed,
     Committer,
-    FunctionLostTransaction,
     Result,
     StaleUnits,
     UnitFailed,
 )
 from .decide import FAILURES_MAX, DecidePhase
+from .functions import FunctionLostTransaction
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
 from .operations import StartOrder
@@ -310,16 +310,23 @@ class Worker:
     def _commit_ticket(self, ticket: Ticket, batch: Batch) -> Result | None:
         """Carry out one request alone; whatever spoils its transaction is the answer."""
         reserved = self._claims.reserved
-        try:
-            return self._committer.commit([], [ticket.request], batch.now, reserved)
-        except Fenced:
-            raise
-        except StoreError as error:
-            self._delay(error)
-            self._collecting.pending.append(_again(ticket))
-        except Exception as error:
-            ticket.answer(None, error)
-        return None
+        lost: set[tuple[WorkflowId, int]] = set()
+        while True:
+            try:
+                return self._committer.commit(
+                    [], [ticket.request], batch.now, reserved, frozenset(lost)
+                )
+            except Fenced:
+                raise
+            except StoreError as error:
+                self._delay(error)
+                self._collecting.pending.append(_again(ticket))
+                return None
+            except FunctionLostTransaction as error:
+                lost.add((error.workflow_id, error.number))  # the on_complete of a cancel
+            except Exception as error:
+                ticket.answer(None, error)
+                return None
 
     # --- when it fails ------------------------------------------------------------------------
 

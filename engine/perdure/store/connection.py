@@ -297,17 +297,25 @@ class Connection(sqlite3.Connection):
     def engine_execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
         """Run a statement of the engine's. Rows are tuples, whatever `row_factory` says.
 
-        Errors are raw `sqlite3` errors: see `translate`. Never end a transaction with it: use
-        `commit` and `rollback`.
+        Never end a transaction with it: use `commit` and `rollback`. Raises a `StoreError` for
+        trouble of the database's, and `sqlite3.Error` for a fault of our own.
         """
-        return sqlite3.Cursor(self).execute(sql, parameters)
+        try:
+            return sqlite3.Cursor(self).execute(sql, parameters)
+        except (sqlite3.Error, MemoryError) as error:
+            self._raise_store_error(error)
+            raise
 
     def engine_write(self, sql: str, rows: Sequence[Parameters], /) -> int:
         """Run a statement that writes, of the engine's, once for each of `rows`; how many rows of
-        the table it changed in all."""
-        if len(rows) == 1:
-            return self._writing.execute(sql, rows[0]).rowcount
-        return self._writing.executemany(sql, rows).rowcount
+        the table it changed in all. Raises as `engine_execute` does."""
+        try:
+            if len(rows) == 1:
+                return self._writing.execute(sql, rows[0]).rowcount
+            return self._writing.executemany(sql, rows).rowcount
+        except (sqlite3.Error, MemoryError) as error:
+            self._raise_store_error(error)
+            raise
 
     def close(self) -> None:
         """Close it; refused inside a step."""
@@ -450,7 +458,7 @@ class Connection(sqlite3.Connection):
             self._raise_store_error(error)
             raise
 
-    def _raise_store_error(self, error: sqlite3.Error) -> None:
+    def _raise_store_error(self, error: sqlite3.Error | MemoryError) -> None:
         trouble = self.translate(error)
         if trouble is not None:
             raise trouble from error
