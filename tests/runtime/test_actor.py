@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+import pytest
 from tests.runtime.harness import NOW, Rig
 
-from perdure.core.effects import CallFunction, CallOnComplete
+from perdure.core.effects import CallFunction, CallOnComplete, PutStep
+from perdure.core.messages import Admission
 from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import Blocked
 from perdure.definitions import Definer
 from perdure.errors import ErrorInfo
-from perdure.runtime.actor import Actor, Unit
+from perdure.runtime.actor import Actor, Decider, Unit
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.operations import StartOrder, new_state
 from perdure.runtime.scope import ON_COMPLETE
@@ -115,3 +117,18 @@ def test_blocked_code_is_looked_at_again(rigs: Make) -> None:
     blocked = Blocked(error=ErrorInfo("DeterminismError", "x"), count=1, retry_at=NOW)
     state = attrs.evolve(loaded.state, blocked=blocked)
     assert Actor.of(attrs.evolve(loaded, state=state)).must_replay
+
+
+@pytest.mark.parametrize(("permits", "expected"), [(1, "started"), (0, "ready")])
+def test_what_the_pool_lets_start_is_one_write(rigs: Make, permits: int, expected: str) -> None:
+    """A step that need not queue is recorded as started when it is asked for, not in two rows."""
+    rig = rigs(d)
+    order = StartOrder(workflow_id="w", name="two_steps", arguments="{}", start_at=rig.clock.now)
+    state = new_state(order, epoch=1, now=rig.clock.now, owner="me")
+    unit = Unit(workflow_id="w", actor=Actor.fresh(state), expected_epoch=None, state=state)
+    Decider(rig.env.rules).decide(unit, rig.clock.now, Admission("me", permits, functions=True))
+    (write,) = unit.writes
+    assert isinstance(write, PutStep)
+    assert write.record.state == expected
+    assert unit.attempts() == permits
+    unit.actor.close()

@@ -17,7 +17,7 @@ from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttemp
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
-from perdure.core.messages import Admission, FactDelivered, HandlerBlocked, Message
+from perdure.core.messages import Admission, Asked, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
 from perdure.core.values import changed
@@ -158,6 +158,14 @@ class Decider:
             if isinstance(reaction, HandlerBlocked):
                 self._block(unit, mark, reaction, now)
                 return
+            if isinstance(reaction, Asked) and reaction.steps:
+                # Not `attrs.evolve`, which costs more than the transition that this saves.
+                reaction = Asked(
+                    steps=reaction.steps,
+                    cancels=reaction.cancels,
+                    timer_at=reaction.timer_at,
+                    admission=_left(admission, unit),
+                )
             self.apply(unit, reaction, now)
 
     def _replay(self, unit: Unit, now: int, mark: Any) -> bool:
