@@ -20,7 +20,7 @@ import attrs
 from .codec import TypeCodec, plain, rebuild_error
 from .core.commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
 from .core.ids import digest
-from .core.limits import NAME_LENGTH_MAX, Limits
+from .core.limits import NAME_LENGTH_MAX, SLEEP_MS_MAX, Limits
 from .core.outcomes import Failed, Outcome, Succeeded
 from .core.replay import Handler, Raise, Resolve, Value
 from .core.retry import AT_MOST_ONCE, RetryPlan, RetryPolicy, duration_ms
@@ -85,6 +85,17 @@ def from_ms(ms: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
 
 
+def within_reach(at_ms: int, now_ms: int, what: str) -> int:
+    """`at_ms`, if it is not more than a hundred years away.
+
+    Raises:
+        ValueError: it is.
+    """
+    if at_ms - now_ms > SLEEP_MS_MAX:
+        raise ValueError(f"{what}: further away than the limit of 100 years")
+    return at_ms
+
+
 def due_ms(run_after: timedelta | float | None, run_at: datetime | None, now_ms: int) -> int | None:
     """`run_after` or `run_at` as an instant; None if neither is given.
 
@@ -96,7 +107,7 @@ def due_ms(run_after: timedelta | float | None, run_at: datetime | None, now_ms:
     if run_after is not None:
         return now_ms + duration_ms(run_after, "run_after")
     if run_at is not None:
-        return instant_ms(run_at, "run_at")
+        return within_reach(instant_ms(run_at, "run_at"), now_ms, f"run_at={run_at!r}")
     return None
 
 
@@ -184,6 +195,11 @@ class Step:
     # --- what it knows
 
     @property
+    def is_dropped(self) -> bool:
+        """Whether the handler is being dropped: what its code does then is not the workflow's."""
+        return self._handler.is_dropped
+
+    @property
     def workflow_id(self) -> str:
         """The id of this workflow."""
         return self._handler.workflow_id
@@ -201,9 +217,13 @@ class Step:
 
     def uuid4(self) -> uuid.UUID:
         """A UUID that is the same on every replay."""
+        return uuid.UUID(int=self._uuid_source.getrandbits(128), version=4)
+
+    @property
+    def _uuid_source(self) -> random_module.Random:
         if self._uuids is None:
             self._uuids = random_module.Random(digest("uuid4", self.workflow_id))
-        return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
+        return self._uuids
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -228,7 +248,7 @@ class Step:
             unstable_args=self._unstable if unstable_args is None else unstable_args,
             retry=self._retry if retry is None else retry,
         )
-        step._random, step._uuids = self.random, self._uuids
+        step._random, step._uuids = self.random, self._uuid_source
         return step
 
     # --- functions
@@ -350,7 +370,10 @@ class Step:
 
     def sleep_until(self, when: datetime, *, name: str = "sleep") -> asyncio.Future[None]:
         """Sleep durably until a point in time, a datetime with a time zone."""
-        command = Sleep(name=check_name(name, "name"), due_at=instant_ms(when, "when"))
+        due = within_reach(
+            instant_ms(when, "when"), self._handler.loop.now_ms, f"when={when!r}"
+        )
+        command = Sleep(name=check_name(name, "name"), due_at=due)
         return self._ask(command, _resolve_nothing(name))
 
     @overload

@@ -18,7 +18,6 @@ from perdure.core.limits import CALLBACKS_PER_FACT_MAX
 from perdure.core.messages import HandlerBlocked
 from perdure.core.outcomes import Succeeded
 from perdure.core.replay import Handler
-from perdure.errors import DeterminismError
 
 
 @pytest.fixture(autouse=True)
@@ -159,26 +158,44 @@ def test_a_handler_cannot_catch_a_violation() -> None:
 
 
 def test_after_a_violation_every_command_is_refused() -> None:
-    """What is asked for in the clean-up of a blocked handler is refused, and recorded nowhere."""
+    """What is asked for in the clean-up of a blocked handler is never answered, nor recorded."""
     live = LiveRun(two_in_a_row)
     live.answer("f", 1)
-    refused: list[str] = []
+    cleaned: list[str] = []
 
     async def other(steps: Steps) -> Any:
         try:
             await steps.run("new")
         finally:
-            try:
-                steps.run("clean up")
-            except DeterminismError as error:
-                refused.append(str(error))
+            cleaned.append("begun")
+            await steps.run("clean up")
+            cleaned.append("done")
 
     handler, reaction = live.replayed(main=other)
     assert isinstance(reaction, HandlerBlocked)
     assert handler.violation == reaction.error
     handler.close()
-    assert len(refused) == 1
-    assert "clean up []: refused" in refused[0]
+    assert cleaned == ["begun"]
+
+
+def test_code_that_catches_everything_is_closed_where_it_waits() -> None:
+    """A loop around a bare `except` ends the drop of a handler no more than anything else does."""
+    runs: list[list[str]] = []
+
+    async def stubborn(steps: Steps) -> Any:
+        caught: list[str] = []
+        runs.append(caught)
+        while len(caught) < 2:
+            try:
+                return await steps.run("f")
+            except BaseException as error:
+                caught.append(type(error).__name__)
+        return "it was never closed"
+
+    live = LiveRun(stubborn)
+    live.handler.close()
+    # Thrown in where it waits; a refusal that raises would be caught, over and over.
+    assert set(runs[0]) == {"GeneratorExit"}
 
 
 def test_new_steps_at_the_frontier_are_asked_for() -> None:

@@ -38,6 +38,11 @@ async def mixed(step: Step) -> None:
     )
 
 
+@d.workflow
+async def timed(step: Step) -> None:
+    await step.run_action(work(0), timeout=86_400)
+
+
 def loaded(rig: Rig) -> Actor:
     """An actor with an action that runs, one that is ready, and others that wait."""
     rig.limit(1)
@@ -84,3 +89,14 @@ def test_all_can_be_forgotten(rigs: Make) -> None:
     actors.drop_all()
     assert (len(actors.by_id), len(actors.timers), len(actors.queue)) == (0, 0, 0)
     assert actors.runnable == {}
+
+
+def test_stale_timers_are_dropped(rigs: Make) -> None:
+    """The time-outs of steps that ended do not pile up for as long as they would have lasted."""
+    rig = rigs(d)
+    rig.worker.actors.timers_max = 10
+    for _ in range(11):
+        rig.start(timed())
+        rig.runner.succeed()
+        rig.settle()
+    assert len(rig.worker.actors.timers) <= 1

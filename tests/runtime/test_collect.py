@@ -9,6 +9,7 @@ from tests.runtime.harness import Rig
 
 from perdure.definitions import Definer
 from perdure.errors import StoreError, StoreFull
+from perdure.runtime.collect import BATCH_MAX
 from perdure.runtime.contexts import ActionContext
 from perdure.step import Step
 
@@ -34,6 +35,19 @@ async def working(step: Step, n: int = 0) -> object:
 @d.workflow
 async def waiting(step: Step) -> object:
     return await step.await_event("go")
+
+
+@d.workflow
+async def listening(step: Step, count: int = 3) -> list[object]:
+    return [await step.await_event("go") for _ in range(count)]
+
+
+@d.workflow
+async def racing(step: Step) -> object:
+    attempt = step.run_action(work())  # keeps it in memory
+    value = await step.await_event("go")
+    attempt.cancel()
+    return value
 
 
 @d.workflow
@@ -115,3 +129,46 @@ def test_nothing_is_left_of_late_outcomes(rigs: Make) -> None:
     rig.settle()
     rig.start(answer(1))  # a commit takes void rows along
     assert rig.rows("SELECT * FROM perdure_inbox") == []
+
+
+def test_an_event_that_comes_with_its_workflow_is_not_told_again(rigs: Make) -> None:
+    """Behind a long mailbox the message of an event must not deliver it a second time."""
+    rig = rigs(d)
+    workflow_id = rig.start(listening())
+    rig.settle()
+    replies = [rig.ask_event("go", workflow_id, value=name) for name in "ABC"]
+    replies += [rig.ask_start(answer(n)) for n in range(BATCH_MAX + 10)]
+    rig.settle()
+    assert rig.outcome(workflow_id) == ["A", "B", "C"]
+
+
+def test_events_of_two_processes_come_in_the_order_sent(rigs: Make) -> None:
+    """One sent here does not overtake one that another process had sent before."""
+    rig, client = rigs(d), rigs(d, works=False)
+    workflow_id = rig.start(listening(2))
+    rig.start(working())  # so that it has something to do meanwhile
+    busy = rig.start(working())
+    rig.settle()
+    client.done(client.ask_event("go", workflow_id, value="first"))
+    rig.done(rig.ask_event("go", workflow_id, value="second"))
+    rig.settle()
+    assert rig.outcome(workflow_id) == ["first", "second"]
+    assert rig.outcome(busy) is None
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_a_read_that_fails_loses_no_wake_up(rigs: Make, count: int) -> None:
+    """What another process committed is looked for again after any failed read."""
+    rig, client = rigs(d), rigs(d, works=False)
+    asleep, awake = rig.start(listening(1)), rig.start(racing())
+    rig.settle()
+    for workflow_id in (asleep, awake):
+        client.done(client.ask_event("go", workflow_id, value="sent"))
+    rig.store.reads.extend([None] * (count - 1))
+    rig.store.reads.append(StoreError("a read failed"))
+    rig.turn()
+    rig.store.reads.clear()
+    rig.pass_time(10)
+    rig.settle()
+    assert rig.outcome(asleep) == ["sent"]
+    assert rig.outcome(awake) == "sent"

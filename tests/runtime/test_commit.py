@@ -221,16 +221,21 @@ def test_a_failing_on_complete_does_not_stop_a_cancel(rig: Rig, how: str) -> Non
     assert notes(rig) == []
 
 
-def test_an_unknown_on_complete_is_kept_as_an_error(rigs: Make, rig: Rig) -> None:
-    """A worker that does not know the callback ends the workflow all the same, and says so."""
+def test_an_unknown_on_complete_is_waited_for(rigs: Make, rig: Rig) -> None:
+    """A worker that does not know the callback does not end the workflow: one that does will."""
     workflow_id = rig.start(waiting(), on_complete=record_end, context="ctx")
     rig.settle()
     rig.rows("UPDATE perdure_workflows SET on_complete = 'gone'")
     rig.done(rig.ask_event("never", workflow_id))
-    error = rig.state(workflow_id).on_complete_error
+    blocked = rig.state(workflow_id).blocked
+    assert rig.state(workflow_id).status == "in_progress"
+    assert blocked is not None
+    assert blocked.error.type == "DefinitionError"
+    name = record_end.name
+    rig.rows("UPDATE perdure_workflows SET on_complete = ?", name)
+    rig.pass_time(1000)
     assert rig.state(workflow_id).status == "success"
-    assert error is not None
-    assert error.type == "DefinitionError"
+    assert len(notes(rig)) == 1
 
 
 def test_a_cancel_without_its_on_complete_changes_nothing(rigs: Make, rig: Rig) -> None:

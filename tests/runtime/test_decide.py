@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.runtime.harness import Rig
 
 from perdure.definitions import Definer
@@ -39,6 +40,16 @@ async def fanning(step: Step, count: int) -> None:
 @d.workflow
 async def later(step: Step) -> None:
     await step.run_action(work(0), run_after=0.5)
+
+
+@d.workflow
+async def two_in_a_row(step: Step) -> list[object]:
+    return [await step.run_action(work(1)), await step.run_action(work(2))]
+
+
+@d.workflow
+async def noting_later(step: Step) -> str:
+    return await step.run_mutation(note(), run_after=0.5)
 
 
 @d.workflow
@@ -148,3 +159,36 @@ def test_a_half_decided_workflow_admits_nothing(rigs: Make) -> None:
     rig.settle()
     assert rig.state(workflow_id).status == "success"
     assert len(rig.runner.started) == 2
+
+
+@pytest.mark.parametrize("when", ["while it runs", "with its outcome", "while it waits"])
+def test_starting_again_what_runs_changes_nothing(rigs: Make, when: str) -> None:
+    """The same start of a workflow that goes on here answers its id, and takes nothing from it."""
+    rig = rigs(d)
+    call = later() if when == "while it waits" else two_in_a_row()
+    workflow_id = rig.start(call, id="same")
+    if when == "with its outcome":
+        rig.runner.succeed("1")  # in the mailbox, and so in the very turn of the second start
+    assert rig.start(call, id="same") == workflow_id
+    rig.pass_time(500)
+    while rig.runner.open:
+        rig.runner.succeed("1")
+        rig.settle()
+    assert rig.state(workflow_id).status == "success"
+
+
+def test_a_step_of_an_unknown_function_waits_for_a_process_that_knows_it(rigs: Make) -> None:
+    """A deploy that lacks a function ends nothing: the workflow is given up and goes on later."""
+    rig = rigs(d)
+    workflow_id = rig.start(noting_later())
+    rig.settle()
+    known = rig.env.registry._by_name.pop("note")
+    rig.pass_time(500)
+    blocked = rig.state(workflow_id).blocked
+    assert blocked is not None
+    assert "'note' of step 0 is not defined in this process" in blocked.error.message
+    assert rig.state(workflow_id).owner is None
+    rig.env.registry._by_name["note"] = known
+    rig.pass_time(1000)
+    assert rig.outcome(workflow_id) == "noted"
+    assert rig.state(workflow_id).blocked is None

@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from perdure.errors import ErrorInfo
+
 from .commands import StepCommand, describe, is_same
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
@@ -139,6 +141,15 @@ def outcome_bytes(outcome: Outcome) -> int:
         return sum(map(text_bytes, (error.type, error.message, error.traceback, error.arguments)))
     assert isinstance(outcome, Canceled)
     return 0
+
+
+def overfull(size: int, limit: int) -> ErrorInfo:
+    """The error of a workflow whose journal is over its limit."""
+    return ErrorInfo(
+        "LimitExceeded",
+        f"the journal has {size} bytes, over the limit of {limit}: pass references instead of"
+        " large values, split the work into child workflows, or raise Limits(journal_bytes=…)",
+    )
 
 
 class Batch:

@@ -80,12 +80,14 @@ class Handler:
         "_cancels",
         "_futures",
         "_is_advancing",
+        "_is_over",
         "_journal",
         "_launch",
         "_main",
         "_next_number",
         "_steps",
         "_violation",
+        "is_dropped",
         "is_replaying",
         "loop",
         "workflow_id",
@@ -95,6 +97,8 @@ class Handler:
         self.workflow_id = workflow_id
         self.loop = WorkflowLoop(workflow_id, start_ms)
         self.is_replaying = False
+        self.is_dropped = False
+        self._is_over = False
         self._launch = launch
         self._journal: Journal | None = journal
         self._main: Any = None
@@ -134,6 +138,7 @@ class Handler:
 
     def close(self) -> None:
         """Drop the handler: its coroutines are closed, in order, and may ask for nothing."""
+        self.is_dropped = self._is_over = True
         self._futures.clear()
         self.loop.close_tasks()
         self.loop.close()
@@ -147,18 +152,25 @@ class Handler:
             DeterminismError: the workflow is not advancing (the call comes from another thread,
                 from a finalizer, or after the end), or its code does not fit the journal.
         """
-        if not self._is_advancing or self._violation is not None:
+        if self._is_over or self._violation is not None:
+            # Refused by never answering: code that catches every error and tries again would
+            # otherwise loop for ever. It is closed where it waits.
+            return self._future(-1, resolve)
+        if not self._is_advancing:
             raise DeterminismError(
                 f"{describe(command)}: refused, because workflow {self.workflow_id!r} is not"
                 " running here: steps are asked for by its own handler, while it runs"
             )
         number = self._match(command)
+        future = self._futures[number] = self._future(number, resolve)
+        return future
+
+    def _future(self, number: int, resolve: Resolve) -> StepFuture:
         future = StepFuture(loop=self.loop)
         future._hash = self.loop._next_hash()
         future.handler = self
         future.number = number
         future.resolve = resolve
-        self._futures[number] = future
         return future
 
     def on_future_cancelled(self, number: int) -> None:
@@ -247,7 +259,7 @@ class Handler:
 
     def _finish(self) -> None:
         """The handler has ended: what it left behind is cancelled and may ask for nothing."""
-        self._is_advancing = False
+        self._is_over = True
         self._futures.clear()
         self.loop.cancel_tasks()
 
@@ -288,6 +300,11 @@ class Handler:
         if main.cancelled():
             # Only the engine cancels the main task, and only when it closes the handler.
             error = ErrorInfo("InternalError", "the handler's main task was cancelled")
+            return HandlerBlocked(error=error)
+        raised = main.exception()
+        if raised is not None:
+            # The launcher promises that it never does; should it, this workflow waits alone.
+            error = ErrorInfo("InternalError", f"the handler's main task raised {raised!r}")
             return HandlerBlocked(error=error)
         return Ended(outcome=main.result(), steps=steps, cancels=cancels)
 

@@ -45,6 +45,7 @@ from .journal import (
     Tick,
     command_bytes,
     outcome_bytes,
+    overfull,
     record_canceled,
 )
 from .limits import JOURNAL_WARNING_SHARE, TICK_BYTES, Limits
@@ -67,7 +68,7 @@ from .messages import (
     StepDue,
 )
 from .outcomes import Canceled, Failed, Outcome, Succeeded
-from .values import changed
+from .values import Pages, changed, copied
 from .workflow import (
     STEP_EDGES,
     Blocked,
@@ -139,6 +140,12 @@ def transition(
     return draft.decision()
 
 
+def _without(settled: tuple[tuple[int, int], ...], number: int) -> tuple[tuple[int, int], ...]:
+    if settled and settled[0][1] == number:
+        return settled[1:]  # the one that is delivered: a search would be quadratic
+    return tuple(pair for pair in settled if pair[1] != number)
+
+
 class _Draft:
     """A state that is being changed, inside one transition; `decision` freezes it."""
 
@@ -147,7 +154,7 @@ class _Draft:
         self.now = now
         self.limits = limits
         self.changes: dict[str, Any] = {}
-        self.live: dict[int, StepRecord] | None = None
+        self.live: dict[int, StepRecord] | Pages[StepRecord] | None = None
         self.settled = state.settled
         self.awaiting = state.awaiting
         self.busy = state.busy
@@ -164,7 +171,7 @@ class _Draft:
         before = None if old is None else old.state
         assert (before, new.state) in STEP_EDGES, (before, new)
         if self.live is None:
-            self.live = dict(self.state.live)
+            self.live = copied(self.state.live)
         self.busy += (new.state in ("ready", "started")) - (before in ("ready", "started"))
         if new.command.kind == "event":
             if new.state == "asked" and before is None:
@@ -174,7 +181,7 @@ class _Draft:
         if new.state == "settled" and new.delivered_position is not None:
             del self.live[new.number]
             if before == "settled":
-                self.settled = tuple(pair for pair in self.settled if pair[1] != new.number)
+                self.settled = _without(self.settled, new.number)
         else:
             self.live[new.number] = new
             if new.state == "settled" and before != "settled":
@@ -273,7 +280,7 @@ def _on_asked(draft: _Draft, message: Asked) -> None:
         draft.effects.append(SetTimer(message.timer_at))
     limit = draft.limits.journal_bytes
     if draft.journal_bytes > limit:
-        _end(draft, Failed(_overfull(draft.journal_bytes, limit)))
+        _end(draft, Failed(overfull(draft.journal_bytes, limit)))
 
 
 def _on_ended(draft: _Draft, message: Ended) -> None:
@@ -406,6 +413,7 @@ def _on_step_admitted(draft: _Draft, message: StepAdmitted) -> None:
         return  # canceled since it was queued
     begun = _begun(draft, record, message.runner)
     draft.put(record, begun)
+    draft.changes["blocked"] = None  # what it waited for, such as its function, is there
     if begun.state == "ready":
         draft.writes.append(CallFunction(record.number))
 
@@ -588,11 +596,3 @@ def _end(draft: _Draft, outcome: Outcome) -> None:
         draft.writes.append(CallOnComplete(outcome))
     if header.parent_id is not None and header.parent_number is not None:
         draft.writes.append(TellParent(header.parent_id, header.parent_number, outcome))
-
-
-def _overfull(size: int, limit: int) -> ErrorInfo:
-    return ErrorInfo(
-        "LimitExceeded",
-        f"the journal has {size} bytes, over the limit of {limit}: pass references instead of"
-        " large values, split the work into child workflows, or raise Limits(journal_bytes=…)",
-    )

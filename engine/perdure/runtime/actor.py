@@ -13,16 +13,17 @@ from typing import Any
 import attrs
 
 from perdure import determinism
+from perdure.core.commands import RunStep
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
-from perdure.core.messages import Admission, Asked, FactDelivered, HandlerBlocked, Message
+from perdure.core.messages import Admission, Asked, Ended, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
 from perdure.core.values import changed
 from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked, survived
-from perdure.definitions import Workflow
+from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
 from perdure.step import StepRules
 from perdure.store.base import Loaded
@@ -155,6 +156,8 @@ class Decider:
             self.apply(unit, FactDelivered(fact=fact), now)
             delivery = Delivery(unit.state.position, unit.state.stamp, fact)
             reaction = _guarded(actor.handler, delivery)
+            if isinstance(reaction, Ended):
+                reaction = self._end(unit, reaction)
             if isinstance(reaction, HandlerBlocked):
                 self._block(unit, mark, reaction, now)
                 return
@@ -193,6 +196,25 @@ class Decider:
             return False
         self.apply(unit, reaction, now)
         return True
+
+    def _end(self, unit: Unit, ended: Ended) -> Ended | HandlerBlocked:
+        """The end of a workflow; it waits for a process that knows its `on_complete`."""
+        name = unit.state.header.on_complete
+        if name is None or isinstance(self.rules.registry.get(name), Mutation):
+            return ended
+        text = f"its on_complete {name!r} is no mutation in this process: it ends where it is"
+        return HandlerBlocked(error=ErrorInfo("DefinitionError", text))
+
+    def wait_for_definition(self, unit: Unit, record: StepRecord, now: int) -> None:
+        """A step of a function that this process does not define: give the workflow up, so that
+        it goes on where the function is defined."""
+        command = record.command
+        assert isinstance(command, RunStep)
+        text = (
+            f"{command.kind} {command.function!r} of step {record.number} is not defined in this"
+            " process: the workflow goes on where it is"
+        )
+        self.apply(unit, HandlerBlocked(error=ErrorInfo("DefinitionError", text)), now)
 
     def _block(self, unit: Unit, mark: Any, blocked: HandlerBlocked, now: int) -> None:
         unit.state, writes, effects, ready = mark

@@ -18,6 +18,9 @@ from .actor import Actor
 from .attempts import Attempt, Runner
 from .scheduler import Scheduler
 
+#: Timers, stale ones counted, before the stale ones are looked for: some hundred bytes each.
+TIMERS_MAX = 10_000
+
 
 @attrs.define
 class Actors:
@@ -30,6 +33,7 @@ class Actors:
         queue: their ready actions.
         held: their ready queries and mutations that wait for the end of a pause.
         runnable: those to look at in the next turn even without a message.
+        timers_max: so many timers, and the stale ones are dropped.
     """
 
     runner: Runner | None
@@ -38,6 +42,7 @@ class Actors:
     queue: Queue = attrs.field(factory=Queue)
     held: dict[WorkflowId, set[int]] = attrs.field(factory=dict)
     runnable: dict[WorkflowId, None] = attrs.field(factory=dict)
+    timers_max: int = TIMERS_MAX
 
     def __iter__(self) -> Iterator[WorkflowId]:
         return iter(self.by_id)
@@ -57,7 +62,7 @@ class Actors:
         self.by_id[workflow_id] = actor
         self.runnable[workflow_id] = None
         for timer in due_timers(state):
-            self.timers.set(timer.due_at, workflow_id, timer.number)
+            self.set_timer(timer.due_at, workflow_id, timer.number)
         for record in state.live.values():
             if record.state == "ready":
                 self.enqueue(workflow_id, record)
@@ -68,6 +73,20 @@ class Actors:
             self.queue.add(record.due_at or 0, workflow_id, record.number)
         else:
             self.held.setdefault(workflow_id, set()).add(record.number)
+
+    def set_timer(self, due_at: int, workflow_id: WorkflowId, number: int | None) -> None:
+        """Have a step, or the handler's own timers, looked at at `due_at`."""
+        self.timers.set(due_at, workflow_id, number)
+        if len(self.timers) > self.timers_max:
+            self._drop_stale_timers()
+
+    def _drop_stale_timers(self) -> None:
+        """A time-out stays set when its step has ended: a day's worth of them is too many."""
+        self.timers.clear()
+        for actor in self.by_id.values():
+            for timer in due_timers(actor.state):
+                self.timers.set(timer.due_at, actor.state.workflow_id, timer.number)
+        self.timers_max = max(TIMERS_MAX, 2 * len(self.timers))
 
     def drop(self, workflow_id: WorkflowId, *, cancel: bool = False) -> None:
         """Forget an actor. `cancel`: it is out of our hands, so tell its running attempts."""

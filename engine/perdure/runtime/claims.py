@@ -67,7 +67,6 @@ class Claims:
         self.permits = 0
         self.reserved: list[Epoch] = []
         self.is_paused = False
-        self._limit = 0
         self._wanting = 0
         self._is_contended = False
         self._has_buried = False
@@ -93,6 +92,12 @@ class Claims:
     def config_changed(self) -> None:
         """The shared settings were changed in this process."""
         self._look_config = True
+
+    def look_again(self) -> None:
+        """The store failed in the middle of a look."""
+        self.expect(0)
+        self._look_config = True
+        self._others = None
 
     def take_buried(self) -> bool:
         """Whether a dead worker was found since this was last asked: the inbox may have more."""
@@ -232,34 +237,31 @@ class Claims:
         if not (has_changed or self._look_config or gives_back or wants != bool(self._wanting)):
             return
         reader = self._store.reader()
-        limit = reader.config().max_parallelism
-        self._limit, self.is_paused, self._look_config = limit, limit == 0, False
-        rows = reader.workers()
-        share = self._share(rows, running, needed)
-        is_alone = len(rows) <= 1
-        others = [row for row in rows if row.worker_id != self._me]
-        held = share.permits + sum(row.permits for row in others)
-        self._is_contended = held > limit or any(row.wanting for row in others)
+        limit, rows = reader.config().max_parallelism, reader.workers()
         mine = next((row for row in rows if row.worker_id == self._me), None)
         if mine is None:
             raise Fenced
-        if (share.permits, share.wanting) == (mine.permits, mine.wanting) or (
-            is_alone and share.permits == mine.permits
-        ):
-            self.permits, self._wanting = share.permits, share.wanting
-            return
-        with self._store.transaction() as tx:
-            if tx.is_fenced(self._me):
-                raise Fenced
-            share = self._share(tx.workers(), running, needed)
-            tx.set_permits(self._me, share.permits, share.wanting)
+        share = self._share(rows, limit, running, needed)
+        wanting = mine.wanting if len(rows) == 1 else share.wanting  # alone nobody needs to know
+        if (share.permits, wanting) != (mine.permits, mine.wanting):
+            with self._store.transaction() as tx:
+                if tx.is_fenced(self._me):
+                    raise Fenced
+                # Once more, under the lock: both may have changed since.
+                limit, rows = tx.config().max_parallelism, tx.workers()
+                share = self._share(rows, limit, running, needed)
+                tx.set_permits(self._me, share.permits, share.wanting)
+        others = [row for row in rows if row.worker_id != self._me]
+        held = share.permits + sum(row.permits for row in others)
+        self._is_contended = held > limit or any(row.wanting for row in others)
         self.permits, self._wanting = share.permits, share.wanting
+        self.is_paused, self._look_config = limit == 0, False
 
-    def _share(self, rows: Collection[WorkerRow], running: int, needed: int) -> Share:
+    def _share(self, rows: Collection[WorkerRow], limit: int, running: int, needed: int) -> Share:
         shares = {row.worker_id: Share(row.worker_id, row.permits, row.wanting) for row in rows}
         mine = shares.pop(self._me, Share(self._me, 0, 0))
         others = list(shares.values())
-        return permits_to_hold(mine, others, limit=self._limit, running=running, needed=needed)
+        return permits_to_hold(mine, others, limit=limit, running=running, needed=needed)
 
 
 def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple[Message, ...]:

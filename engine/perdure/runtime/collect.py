@@ -57,6 +57,7 @@ class CollectPhase:
     is_draining: bool = False
     foreign_change: bool = True
     _looked_at: float = attrs.field(default=float("-inf"), init=False)
+    _must_look: bool = attrs.field(default=False, init=False)
 
     def run(self, batch: Batch) -> None:
         """Fill the batch.
@@ -86,6 +87,13 @@ class CollectPhase:
                 self._collect_due(batch)
             self._load_missing(batch)
 
+    def look_again(self) -> None:
+        """The store failed in the middle: what was seen and not taken in must be seen again."""
+        self.inbox.reset()
+        self.claims.look_again()
+        self.actors.runnable.update(dict.fromkeys(self.actors.held))
+        self.foreign_change = self._must_look = True
+
     def _look_for_changes(self) -> bool:
         """Whether another process has committed. Under load not in every turn: it would cost each
         step some microseconds, and nobody notices two milliseconds."""
@@ -93,10 +101,12 @@ class CollectPhase:
         at = self.actors.timers.next_at()
         # What was sent before a time-out must be seen before it.
         is_due = at is not None and at <= self.env.clock.now_ms()
-        if not is_due and now - self._looked_at < LOOK_SECONDS:
+        if not (is_due or self._must_look) and now - self._looked_at < LOOK_SECONDS:
             return False
         self._looked_at = now
-        return self.store.has_changed()
+        has_changed = self.store.has_changed() or self._must_look
+        self._must_look = False
+        return has_changed
 
     def _collect_foreign(self, batch: Batch, has_changed: bool) -> bool:
         """What nobody owns, and what other processes left for us. Whether that is a workflow that
@@ -107,6 +117,7 @@ class CollectPhase:
         for claimed in claims:
             workflow_id = claimed.loaded.state.workflow_id
             self.actors.adopt(Actor.of(claimed.loaded))
+            self._forget_events(workflow_id, batch)
             batch.messages[workflow_id] = []
             # As posts: should this turn fail, nothing else would tell them again.
             batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)

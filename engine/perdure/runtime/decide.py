@@ -76,11 +76,18 @@ class DecidePhase:
         return failed
 
     def _starts_here(self, order: StartOrder, batch: Batch) -> bool:
-        """Whether a new workflow is ours from its first moment: its start is one commit then."""
+        """Whether a new workflow is ours from its first moment: its start is one commit then.
+
+        Not if it exists already, here or in this very batch: a unit of its own would take the
+        place of the one that goes on with it. (If it exists elsewhere, the commit finds out.)
+        """
+        workflow_id = order.workflow_id
         return (
             not self.is_draining
             and order.start_at <= batch.now
-            and order.workflow_id not in batch.starts
+            and workflow_id not in batch.starts
+            and workflow_id not in batch.messages
+            and workflow_id not in self.actors
             and isinstance(self.env.registry.get(order.name), Workflow)
         )
 
@@ -108,7 +115,8 @@ class DecidePhase:
                 self._decider.decide(unit, now, self._admission())
                 self._admit_functions(unit, now)
                 self._free -= unit.attempts()
-        except Exception:
+        except BaseException:
+            # Not only `Exception`: nothing that one workflow does may end the worker of all.
             logger.exception("workflow %s: a fault of perdure's; please report it", workflow_id)
             self.failures[workflow_id] = failures + 1
             failed.append(unit)
@@ -138,6 +146,9 @@ class DecidePhase:
             if record is None or record.state != "ready":
                 continue  # canceled since
             assert isinstance(record.command, RunStep)
+            if self.env.registry.get(record.command.function) is None:
+                self._decider.wait_for_definition(unit, record, now)
+                return
             if self.claims.is_paused and not record.command.inline:
                 unit.held.append(number)
             else:
@@ -165,6 +176,10 @@ class DecidePhase:
         record = unit.state.live.get(number)
         if record is None or record.state != "ready":
             return 0  # canceled since, or queued twice
+        assert isinstance(record.command, RunStep)
+        if self.env.registry.get(record.command.function) is None:
+            self._decider.wait_for_definition(unit, record, batch.now)
+            return 0
         self._decider.apply(unit, StepAdmitted(number=number, runner=self._me), batch.now)
         return 1
 

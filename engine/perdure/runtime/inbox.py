@@ -134,6 +134,12 @@ class InboxReader:
         self._taken.clear()
         self._void.clear()
 
+    def reset(self) -> None:
+        """No row is being worked on: read all of them again."""
+        self._taken.clear()
+        self._void.clear()
+        self.look = True
+
     def release(self, row_ids: Iterable[int]) -> None:
         """These rows were not taken in after all: read them again."""
         released = set(row_ids)

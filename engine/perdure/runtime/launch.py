@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -45,8 +44,8 @@ async def _run(
         return Succeeded(
             definition.result.encode(value, where=where, limit=rules.limits.value_bytes)
         )
-    except GeneratorExit:
-        raise  # the handler is being dropped, not ended
-    except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
-        # SystemExit too: a workflow that calls sys.exit() has failed; the worker goes on.
+    except BaseException as error:
+        if step.is_dropped:
+            raise  # the handler is being dropped, not ended
+        # SystemExit too, and whatever else: the workflow has failed; the worker goes on.
         return Failed(encode_error(error))

@@ -349,6 +349,8 @@ def _tell_owner_of_event(scope: Scope, state: WorkflowState, event: SentEvent) -
     elif state.owner == scope.env.worker_id:
         # The row is durable: should this message be lost, the event is found with the workflow.
         scope.after.messages.append((state.workflow_id, EventSent(event=event)))
+        # Before it, what another process has sent earlier.
+        scope.after.look_inbox = True
     else:
         row = InboxRow(
             workflow_id=state.workflow_id,

@@ -189,6 +189,7 @@ class Worker:
         try:
             self._collecting.run(batch)
         except StoreError as error:
+            self._collecting.look_again()
             self._store_failed(error, batch)
             return
         if batch.is_empty:
@@ -279,6 +280,7 @@ class Worker:
         fails the workflow."""
         lost: set[tuple[WorkflowId, int]] = set()
         reserved = self._claims.reserved
+        suspects: list[set[tuple[WorkflowId, int]]] | None = None
         while True:
             try:
                 return self._committer.commit([unit], [], batch.now, reserved, frozenset(lost))
@@ -294,10 +296,10 @@ class Worker:
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))
             except Exception as error:
-                functions = {(unit.workflow_id, number) for number in unit.functions()}
-                functions = functions - lost or unit.on_complete() - lost
-                if functions and self.store.is_poisoned(error):
-                    lost |= functions
+                if suspects is None and self.store.is_poisoned(error):
+                    suspects = _suspects(unit)
+                if suspects:
+                    lost = suspects.pop(0)
                     continue
                 logger.exception("workflow %s: a fault of perdure's", unit.workflow_id)
                 failures = self._deciding.failures
@@ -472,7 +474,7 @@ class Worker:
                 self._runner.cancel((workflow_id, effect.number, effect.epoch, effect.attempt))
             case SetTimer():
                 if workflow_id in self.actors:
-                    self.actors.timers.set(effect.due_at, workflow_id, effect.number)
+                    self.actors.set_timer(effect.due_at, workflow_id, effect.number)
             case WarnJournalSize():
                 logger.warning(
                     "workflow %s: its journal has %d of %d bytes; it fails when it is full",
@@ -494,6 +496,13 @@ class Worker:
             self._claims.expect(0)
         if after.look_config:
             self._claims.config_changed()
+
+
+def _suspects(unit: Unit) -> list[set[tuple[WorkflowId, int]]]:
+    """Who may have left behind what no commit accepts: each function alone, then all together."""
+    functions = [(unit.workflow_id, number) for number in unit.functions()]
+    functions += sorted(unit.on_complete())
+    return [*({function} for function in functions), set(functions)]
 
 
 def _again(ticket: Ticket) -> Ticket:
