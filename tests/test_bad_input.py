@@ -92,6 +92,16 @@ CALLS: dict[str, Case] = {
         TypeError,
         r"note is a mutation: use run_mutation",
     ),
+    "start of an action": (
+        lambda app: app.manager.start(app.produce("x")),
+        TypeError,
+        r"start: produce is an action, and start takes a call of a workflow",
+    ),
+    "run_query of a workflow": (
+        lambda app: app.manager.run_query(app.wait()),
+        TypeError,
+        r"manager\.run_query: wait is a workflow: use start",
+    ),
     "run_query of a mutation": (
         lambda app: app.manager.run_query(app.note("x")),
         TypeError,
@@ -202,7 +212,7 @@ CALLS: dict[str, Case] = {
     "the same id with another call": (
         lambda app: app.manager.start(app.wait(2), id="known"),
         WorkflowIdConflict,
-        r"start\(id='known'\).*another call; choose another id, or clean",
+        r"start\(id='known'\).*another call: choose another id",
     ),
     "status of an unknown id": (
         lambda app: app.manager.status("unknown"),
@@ -234,7 +244,27 @@ CALLS: dict[str, Case] = {
         ValueError,
         r"timeout=-1: a duration cannot be negative",
     ),
+    "half a surrogate as an id": (
+        lambda app: app.manager.start(app.wait(), id="\ud800"),
+        ValueError,
+        r"id='\\ud800': .*printable",
+    ),
+    "status of half a surrogate": (
+        lambda app: app.manager.status("\ud800"),
+        ValueError,
+        r"workflow_id='\\ud800': half a surrogate pair is no text",
+    ),
     # --- events
+    "an event for half a surrogate": (
+        lambda app: app.manager.send_event("e", workflow_id="\ud800"),
+        ValueError,
+        r"workflow_id='\\ud800': half",
+    ),
+    "an error that is half a surrogate": (
+        lambda app: app.manager.send_event("e", workflow_id="known", error="\ud800"),
+        ValueError,
+        r"error='\\ud800': half",
+    ),
     "an event for nobody": (
         lambda app: app.manager.send_event(number_event, value=1),
         ValueError,
@@ -285,6 +315,16 @@ CALLS: dict[str, Case] = {
         lambda app: app.manager.list_workflows(status="running"),  # type: ignore[arg-type]
         ValueError,
         r"status='running': give 'in_progress', 'success'",
+    ),
+    "a name that is a number": (
+        lambda app: app.manager.list_workflows(name=5),  # type: ignore[arg-type]
+        TypeError,
+        r"name=5: give the name of a workflow definition, a str",
+    ),
+    "half a surrogate as a name": (
+        lambda app: app.manager.list_workflows(name="\ud800"),
+        ValueError,
+        r"name='\\ud800': half a surrogate",
     ),
     "an unknown order": (
         lambda app: app.manager.list_workflows(order="up"),  # type: ignore[arg-type]
@@ -376,6 +416,12 @@ make_manager: Any = WorkflowManager
         (lambda: make_manager(""), TypeError, "store='': give the path"),
         (lambda: make_manager(5), TypeError, "store=5: give the path"),
         (lambda: make_manager("mysql://x"), ValueError, "store='mysql://x': give a path"),
+        (lambda: make_manager("sqlite:///"), ValueError, "store='sqlite:///': give a path"),
+        (
+            lambda: make_manager("a.db", retry_actions_by_default="no"),
+            TypeError,
+            "retry_actions_by_default='no': give True or False",
+        ),
         (lambda: make_manager("a.db", durability="full"), ValueError, "durability='full'"),
         (lambda: make_manager("a.db", max_parallelism=-1), ValueError, "max_parallelism=-1"),
         (lambda: make_manager("a.db", drain_timeout=-1), ValueError, "drain_timeout=-1"),

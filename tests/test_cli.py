@@ -281,3 +281,11 @@ def test_without_the_extra_the_command_says_what_to_install(missing: str) -> Non
     assert done.returncode == 1
     assert "pip install 'perdure[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_argument_called_self_is_an_argument(run: Run) -> None:
+    """A name that Python uses for its own is told about like any other unknown one."""
+    ran = run("start", "failing", '{"self": 1}')
+    assert ran.code == 1
+    assert "ValidationError" in ran.err
+    assert "self" in ran.err

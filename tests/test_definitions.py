@@ -216,7 +216,7 @@ def test_a_lambda_with_a_name_is_a_definition(manager: Definer) -> None:
         ({"timeout": 0}, ValueError, "timeout=0: give a duration above 0"),
         ({"timeout": -1}, ValueError, "cannot be negative"),
         ({"timeout": "1s"}, TypeError, "give a timedelta or a number"),
-        ({"raises": [KeyError]}, TypeError, "not a subclass of Exception"),
+        ({"raises": [KeyError]}, TypeError, "Exception: give a class or a tuple of classes"),
         ({"raises": (KeyError, 5)}, TypeError, "5 is not a subclass of Exception"),
         ({"raises": KeyboardInterrupt}, TypeError, "not a subclass of Exception"),
         ({"raises": (KeyError, type("KeyError", (Exception,), {}))}, ValueError, "two classes"),
@@ -327,3 +327,12 @@ def test_a_workflow_that_reads_the_environment_gives_a_warning(manager: Definer)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         manager.action(name="act")(reads)
+
+
+def test_a_parameter_may_be_called_self(manager: Definer) -> None:
+    """Only the first one is ours; the name of the others is the user's matter."""
+
+    @manager.mutation
+    def put(ctx: Any, self: int) -> None: ...
+
+    assert put(self=5).encode() == '{"self":5}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ from perdure import (
     WorkflowFailed,
     WorkflowManager,
 )
+from perdure.runtime import loops
 
 
 @pytest.fixture
@@ -366,7 +368,7 @@ def test_the_drain_waits_for_running_attempts(path: Path) -> None:
     @manager.action
     async def brief(ctx: ActionContext) -> int:
         began.set()
-        while manager._engine is not None:  # noqa: ASYNC110  until the block is being left
+        while not (manager._engine and manager._engine._is_stopping):  # noqa: ASYNC110  until the block is being left
             await asyncio.sleep(0)
         return 7
 
@@ -417,3 +419,159 @@ def test_events_are_typed_by_their_definition() -> None:
     """`define_event` gives a name and a type, which both sides share."""
     assert isinstance(number_event, Event)
     assert number_event.name == "number"
+
+
+def test_an_action_may_use_the_manager_during_the_drain(path: Path) -> None:
+    """Leaving the block takes nothing from an attempt that is let end."""
+    manager = make(path)
+    define(manager)
+    began = threading.Event()
+
+    @manager.action
+    async def late(ctx: ActionContext) -> int:
+        began.set()
+        while not (manager._engine and manager._engine._is_stopping):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await ctx.start(call(manager, "wait"), id="other")
+        await ctx.run_mutation(call(manager, "put", "x"))
+        return int(await ctx.run_query(call(manager, "count")))
+
+    @manager.workflow
+    async def working(step: Step) -> int:
+        return await step.run_action(late())
+
+    async def main() -> Any:
+        async with manager:
+            workflow_id = await manager.start(working())
+            await asyncio.to_thread(began.wait, LONG)
+        async with manager.client():
+            (step,) = (await manager.list_steps(workflow_id)).items
+            return step.status, step.value, (await manager.status("other")).kind
+
+    assert asyncio.run(main()) == ("success", 1, "in_progress")
+
+
+def test_run_ends_though_an_action_ignores_its_cancellation(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is told to stop stops, whatever its actions do."""
+    monkeypatch.setattr(loops, "GRACE_SECONDS", 0.01)
+    manager = make(path, drain_timeout=0)
+
+    @manager.action
+    async def stubborn(ctx: ActionContext) -> None:
+        engine = manager._engine
+        assert engine is not None
+        engine.stop()  # type: ignore[attr-defined]  # as SIGTERM does
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+
+    @manager.workflow
+    async def working(step: Step) -> None:
+        await step.run_action(stubborn())
+
+    async def begin() -> None:
+        async with manager.client():
+            await manager.start(working(), id="wf")
+
+    async def look() -> Any:
+        async with manager.client():
+            return (await manager.list_steps("wf")).items[0].error
+
+    asyncio.run(begin())
+    manager.run()
+    assert asyncio.run(look()).type == "WorkerLost"
+
+
+def test_run_inside_a_loop_is_refused(manager: WorkflowManager) -> None:
+    """It would block the loop; the error names what to use, and the manager can be opened."""
+
+    async def main() -> None:
+        with pytest.raises(PerdureError, match="async with manager"):
+            manager.run()
+        async with manager:
+            assert await manager.result(
+                await manager.start(call(manager, "everything", 1)), timeout=LONG
+            ) == [2, 4, 1]
+
+    asyncio.run(main())
+
+
+def engines() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "perdure-engine"]
+
+
+def test_of_two_openings_at_once_one_is_refused(manager: WorkflowManager) -> None:
+    """Nothing of the refused one stays."""
+
+    async def main() -> None:
+        before = len(engines())
+        opened = await asyncio.gather(
+            manager.__aenter__(), manager.__aenter__(), return_exceptions=True
+        )
+        assert {type(each) for each in opened} == {WorkflowManager, PerdureError}
+        assert len(engines()) == before + 1
+        await manager.__aexit__(None, None, None)
+        assert len(engines()) == before
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_cancelled_opening_leaves_nothing_open(manager: WorkflowManager, turns: int) -> None:
+    """Whenever it is cancelled; the manager can be opened again when that is over."""
+
+    async def main() -> None:
+        before = set(engines())
+        opening = asyncio.create_task(manager.__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        while manager._opening is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert not [each for each in engines() if each not in before and each.is_alive()]
+        async with manager:
+            await manager.start(call(manager, "wait"))
+
+    asyncio.run(main())
+
+
+def test_run_until_idle_does_not_wait_for_the_blocked(path: Path) -> None:
+    """What is blocked waits for other code, which no process gets while it runs."""
+    good, bad = make(path), make(path)
+    define(good)
+
+    @bad.workflow(name="wait")
+    async def other(step: Step) -> None:
+        await step.sleep(1)
+
+    async def begin() -> None:
+        async with good:
+            await good.start(call(good, "wait"), id="wf")
+            while not (await good.list_steps("wf")).items:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    async def tell() -> None:
+        async with bad.client():
+            await bad.send_event("never", workflow_id="wf")
+
+    async def look() -> Any:
+        async with bad.client():
+            return await bad.status("wf")
+
+    asyncio.run(begin())
+    asyncio.run(tell())
+    bad.run(until_idle=True)
+    status = asyncio.run(look())
+    assert isinstance(status, InProgress)
+    assert status.blocked is not None
+    good.run(until_idle=True)  # its code is tried at once, before it is found idle
+    assert asyncio.run(look()).kind == "success"
+
+
+def test_a_path_may_be_a_path(path: Path) -> None:
+    """As a text of the same file."""
+    assert WorkflowManager(path).store_url == str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,3 +220,36 @@ def test_closing_ends_the_waits_of_other_threads(manager: WorkflowManager) -> No
     thread.join(LONG)
     assert not thread.is_alive()
     assert [type(fault) for fault in faults] == [NotOpen]
+
+
+def test_a_fork_is_refused(manager: WorkflowManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child has not our thread: each call raises instead of waiting for it for ever."""
+    with manager.sync as sync:
+        with monkeypatch.context() as patch:
+            # As it looks to the child; a real fork beside running threads may hang.
+            parent = os.getpid()
+            patch.setattr(os, "getpid", lambda: parent + 1)
+            for refused in (lambda: sync.status("x"), sync.__enter__, sync.close):
+                with pytest.raises(NotOpen, match="before a fork"):
+                    refused()
+        assert sync.result(sync.start(call(manager, "doubling", 1)), timeout=LONG) == 2
+
+
+def test_a_fork_before_the_first_use_is_fine(
+    manager: WorkflowManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that loads the app and then forks has opened nothing yet."""
+    sync = manager.sync
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    with sync:
+        assert sync.result(sync.start(call(manager, "doubling", 1)), timeout=LONG) == 2
+
+
+def test_closing_waits_for_its_thread(manager: WorkflowManager) -> None:
+    """Nothing of it runs any more when the interpreter shuts down."""
+    before = set(threading.enumerate())
+    with manager.sync as sync:
+        sync.start(call(manager, "doubling", 1))
+        assert set(threading.enumerate()) - before
+    assert set(threading.enumerate()) - before == set()

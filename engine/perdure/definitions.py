@@ -115,7 +115,7 @@ class Definition(Generic[P, R_co]):
     arguments: ArgumentsCodec
     result: TypeCodec[Any]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Run nothing: a `Call` for a step or for the manager."""
         return Call(self, args, kwargs)
 
@@ -473,7 +473,10 @@ def _classes(raises: _Classes) -> tuple[type[Exception], ...]:
     names: set[str] = set()
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
-            raise TypeError(f"raises={raises!r}: {cls!r} is not a subclass of Exception")
+            raise TypeError(
+                f"raises={raises!r}: {cls!r} is not a subclass of Exception: give a class or a"
+                " tuple of classes"
+            )
         # An error is stored under its bare class name.
         if cls.__name__ in names:
             raise ValueError(f"raises={raises!r}: two classes are called {cls.__name__}")

@@ -7,16 +7,20 @@ What a call means for a workflow is decided elsewhere: in the transaction that c
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+import attrs
+
 from perdure.codec import plain
-from perdure.core.limits import PARALLELISM_MAX, Limits
+from perdure.core.limits import Limits
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import RetryPolicy, duration_ms
 from perdure.core.workflow import WorkflowState
@@ -32,15 +36,16 @@ from perdure.errors import (
 from perdure.events import Event
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
-from perdure.runtime.bridge import Bridge, bridge_of
+from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
 from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.operations import not_found
 from perdure.runtime.scope import Env
 from perdure.runtime.views import status_of, step_info, workflow_info
-from perdure.step import StepRules, check_call
+from perdure.step import StepRules
 from perdure.store.base import Reader, Store, WorkflowFilter
 from perdure.store.sqlite import SqliteStore
 
@@ -52,8 +57,18 @@ R = TypeVar("R")
 
 Durability = Literal["disk", "process"]
 
-#: Items of one page of a listing.
-PAGE_MAX = 1000
+
+@attrs.define(eq=False)
+class Opening:
+    """One opening of a manager, from its beginning until what it opened is closed.
+
+    Attributes:
+        is_under_way: a thread opens the store.
+        is_given_up: nobody wants any more what is opened.
+    """
+
+    is_under_way: bool = False
+    is_given_up: bool = False
 
 
 class WorkflowManager(Definer):
@@ -64,7 +79,7 @@ class WorkflowManager(Definer):
     without a loop), or ``manager.run()`` (a worker process).
 
     Args:
-        store: path of an SQLite file, ``"sqlite:///path"``, or ``":memory:"``.
+        store: path of an SQLite file (text or a `Path`), ``"sqlite:///path"``, or ``":memory:"``.
         max_parallelism: running action attempts over all workers of the store: the initial value
             of the stored setting (100 if it is never given); later see `update_config`.
         retry_actions_by_default: whether actions without a policy of their own are retried.
@@ -80,7 +95,7 @@ class WorkflowManager(Definer):
 
     def __init__(
         self,
-        store: str,
+        store: str | os.PathLike[str],
         *,
         max_parallelism: int | None = None,
         retry_actions_by_default: bool = False,
@@ -91,12 +106,16 @@ class WorkflowManager(Definer):
     ) -> None:
         super().__init__()
         if max_parallelism is not None:
-            _check_parallelism(max_parallelism)
+            orders.check_parallelism(max_parallelism)
+        if not isinstance(retry_actions_by_default, bool):
+            raise TypeError(
+                f"retry_actions_by_default={retry_actions_by_default!r}: give True or False"
+            )
         if not isinstance(default_retry, RetryPolicy):
             raise TypeError(f"default_retry={default_retry!r}: give a RetryPolicy")
         if not isinstance(limits, Limits):
             raise TypeError(f"limits={limits!r}: give Limits(…)")
-        self.store_url = store
+        self.store_url = os.fspath(store) if isinstance(store, os.PathLike) else store
         self._durability = durability
         self._make_store()  # refuse a bad address here, not when it is opened
         self._max_parallelism = max_parallelism
@@ -105,10 +124,12 @@ class WorkflowManager(Definer):
             registry=self.registry,
             limits=limits,
             default_retry=default_retry,
-            retry_actions_by_default=bool(retry_actions_by_default),
+            retry_actions_by_default=retry_actions_by_default,
         )
         self._env = Env(rules=rules, clock=RealClock(), make_context=make_context)
         self._engine: Engine | None = None
+        self._opening: Opening | None = None
+        self._lock = threading.Lock()
         self._sync: SyncManager | None = None
         self._sync_lock = threading.Lock()
 
@@ -119,7 +140,7 @@ class WorkflowManager(Definer):
         if address.startswith(("postgresql://", "postgres://")):
             raise StoreUnsupported(f"store={address!r}: PostgreSQL is not supported yet")
         path = address.removeprefix("sqlite:///")
-        if "://" in path:
+        if not path or "://" in path:
             raise ValueError(f"store={address!r}: give a path, 'sqlite:///path' or ':memory:'")
         return SqliteStore(path, durability=self._durability)
 
@@ -153,49 +174,102 @@ class WorkflowManager(Definer):
 
     async def _open(self, *, works: bool) -> None:
         refuse_inside("open")
-        engine = self._new_engine(works, bridge_of(asyncio.get_running_loop()))
-        await asyncio.to_thread(self._open_engine, engine)
+        opening = self._reserve()
+        try:
+            engine = ThreadEngine(
+                self._env,
+                self._make_store(),
+                works=works,
+                bridge=bridge_of(asyncio.get_running_loop()),
+                verbs=self,
+                drain_seconds=self._drain_seconds,
+            )
+            await asyncio.to_thread(self._open_engine, engine, opening)
+        except BaseException:
+            self._give_up(opening)
+            raise
 
-    def _new_engine(self, works: bool, bridge: Bridge) -> ThreadEngine:
-        if self._engine is not None:
-            raise PerdureError(f"{self!r} is open already")
-        return ThreadEngine(
-            self._env,
-            self._make_store(),
-            works=works,
-            bridge=bridge,
-            verbs=self,
-            drain_seconds=self._drain_seconds,
-        )
+    def _reserve(self) -> Opening:
+        """Only one opens, and stays open: whoever comes first."""
+        with self._lock:
+            if self._opening is not None:
+                raise PerdureError(f"{self!r} is open already")
+            self._opening = opening = Opening()
+            return opening
 
-    def _open_engine(self, engine: ThreadEngine) -> None:
-        install()
-        engine.open(max_parallelism=self._max_parallelism)
-        self._engine = engine
+    def _free(self, opening: Opening) -> None:
+        with self._lock:
+            if self._opening is opening:
+                self._opening = self._engine = None
 
-    async def _close(self) -> None:
-        engine, self._engine = self._engine, None
+    def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
+        """In a thread, which runs on when the caller is cancelled meanwhile."""
+        with self._lock:
+            if opening.is_given_up:
+                return
+            opening.is_under_way = True
+        try:
+            install()
+            engine.open(max_parallelism=self._max_parallelism)
+        except BaseException:
+            self._free(opening)
+            raise
+        with self._lock:
+            opening.is_under_way = False
+            is_wanted = not opening.is_given_up
+            if is_wanted:
+                self._engine = engine
+        if not is_wanted:
+            engine.stop()
+            self._join(engine, opening)
+
+    def _give_up(self, opening: Opening) -> None:
+        """An opening has failed or was cancelled: nothing of it stays open."""
+        with self._lock:
+            opening.is_given_up = True
+            if opening.is_under_way:
+                return  # its thread will close what it opens
+            engine = self._engine if self._opening is opening else None
         if isinstance(engine, ThreadEngine):
             engine.stop()
-            # In the background, so that actions can end on this loop meanwhile.
-            await asyncio.to_thread(engine.join)
+            ending = partial(self._join, engine, opening)
+            threading.Thread(target=ending, name="perdure-closing", daemon=True).start()
+        else:
+            self._free(opening)
+
+    def _join(self, engine: ThreadEngine, opening: Opening) -> None:
+        try:
+            engine.join()
+        finally:
+            self._free(opening)
+
+    async def _close(self) -> None:
+        engine, opening = self._engine, self._opening
+        if isinstance(engine, ThreadEngine) and opening is not None:
+            engine.stop()
+            # In the background, so that actions can end on this loop meanwhile; they may use the
+            # manager until then.
+            await asyncio.to_thread(self._join, engine, opening)
 
     def run(self, *, until_idle: bool = False) -> None:
         """Work, in this thread, until SIGTERM or SIGINT; then drain.
 
         Args:
             until_idle: return as soon as nothing runs, is ready, or waits for a time. (Retries and
-                sleeps are work to do; waiting for events is not.)
+                sleeps are work to do; waiting for events, or for code that fits, is not.)
 
         Raises:
             StoreError: the store cannot be opened.
             PerdureError: the manager is open already, or the engine failed.
         """
         refuse_inside("run")
-        if self._engine is not None:
-            raise PerdureError(f"{self!r} is open already")
-        install()
-        asyncio.run(self._run(until_idle))
+        refuse_loop("run", "use `async with manager:`")
+        opening = self._reserve()
+        try:
+            install()
+            OwnLoop().run(self._run(until_idle))
+        finally:
+            self._free(opening)
 
     async def _run(self, until_idle: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -214,10 +288,7 @@ class WorkflowManager(Definer):
                 with suppress(NotImplementedError):  # Windows
                     loop.add_signal_handler(number, engine.stop)
         self._engine = engine
-        try:
-            await engine.run(max_parallelism=self._max_parallelism, until_idle=until_idle)
-        finally:
-            self._engine = None
+        await engine.run(max_parallelism=self._max_parallelism, until_idle=until_idle)
 
     @property
     def sync(self) -> SyncManager:
@@ -395,7 +466,7 @@ class WorkflowManager(Definer):
 
     async def _run_function(self, call: Call[R], kind: Any, verb: str) -> R:
         refuse_inside(verb)
-        definition = check_call(call, kind, f"manager.{verb}", self.registry)
+        definition = orders.checked_call(call, kind, f"manager.{verb}", self.registry)
         arguments = call.encode(self._env.limits.value_bytes)
         text = await self._ask(requests.RunFunction(definition, arguments))
         result: R = definition.result.decode(text, where=f"result of {definition.name}")
@@ -425,9 +496,13 @@ class WorkflowManager(Definer):
             raise ValueError(
                 f"status={status!r}: give 'in_progress', 'success', 'failed' or 'canceled'"
             )
-        is_ascending, after = _check_page(order, limit, cursor)
+        is_ascending, after = orders.check_page(order, limit, cursor)
         which = WorkflowFilter(
-            name=name, status=status, is_ascending=is_ascending, limit=limit + 1, after=after
+            name=orders.checked_filter(name),
+            status=status,
+            is_ascending=is_ascending,
+            limit=limit + 1,
+            after=after,
         )
         rows = await self._read(lambda reader: reader.list_workflows(which))
         items = [workflow_info(state) for _, state in rows[:limit]]
@@ -445,7 +520,7 @@ class WorkflowManager(Definer):
     ) -> Page[StepInfo]:
         """The steps of a workflow by number, a page at a time; an unknown id has none."""
         orders.checked_id(workflow_id)
-        is_ascending, after = _check_page(order, limit, cursor)
+        is_ascending, after = orders.check_page(order, limit, cursor)
         records = await self._read(
             lambda reader: reader.list_steps(
                 workflow_id, is_ascending=is_ascending, limit=limit + 1, after=after
@@ -470,7 +545,7 @@ class WorkflowManager(Definer):
         """
         refuse_inside("update_config")
         if max_parallelism is not None:
-            _check_parallelism(max_parallelism)
+            orders.check_parallelism(max_parallelism)
             await self._ask(requests.UpdateConfig(max_parallelism))
 
     # --- inside -------------------------------------------------------------------------------
@@ -522,20 +597,3 @@ def _state(reader: Reader, workflow_id: str) -> WorkflowState:
     if not states:
         raise not_found(workflow_id)
     return states[0]
-
-
-def _check_parallelism(value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= PARALLELISM_MAX:
-        raise ValueError(f"max_parallelism={value!r}: give a number from 0 to {PARALLELISM_MAX:,}")
-
-
-def _check_page(order: str, limit: int, cursor: str | None) -> tuple[bool, int | None]:
-    if order not in ("asc", "desc"):
-        raise ValueError(f"order={order!r}: give 'asc' or 'desc'")
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= PAGE_MAX:
-        raise ValueError(f"limit={limit!r}: give a number from 1 to {PAGE_MAX:,}")
-    if cursor is None:
-        return order == "asc", None
-    if not isinstance(cursor, str) or not cursor.isdecimal():
-        raise ValueError(f"cursor={cursor!r}: give the cursor of a page")
-    return order == "asc", int(cursor)

@@ -127,8 +127,13 @@ def check_call(
         raise TypeError(f"{verb}: give a call of a {wanted}, not {call!r}")
     definition = call.definition
     if not isinstance(definition, kind):
-        right = f"run_{definition.kind}"
-        raise TypeError(f"{verb}: {definition.name} is a {definition.kind}: use {right}")
+        article = "an" if definition.kind == "action" else "a"
+        remedy = f"use run_{definition.kind}"
+        if verb == "start":
+            remedy = "start takes a call of a workflow, which may run it as a step"
+        elif definition.kind in ("action", "workflow") and verb.startswith("manager."):
+            remedy = "start a workflow" + (" that runs it" if definition.kind == "action" else "")
+        raise TypeError(f"{verb}: {definition.name} is {article} {definition.kind}: {remedy}")
     if registry.get(definition.name) is not definition:
         raise DefinitionError(
             f"{verb}: {definition!r} is not registered with this manager: decorate it with"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from perdure.definitions import Call, Mutation
-from perdure.errors import PerdureError
+from perdure.errors import NotOpen
 from perdure.events import Event
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.loops import OwnLoop, refuse_loop
 
 if TYPE_CHECKING:
     from perdure.manager import WorkflowManager
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: How long `close` waits for its thread, in seconds: longer than what the thread itself waits for.
+JOIN_SECONDS = 5.0
 P = ParamSpec("P")
 
 
@@ -37,10 +43,13 @@ class SyncManager:
         self._lock = threading.Lock()
         self._loop_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._opened = False
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         """Open the store and run a worker inside this process."""
+        self._refuse_fork()
         with self._lock:
             self._call(self._manager._open(works=True))
             self._opened = True
@@ -57,13 +66,24 @@ class SyncManager:
 
     def close(self) -> None:
         """Close what `with` or a first call has opened; nothing if there is nothing to close."""
+        self._refuse_fork()
         with self._lock:
-            if self._opened:
-                self._opened = False
-                self._call(self._manager._close())
+            try:
+                if self._opened:
+                    self._opened = False
+                    self._call(self._manager._close())
+            finally:
+                thread = self._stop_loop()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_SECONDS)  # so that nothing runs when the interpreter shuts down
+
+    def _stop_loop(self) -> threading.Thread | None:
+        with self._loop_lock:
             loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            thread, self._thread = self._thread, None
+            if loop is not None:
+                loop.call_soon_threadsafe(loop.stop)
+            return thread
 
     # --- the calls
 
@@ -174,7 +194,8 @@ class SyncManager:
     ) -> T:
         verb = method.__name__
         refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
-        self._refuse_loop(verb)
+        refuse_loop(f"sync.{verb}", f"await manager.{verb}(…)")
+        self._refuse_fork()
         if self._manager._engine is None:
             with self._lock:
                 if self._manager._engine is None:
@@ -182,33 +203,27 @@ class SyncManager:
                     self._opened = True
         return self._call(method(*args, **options))
 
-    def _refuse_loop(self, verb: str) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+    def _refuse_fork(self) -> None:
+        """Raise in the child of a fork, which has neither our thread nor whoever held a lock."""
+        if self._pid == os.getpid():
             return
-        raise PerdureError(
-            f"manager.sync.{verb} would block the running asyncio loop: await manager.{verb}(…)"
-        )
+        if self._loop is not None or self._lock.locked() or self._loop_lock.locked():
+            raise NotOpen("this manager was used before a fork: make another one in this process")
+        self._pid = os.getpid()  # nothing was under way
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop of our thread, and wait for it."""
         with self._loop_lock:  # several threads may make their first call at once
             if self._loop is None:
-                loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=_serve, args=(loop,), name="perdure-sync", daemon=True
-                ).start()
-                self._loop = loop
+                own = OwnLoop()
+                thread = threading.Thread(target=own.serve, name="perdure-sync", daemon=True)
+                thread.start()
+                self._loop, self._thread = own.loop, thread
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return future.result()
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        try:
+            return future.result()
+        except CancelledError:
+            raise NotOpen("the manager has been closed") from None
+        except BaseException:
+            future.cancel()  # Ctrl-C: nobody waits for it any more
+            raise

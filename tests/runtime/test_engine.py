@@ -376,3 +376,56 @@ def test_waiters_are_told_once() -> None:
         waiters.ended("w", Canceled())
     assert told == [("first", Canceled()), ("second", Canceled())]
     assert waiters.ids() == []
+
+
+class Bare(Engine):
+    """An engine that nobody drives, with a life begun."""
+
+    def __init__(self, store: FaultyStore, *, works: bool = False) -> None:
+        no_verbs: Any = None
+        super().__init__(env(), store, works=works, bridge=None, verbs=no_verbs, drain_seconds=0)
+        store.open(max_parallelism=None, works=works)
+        self._begin_life()
+
+
+def test_a_look_for_ends_that_fails_is_made_up_for(tmp_path: Path) -> None:
+    """Another process's commit is announced once; a read that fails must not lose it."""
+    store = FaultyStore(str(tmp_path / "app.db"))
+    engine = Bare(store)
+    engine.submit(
+        start_order(
+            engine.env,
+            waiting(),
+            now=0,
+            id="a",
+            on_complete=None,
+            context=None,
+            run_after=None,
+            run_at=None,
+        ),
+        lambda value, error: None,
+    )
+    engine.submit(Cancel("a"), lambda value, error: None)
+    engine._turn()
+    engine._turn()
+    told: list[Outcome | None] = []
+    engine.waiters.add("a", lambda outcome, error: told.append(outcome))
+    worker = engine._worker
+    assert worker is not None
+    worker._collecting.foreign_change = True
+    store.reads.append(StoreBusy("locked"))
+    engine._look_for_ends()
+    assert told == []
+    engine._look_for_ends()
+    assert told == [Canceled()]
+    engine._finish()
+
+
+def test_a_store_in_trouble_is_not_idle(tmp_path: Path) -> None:
+    """Who cannot tell goes on, and looks again."""
+    store = FaultyStore(str(tmp_path / "app.db"))
+    engine = Bare(store)
+    store.reads.append(StoreBusy("locked"))
+    assert not engine.is_idle()
+    assert engine.is_idle()
+    engine._finish()

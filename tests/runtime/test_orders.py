@@ -16,7 +16,7 @@ from perdure.records import Outcome
 from perdure.runtime.contexts import MutationContext
 from perdure.runtime.functions import context_codec
 from perdure.runtime.operations import StartOrder
-from perdure.runtime.orders import checked_id, event_order, start_order
+from perdure.runtime.orders import checked_filter, checked_id, event_order, start_order
 from perdure.step import Step
 
 Make = Callable[..., Rig]
@@ -143,3 +143,19 @@ def test_a_coroutine_is_no_id() -> None:
     assert checked_id("w") == "w"
     with pytest.raises(TypeError, match="the id that start"):
         checked_id(None)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_half_a_surrogate_pair_is_refused(text: str) -> None:
+    """No store could keep it; the error says which argument it was."""
+    for check, what in ((checked_id, "workflow_id="), (checked_filter, "name=")):
+        with pytest.raises(ValueError, match=what):
+            check(text)
+
+
+def test_a_filter_is_a_text_or_nothing() -> None:
+    """None asks for workflows of every name."""
+    assert checked_filter(None) is None
+    assert checked_filter("flow") == "flow"
+    with pytest.raises(TypeError, match="name=5"):
+        checked_filter(5)

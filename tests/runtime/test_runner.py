@@ -361,9 +361,14 @@ def test_threads_are_used_again() -> None:
         names.add(threading.current_thread().name)
         done.release()
 
-    gate = threading.Event()
-    wait: Callable[..., Any] = gate.wait
-    threads.submit(lambda _: wait(), None)
+    gate, began = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        began.set()
+        gate.wait()
+
+    threads.submit(wait, None)
+    began.wait()
     threads.submit(note, None)
     done.acquire()
     gate.set()
@@ -380,3 +385,22 @@ def test_many_attempts_in_threads_all_report() -> None:
         return {each.outcome.value for each in ended if isinstance(each.outcome, Succeeded)}
 
     assert run(test) == {str(2 * n) for n in range(50)}
+
+
+def test_an_attempt_for_which_there_is_no_thread_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported and may be tried again; the next one finds a thread and runs but once."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def test(bench: Bench) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            ended = await bench.run(double_in_thread(1))
+        assert isinstance(ended.outcome, Failed)
+        assert "can't start new thread" in ended.outcome.error.message
+        assert ended.is_retryable
+        assert bench.runner.running == 0
+        assert (await bench.run(double_in_thread(2))).outcome == Succeeded("4")
+
+    run(test)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.errors import PerdureError
-from perdure.store.base import Fenced, InboxRow, Store, TransactionLost, WorkflowFilter
+from perdure.errors import PerdureError, StoreError, StoreFull
+from perdure.store.base import (
+    Fenced,
+    InboxRow,
+    Store,
+    TransactionLost,
+    UserRaisedStoreError,
+    WorkflowFilter,
+)
 from perdure.store.sqlite import SqliteStore
 
 
@@ -45,3 +52,11 @@ def test_the_sqlite_store_is_a_store() -> None:
         name for name in vars(Store) if not name.startswith("_") and not hasattr(store, name)
     ]
     assert missing == []
+
+
+def test_a_store_error_of_the_users_is_no_store_error() -> None:
+    """It shows the error that it stands for, and no handler of store trouble takes it for one."""
+    error = UserRaisedStoreError(StoreFull("app.db: full"))
+    assert str(error) == "StoreFull: app.db: full"
+    assert isinstance(error, PerdureError)
+    assert not isinstance(error, StoreError | TransactionLost)

@@ -14,7 +14,7 @@ import pytest
 
 from perdure import errors
 from perdure.store import connection as guarded
-from perdure.store.base import TransactionLost
+from perdure.store.base import TransactionLost, UserRaisedStoreError
 from perdure.store.connection import Connection, Cursor
 
 SCHEMA = """
@@ -132,33 +132,6 @@ def test_users_may_have_savepoints_of_their_own(db: Connection) -> None:
     assert items(db) == ["a"]
 
 
-@pytest.mark.parametrize("sql", ["PRAGMA table_info(item)", "PRAGMA foreign_keys"])
-@pytest.mark.parametrize("run", [mutate, query])
-def test_pragmas_that_only_show_are_allowed(db: Connection, sql: str, run: Any) -> None:
-    """Looking at schema and settings harms nobody."""
-    assert run(db, lambda: db.execute(sql).fetchall())
-
-
-HARMFUL = (
-    "COMMIT | END | ROLLBACK | BEGIN | BEGIN IMMEDIATE | SAVEPOINT perdure_user_code"
-    " | RELEASE perdure_user_code | ROLLBACK TO Perdure_User_Code | ATTACH ':memory:' AS x"
-    " | DETACH main | PRAGMA journal_mode = DELETE | PRAGMA synchronous = OFF"
-    " | PRAGMA locking_mode = EXCLUSIVE | PRAGMA query_only = ON | PRAGMA foreign_keys = OFF"
-    " | PRAGMA defer_foreign_keys = ON | PRAGMA writable_schema = ON | PRAGMA wal_checkpoint"
-    " | PRAGMA user_version = 3 | CREATE TEMP TABLE item (a)"
-    " | CREATE TEMP VIEW other AS SELECT 1"
-    " | CREATE TEMP TRIGGER t AFTER INSERT ON other BEGIN SELECT 1; END"
-)
-
-
-@pytest.mark.parametrize("sql", HARMFUL.split(" | "))
-def test_statements_that_would_harm_others_are_refused(db: Connection, sql: str) -> None:
-    """Refused with an error of ours, also where the engine ran the very same text before."""
-    error = refused(lambda: mutate(db, lambda: db.execute(sql)), r"ctx\.db")
-    assert isinstance(error, errors.PerdureError)
-    assert (neighbours(db), db.in_transaction) == (1, True)
-
-
 def test_transaction_methods_name_themselves_and_the_reason(db: Connection) -> None:
     """commit, rollback, `with ctx.db:` and executescript say why they are refused."""
 
@@ -221,53 +194,6 @@ def test_a_cached_statement_passes_an_authorizer() -> None:
     plain.execute("COMMIT")
     assert not plain.in_transaction
     plain.close()
-
-
-WRITES = (
-    "INSERT INTO item (name) VALUES ('a') | UPDATE item SET name = 'x' WHERE id = 99"
-    " | DELETE FROM item | WITH x AS (SELECT 1) INSERT INTO item (id) SELECT * FROM x"
-    " | CREATE TABLE made (a) | DROP TABLE item | ALTER TABLE item ADD COLUMN more | ANALYZE"
-)
-
-
-@pytest.mark.parametrize("sql", WRITES.split(" | "))
-def test_a_query_cannot_write(db: Connection, sql: str) -> None:
-    """Also a statement which a mutation ran before (and left in the cache) is refused."""
-    with pytest.raises(ZeroDivisionError):
-        mutate(db, lambda: (db.execute(sql), 1 / 0))
-    refused(lambda: query(db, lambda: db.execute(sql)), "make it a mutation")
-    assert items(db) == []
-
-
-MATCH = "SELECT count(*) FROM v WHERE v MATCH 'one'"
-RTREE = ("rtree (id, low, high)", "(1, 2, 3)", "SELECT id FROM v")
-FTS5, FTS4 = [(f"{module} (body)", "('one two')", MATCH) for module in ("fts5", "fts4")]
-
-
-@pytest.mark.parametrize(("table", "rows", "select"), [RTREE, FTS5, FTS4])
-def test_a_query_may_be_the_first_to_read_a_virtual_table(
-    tmp_path: pathlib.Path, table: str, rows: str, select: str
-) -> None:
-    """R*Tree prepares its writes when first read, and each module declares itself as a write."""
-    path = tmp_path / "virtual.db"
-    plain = sqlite3.connect(path)
-    plain.execute(f"CREATE VIRTUAL TABLE v USING {table}")
-    plain.execute(f"INSERT INTO v VALUES {rows}")
-    plain.commit()
-    plain.close()
-    db = connect(path)
-    db.begin()
-    assert query(db, lambda: db.execute(select).fetchall()) == [(1,)]
-    refused(lambda: query(db, lambda: db.execute("DELETE FROM v")), "make it a mutation")
-    # Named like a part of an R*Tree: found out by what it changed, and undone.
-    db.engine_execute("CREATE TABLE my_node (a)")
-    refused(
-        lambda: query(db, lambda: db.execute("INSERT INTO my_node VALUES (1)")),
-        "make it a mutation",
-    )
-    assert db.engine_execute("SELECT count(*) FROM my_node").fetchone() == (0,)
-    db.rollback()
-    db.close()
 
 
 def test_factories_are_put_back(db: Connection) -> None:
@@ -563,6 +489,34 @@ def test_trouble_that_a_step_makes_for_itself_is_the_users(
         mutate(db, step)
     assert caught.value.sqlite_errorcode == sqlite3.SQLITE_LOCKED
     assert neighbours(db) == 1
+
+
+@pytest.mark.parametrize("cls", [errors.StoreError, errors.StoreBusy, errors.StoreFull])
+def test_a_store_error_that_a_step_raises_is_the_users(
+    db: Connection, cls: type[errors.StoreError]
+) -> None:
+    """Nothing was wrong with this store: the step is undone and fails, nobody tries it again."""
+    raised = cls("the other store: locked")
+
+    def step() -> None:
+        add(db, "a")
+        raise raised
+
+    with pytest.raises(UserRaisedStoreError) as caught:
+        mutate(db, step)
+    assert caught.value.__cause__ is raised
+    assert str(caught.value) == f"{cls.__name__}: the other store: locked"
+    assert (items(db), neighbours(db), db.in_transaction) == ([], 1, True)
+    # If the store is in trouble as well, then that is what counts.
+    db.engine_execute("PRAGMA max_page_count = 20")
+
+    def full() -> None:
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute(FILL_MANY)
+        raise raised
+
+    with pytest.raises(errors.StoreFull, match="SQLITE_FULL"):
+        mutate(db, full)
 
 
 def test_begin_is_busy_while_another_writes(db: Connection, tmp_path: pathlib.Path) -> None:

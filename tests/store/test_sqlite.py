@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,20 +16,15 @@ from perdure import MutationContext, Step
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Definer
 from perdure.errors import (
+    NotOpen,
     StoreBusy,
     StoreCorrupt,
     StoreError,
     StoreFull,
-    StoreNotADatabase,
-    StoreUnsupported,
-    StoreVersionError,
 )
 from perdure.store.base import Store
 from perdure.store.sqlite import (
-    SCHEMA_VERSION,
     SqliteStore,
-    _file_system,
-    _refuse_network,
 )
 from perdure_sim import check_store
 
@@ -56,12 +49,18 @@ def put(store: SqliteStore, *states: WorkflowState) -> None:
         tx.insert_workflows(states)
 
 
-def refused(path: Path, cls: type[StoreError], match: str) -> None:
-    """Opening fails with an error that names the file and says why."""
-    with pytest.raises(cls, match=match) as caught:
-        opened(path)
-    assert type(caught.value) is cls
-    assert str(caught.value).startswith(f"{path}: ")
+def run_python(code: str, *arguments: str) -> str:
+    """What a Python program of its own prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCE_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 # --- the contract ---------------------------------------------------------------------------------
@@ -139,12 +138,44 @@ def test_an_unknown_durability_is_refused() -> None:
 
 
 def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
-    """Neither a transaction nor a read on a closed store is anything but a StoreError."""
-    store = SqliteStore(str(tmp_path / "app.db"))
-    with pytest.raises(StoreError, match="is not open"), store.transaction():
-        pass
-    with pytest.raises(StoreError, match="is not open"):
+    """A transaction on a closed store is a StoreError; a read, which may race with the close, is
+    `NotOpen`, also through a reader from before."""
+    for path in (":memory:", str(tmp_path / "app.db")):
+        store = SqliteStore(path)
+        with pytest.raises(StoreError, match="is not open"), store.transaction():
+            pass
+        with pytest.raises(NotOpen, match="is not open"):
+            store.reader()
+    store.open(max_parallelism=None)
+    reader = store.reader()
+    assert reader.states(["a"]) == []
+    store.close()
+    with pytest.raises(NotOpen, match="closed meanwhile"):
+        reader.states(["a"])
+    with pytest.raises(NotOpen, match="is not open"):
         store.reader()
+
+
+def test_two_ways_to_one_file_are_one_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a link, or by a relative path from a folder that is left later: the same locks show who
+    lives, and reads find the file."""
+    (tmp_path / "link.db").symlink_to("app.db")
+    monkeypatch.chdir(tmp_path)
+    stores = [opened(path) for path in (tmp_path / "app.db", "link.db", "app.db")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    put(stores[2], workflow("a"))
+    for number, store in enumerate(stores):
+        store.hold_worker(f"w{number}")
+        assert [state.workflow_id for state in store.reader().states(["a"])] == ["a"]
+    everybody = ["w0", "w1", "w2", "gone"]
+    assert [store.dead_workers(everybody) for store in stores] == [["gone"]] * 3
+    assert str(stores[1].path) == "link.db"
+    for store in stores:
+        store.close()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 # --- constraints ----------------------------------------------------------------------------------
@@ -219,116 +250,6 @@ def test_the_schema_refuses_what_must_not_exist(sql: str, tmp_path: Path) -> Non
     store.close()
 
 
-# --- files that cannot be used --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("version", "match"),
-    [
-        (SCHEMA_VERSION + 1, r"version 2, newer than 1.*upgrade perdure"),
-        (0, "version 0, which this perdure .* does not know: restore a backup"),
-    ],
-)
-def test_another_schema_is_refused(version: int, match: str, tmp_path: Path) -> None:
-    """A file of another version is named with the remedy, and not one byte of it changes."""
-    path = tmp_path / "app.db"
-    opened(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE perdure_config SET schema_version = ?", (version,))
-    connection.close()
-    before = path.read_bytes()
-    refused(path, StoreVersionError, match)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["app.db"]
-
-
-def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
-    """A text file is not turned into a database, nor damaged."""
-    path = tmp_path / "notes.txt"
-    text = b"Dear diary, this is no database at all. " * 100
-    path.write_bytes(text)
-    refused(path, StoreNotADatabase, "give the path of an SQLite file, or of none yet")
-    assert path.read_bytes() == text
-    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    """A file that somebody has only touched will do."""
-    path = tmp_path / "app.db"
-    path.touch()
-    store = opened(path)
-    put(store, workflow("a"))
-    store.close()
-    assert path.read_bytes().startswith(b"SQLite format 3\0")
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    """The folder is the user's to make: a typing error must not make folders."""
-    path = tmp_path / "missing" / "app.db"
-    refused(path, StoreError, f"the folder '{path.parent}' does not exist: make it")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_no_store(tmp_path: Path) -> None:
-    """A folder in place of a file is said to be one."""
-    refused(tmp_path, StoreError, "a folder; give the path of a file")
-
-
-AS_A_STRANGER = """
-import json, os, sys
-from perdure.store.sqlite import SqliteStore
-
-kept, made = sys.argv[1:]
-SqliteStore(":memory:").open(max_parallelism=None)  # everything is imported by now
-if os.geteuid() == 0:
-    os.setuid(65534)  # to root every file is writable
-found = []
-for path in (kept, made):
-    try:
-        SqliteStore(path).open(max_parallelism=None)
-    except Exception as error:
-        found.append([type(error).__name__, str(error)])
-print(json.dumps(found))
-"""
-
-
-def run_python(code: str, *arguments: str) -> str:
-    """What a Python program of its own prints."""
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": str(SOURCE_ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
-def test_a_file_without_permission_is_named() -> None:
-    """A file that may not be written to, and a folder that may not, each say what to change."""
-    # Not `tmp_path`: strangers cannot reach it.
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        kept, made = folder / "app.db", folder / "new.db"
-        opened(kept).close()
-        before = kept.read_bytes()
-        kept.chmod(0o444)
-        folder.chmod(0o555)
-        try:
-            found = json.loads(run_python(AS_A_STRANGER, str(kept), str(made)))
-        finally:
-            folder.chmod(0o755)
-        assert [kind for kind, _ in found] == ["StoreReadOnly", "StoreError"]
-        assert found[0][1].startswith(f"{kept}: ")
-        assert "make the file and its folder writable" in found[0][1]
-        assert found[1][1].startswith(f"{made}: ")
-        assert "check that its folder exists and is writable" in found[1][1]
-        assert kept.read_bytes() == before
-        assert not made.exists()
-
-
 def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     """Damage in the middle of the file is found by reads and by writes, and is no sqlite3 error."""
     path = tmp_path / "app.db"
@@ -350,45 +271,6 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     ):
         tx.load(ids)
     store.close()
-
-
-# --- network file systems -------------------------------------------------------------------------
-
-MOUNTS = """\
-/dev/sda1 / ext4 rw 0 0
-server:/export /mnt/share nfs4 rw 0 0
-/dev/sdb1 /mnt/share/local ext4 rw 0 0
-//nas/my\\040files /mnt/my\\040files cifs rw 0 0
-/dev/sdc1 /data ext4 rw 0 0
-user@host: /data fuse.sshfs rw 0 0
-none /odd
-"""
-
-
-@pytest.mark.parametrize(
-    ("folder", "kind"),
-    [
-        ("/", "ext4"),
-        ("/srv/app", "ext4"),
-        ("/mnt/share", "nfs4"),
-        ("/mnt/share/deep/er", "nfs4"),
-        ("/mnt/shared", "ext4"),
-        ("/mnt/share/local/x", "ext4"),
-        ("/mnt/my files/app", "cifs"),
-        ("/data", "fuse.sshfs"),
-    ],
-)
-def test_the_file_system_of_a_folder_is_found(folder: str, kind: str) -> None:
-    """The nearest mount point counts, of several at one point the last; blanks are no matter."""
-    assert _file_system(Path(folder), MOUNTS) == kind
-
-
-def test_a_network_file_system_is_refused() -> None:
-    """There WAL loses data: the error says so and what to do; unknown systems are let pass."""
-    with pytest.raises(StoreUnsupported, match=r"^/mnt/share/app\.db: .*\(nfs4\).*a local disk"):
-        _refuse_network("/mnt/share/app.db", MOUNTS)
-    _refuse_network("/mnt/share/local/app.db", MOUNTS)
-    _refuse_network("/mnt/share/app.db", "")
 
 
 # --- trouble while it works -----------------------------------------------------------------------

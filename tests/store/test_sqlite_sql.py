@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from perdure.core.ids import WorkflowId
+from perdure.core.messages import SentEvent
+from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.errors import StoreVersionError
-from perdure.store.base import StateWrite, WorkflowFilter
+from perdure.store.base import InboxRow, StateWrite, WorkflowFilter
 from perdure.store.sqlite import SqliteStore
 from perdure.store.sqlite_sql import SqliteReader
 
@@ -112,3 +114,33 @@ def test_a_changed_schema_is_seen_in_a_transaction(store: SqliteStore) -> None:
     connection.commit()
     with store.transaction() as tx, pytest.raises(StoreVersionError, match="version 99"):
         tx.check_schema()
+
+
+def test_ids_of_mail_are_not_given_again(store: SqliteStore) -> None:
+    """Also after all of it was deleted: who is late must not take new mail for what it knew."""
+    mail = InboxRow(workflow_id="a", kind="event", body="1", accepted_at=1, worker="w")
+    seen: list[int] = []
+    for _ in range(3):
+        with store.transaction() as tx:
+            tx.put_inbox([mail])
+            (row,) = tx.inbox_of("w")
+            tx.delete_inbox([row.row_id])
+        seen.append(row.row_id)
+    assert seen == [1, 2, 3]
+
+
+def test_an_event_is_consumed_once(store: SqliteStore) -> None:
+    """A second await, or an event that nobody knows, is a fault that ends the transaction."""
+    event = SentEvent(event_id="e", name="n", sequence=1, sent_at=1, outcome=Succeeded("1"))
+    with store.transaction() as tx:
+        tx.insert_workflows([state("a")])
+        tx.put_event("a", event, 1)
+        tx.consume_event("a", "e", 4)
+    for event_id in ("e", "unknown"):
+        with (
+            pytest.raises(RuntimeError, match=f"event '{event_id}' of workflow 'a'.*step 5"),
+            store.transaction() as tx,
+        ):
+            tx.consume_event("a", event_id, 5)
+    rows = store._engine_connection().engine_execute("SELECT consumed_by FROM perdure_events")
+    assert rows.fetchall() == [(4,)]

@@ -20,7 +20,7 @@ import attrs
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
 from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
-from perdure.store.base import Fenced, Store
+from perdure.store.base import Fenced, Store, WorkflowFilter
 
 from .bridge import Bridge
 from .clock import Clock
@@ -41,6 +41,12 @@ POLL_SECONDS = 0.02
 
 #: How long to wait before another try to begin a life, in seconds.
 RETRY_SECONDS = 1.0
+
+#: How many workflows may be active for it to be worth a look whether all of them are blocked.
+BLOCKED_MAX = 1000
+
+#: How often at most to look for that, in seconds: it reads every workflow in progress.
+BLOCKED_SECONDS = 0.2
 
 #: How long a client's request may wait while the store is busy.
 BUSY_SECONDS = 30.0
@@ -128,7 +134,8 @@ class Engine:
         self._is_stopping = False
         self._is_closed = False
         self._drain_until: float | None = None
-        self._foreign_look = False
+        self._look_again = False
+        self._blocked_look_at = float("-inf")
         self._open_tickets: dict[Ticket, Callable[[Any, BaseException | None], None]] = {}
         self.mailbox = self._make_mailbox()
         self._watchdog = Watchdog(env.watch)
@@ -187,10 +194,39 @@ class Engine:
         self.waiters.ended(workflow_id, outcome)
 
     def is_idle(self) -> bool:
-        """Whether nothing runs, is ready, or waits for a time, here or elsewhere."""
+        """Whether nothing runs, is ready, or waits for a time, here or elsewhere. Workflows that
+        are blocked do not count: they are tried again, but they wait for other code. False when
+        the store cannot tell."""
         if self.mailbox or (self._runner is not None and self._runner.running):
             return False
-        return self.store.reader().count_active(self.env.registry.workflow_names) == 0
+        names = frozenset(self.env.registry.workflow_names)
+        try:
+            count = self.store.reader().count_active(names)
+            if not 0 < count <= BLOCKED_MAX:
+                return count == 0
+            now = self.clock.monotonic()
+            if now < self._blocked_look_at:
+                return False
+            self._blocked_look_at = now + BLOCKED_SECONDS
+            return count == self._count_blocked(names)
+        except StoreError:
+            return False  # the next turn meets it as well
+
+    def _count_blocked(self, names: frozenset[str]) -> int:
+        """Workflows that `count_active` counts only because they are tried again later."""
+        now, count, after = self.clock.now_ms(), 0, None
+        while True:
+            which = WorkflowFilter(status="in_progress", is_blocked=True, after=after)
+            rows = self.store.reader().list_workflows(which)
+            for _, state in rows:
+                assert state.blocked is not None
+                at = state.wake_at if state.owner is None else state.blocked.retry_at
+                # What is due now has not been tried by this worker's code.
+                is_later = at is not None and at > now
+                count += is_later and state.header.name in names
+            if len(rows) < which.limit:
+                return count
+            after = rows[-1][0]
 
     # --- a worker's life
 
@@ -267,12 +303,19 @@ class Engine:
         """Workflows that end in other processes, and are waited for here."""
         ids = self.waiters.ids()
         assert self._worker is not None
-        if not ids or not self._worker.take_foreign_change():
+        if not ids:
             return
-        with contextlib.suppress(StoreError):  # the next turn meets it as well
-            for state in self.store.reader().states(ids):
-                if state.outcome is not None:
-                    self.waiters.ended(state.workflow_id, state.outcome)
+        self._look_again = self._worker.take_foreign_change() or self._look_again
+        if not self._look_again:
+            return
+        try:
+            states = self.store.reader().states(ids)
+        except StoreError:
+            return  # the next turn meets it as well, and looks again
+        self._look_again = False
+        for state in states:
+            if state.outcome is not None:
+                self.waiters.ended(state.workflow_id, state.outcome)
 
     def _drain(self) -> bool:
         """Whether there is still something to wait for after a stop was asked for."""
@@ -405,10 +448,10 @@ class LoopEngine(Engine):
         if self._is_due:
             return
         self._is_due = True
-        if threading.get_ident() == self._loop_thread:
-            self._loop.call_soon(self._tick)
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if threading.get_ident() == self._loop_thread:
+                self._loop.call_soon(self._tick)
+            else:
                 self._loop.call_soon_threadsafe(self._tick)
 
     def _tick(self) -> None:
@@ -417,13 +460,15 @@ class LoopEngine(Engine):
         self._is_due = False
         try:
             wait = self._turn()
+            may_end = self._until_idle and not self._is_stopping
+            is_idle = may_end and wait is not None and wait > 0 and self.is_idle()
         except BaseException as error:
             self.failure = error
             self._done.set_exception(error)
             return
         if wait is None:
             self._done.set_result(None)
-        elif wait > 0 and self._until_idle and not self._is_stopping and self.is_idle():
+        elif is_idle:
             self.stop()
         elif wait > 0:
             self._wake_in(wait)

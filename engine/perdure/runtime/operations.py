@@ -94,7 +94,7 @@ def check_same_start(order: StartOrder, found: WorkflowState) -> WorkflowId:
         return header.workflow_id
     raise WorkflowIdConflict(
         f"start(id={order.workflow_id!r}): this id belongs to a workflow {header.name!r} that was"
-        " started with another call; choose another id, or clean that workflow up",
+        " started with another call: choose another id",
         workflow_id=order.workflow_id,
     )
 

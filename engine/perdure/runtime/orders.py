@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perdure.codec import TypeCodec, encode_plain
+from perdure.core.limits import PARALLELISM_MAX
 from perdure.core.outcomes import Failed, Outcome, Succeeded
-from perdure.definitions import Call, Mutation, Workflow
+from perdure.definitions import Call, Definition, Mutation, Registry, Workflow
 from perdure.errors import DefinitionError, ErrorInfo
 from perdure.events import Event
 from perdure.step import check_call, check_name, due_ms
@@ -19,16 +20,84 @@ from .functions import context_codec
 from .operations import EventOrder, StartOrder
 from .scope import Env
 
+#: Items of one page of a listing.
+PAGE_MAX = 1000
+
 
 def checked_id(workflow_id: object) -> str:
     """A workflow id.
 
     Raises:
         TypeError: it is no text (most often: it was not awaited).
+        ValueError: it is no text that can be stored.
     """
     if not isinstance(workflow_id, str):
         raise TypeError(f"workflow_id={workflow_id!r}: give the id that start() returned")
-    return workflow_id
+    return _storable(workflow_id, "workflow_id")
+
+
+def checked_filter(name: object) -> str | None:
+    """A workflow's name to look for, or None.
+
+    Raises:
+        TypeError, ValueError: it can be nobody's name.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r}: give the name of a workflow definition, a str")
+    return _storable(name, "name")
+
+
+def _storable(text: str, what: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what}={text!r}: half a surrogate pair is no text") from None
+    return text
+
+
+def check_parallelism(value: object) -> None:
+    """Refuse a number of attempts that cannot be set; raises ValueError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= PARALLELISM_MAX:
+        raise ValueError(f"max_parallelism={value!r}: give a number from 0 to {PARALLELISM_MAX:,}")
+
+
+def check_page(order: str, limit: int, cursor: str | None) -> tuple[bool, int | None]:
+    """Which page of a listing: whether it ascends, and after which item.
+
+    Raises:
+        ValueError: there is no such page.
+    """
+    if order not in ("asc", "desc"):
+        raise ValueError(f"order={order!r}: give 'asc' or 'desc'")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= PAGE_MAX:
+        raise ValueError(f"limit={limit!r}: give a number from 1 to {PAGE_MAX:,}")
+    if cursor is None:
+        return order == "asc", None
+    if not isinstance(cursor, str) or not cursor.isdecimal():
+        raise ValueError(f"cursor={cursor!r}: give the cursor of a page")
+    return order == "asc", int(cursor)
+
+
+def checked_call(
+    call: object, kind: type[Definition[..., Any]], verb: str, registry: Registry
+) -> Any:
+    """The definition of a call that was given outside a workflow; see `step.check_call`.
+
+    Raises:
+        TypeError, DefinitionError
+    """
+    if isinstance(call, Call) and not isinstance(call.definition, kind):
+        wrong, wanted = call.definition, kind.__name__.lower()
+        if wrong.kind == "action":  # there is no verb for it here
+            raise TypeError(
+                f"{verb}: {wrong.name} is an action, and {verb} takes a call of a {wanted}:"
+                " start a workflow that runs the action"
+            )
+        right = "start" if wrong.kind == "workflow" else f"run_{wrong.kind}"
+        raise TypeError(f"{verb}: {wrong.name} is a {wrong.kind}: use {right}")
+    return check_call(call, kind, verb, registry)
 
 
 def start_order(
@@ -47,7 +116,7 @@ def start_order(
     Raises:
         TypeError, ValueError, DefinitionError, ValidationError, LimitExceeded
     """
-    definition = check_call(call, Workflow, "start", env.registry)
+    definition = checked_call(call, Workflow, "start", env.registry)
     limit = env.limits.value_bytes
     codec: TypeCodec[Any] | None = None
     if on_complete is not None:
@@ -101,6 +170,7 @@ def event_order(
     if error is not None:
         if not isinstance(error, str):
             raise TypeError(f"error={error!r}: give a text")
+        _storable(error, "error")
         if value is not None:
             raise ValueError("send_event: give value or error, not both")
         outcome = Failed(ErrorInfo("EventError", error))

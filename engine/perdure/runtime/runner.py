@@ -46,12 +46,16 @@ class Threads:
         self._count = 0
 
     def submit(self, fn: Callable[..., None], argument: Any) -> None:
-        """Run ``fn(argument)`` in a thread that is free, or in a new one."""
-        self._work.put((fn, argument))
+        """Run ``fn(argument)`` in a thread that is free, or in a new one.
+
+        Raises:
+            RuntimeError: no thread can be started; nothing will be run.
+        """
         if not self._idle.acquire(blocking=False):
-            self._count += 1
-            name = f"perdure-action-{self._count}"
+            name = f"perdure-action-{self._count + 1}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
+            self._count += 1
+        self._work.put((fn, argument))
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
@@ -106,7 +110,7 @@ class ActionRunner:
             elif definition.is_async:
                 tasks.append((attempt, definition))
             else:
-                self._threads.submit(self._run_in_thread, (attempt, definition))
+                self._start_in_thread(attempt, definition)
         if tasks:
             self._bridge.call(self._spawn, tasks)
 
@@ -164,6 +168,13 @@ class ActionRunner:
             self._report(attempt, outcome)
 
     # --- in a thread
+
+    def _start_in_thread(self, attempt: Attempt, definition: Action[..., Any]) -> None:
+        try:
+            self._threads.submit(self._run_in_thread, (attempt, definition))
+        except RuntimeError as error:  # the machine has none left: a matter of this attempt only
+            text = f"no thread for action {definition.name!r}: {error}"
+            self._report(attempt, Failed(ErrorInfo("RuntimeError", text)), is_retryable=True)
 
     def _run_in_thread(self, item: tuple[Attempt, Action[..., Any]]) -> None:
         attempt, definition = item

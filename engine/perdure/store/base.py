@@ -104,7 +104,10 @@ class WorkflowFilter:
 
 
 class Reader(Protocol):
-    """Plain reads of committed rows. A reader belongs to the thread that made it."""
+    """Plain reads of committed rows, in any thread.
+
+    Every method raises `NotOpen` once the store is closed, also if it is closed meanwhile.
+    """
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
         """The workflows with these ids, with their journals and unconsumed events."""
@@ -262,6 +265,7 @@ class Transaction(Reader, Protocol):
         Raises:
             StoreError: the database was in trouble meanwhile; it is not the user's fault.
             TransactionLost: the transaction itself is gone; the caller must roll back.
+            UserRaisedStoreError: for a `StoreError` that `fn` raised by itself.
         """
         ...
 
@@ -284,6 +288,17 @@ class TransactionLost(PerdureError):
             " use neither OR ROLLBACK nor RAISE(ROLLBACK), and raise an exception to undo a step"
         )
         self.statement = statement
+
+
+class UserRaisedStoreError(PerdureError):
+    """User code raised a `StoreError` while the store that it runs in was in no trouble.
+
+    It stands for that error, its cause, because it is not one itself: a step that fails by a
+    `StoreError` would be tried again for ever, and everybody in its transaction with it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
 
 
 class Fenced(Exception):
@@ -322,7 +337,11 @@ class Store(Protocol):
         ...
 
     def reader(self) -> Reader:
-        """A reader for the calling thread (kept and given again to the same thread)."""
+        """A reader for the calling thread. Cheap: it need not be kept.
+
+        Raises:
+            NotOpen: the store is not open.
+        """
         ...
 
     @property

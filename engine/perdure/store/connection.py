@@ -14,7 +14,8 @@ the connection for those who come later, or turn trouble of the store into a fai
   that a kept ``ctx.db`` cannot open a transaction between two turns. The engine uses
   `engine_execute`, `begin`, `commit` and `rollback`.
 
-The fence is built against mistakes, not against malice: ``sqlite3.Cursor(ctx.db)`` gets around it.
+What may be prepared is decided in fence.py. The fence is built against mistakes, not against
+malice: ``sqlite3.Cursor(ctx.db)`` gets around it.
 What does not belong here: the engine's own SQL, retries, and what becomes of a failed step.
 """
 
@@ -38,48 +39,21 @@ from perdure.errors import (
     StoreReadOnly,
 )
 
-from .base import TransactionLost
+from .base import TransactionLost, UserRaisedStoreError
+from .fence import (
+    ENGINE,
+    MUTATION,
+    QUERY,
+    READ_ONLY,
+    SAVEPOINT_NAME,
+    WHY_NOT,
+    Fence,
+    is_reserved,
+    why_reserved,
+)
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
-
-# The mode of the fence is the comment that marks the statements run in it. Texts, not an enum,
-# because each user statement needs it as a prefix.
-_ENGINE = ""
-_MUTATION = "/* perdure mutation */ "
-_QUERY = "/* perdure query */ "
-
-_SAVEPOINT_NAME = "perdure_user_code"
-
-# Pragmas that only show something, with an argument and without.
-_PRAGMAS_INSPECTING = frozenset(
-    {"collation_list", "compile_options", "database_list", "foreign_key_check"}
-    | {"foreign_key_list", "function_list", "index_info", "index_list", "index_xinfo"}
-    | {"integrity_check", "module_list", "pragma_list", "quick_check", "table_info"}
-    | {"table_list", "table_xinfo"}
-)
-# Pragmas that show something without an argument and change the connection or file with one.
-# `data_version` and `page_size` are asked for by FTS5, FTS4 and R*Tree themselves.
-_PRAGMAS_READABLE = frozenset(
-    {"application_id", "auto_vacuum", "busy_timeout", "cache_size", "data_version"}
-    | {"defer_foreign_keys", "encoding", "foreign_keys", "freelist_count", "journal_mode"}
-    | {"max_page_count", "page_count", "page_size", "query_only", "recursive_triggers"}
-    | {"schema_version", "synchronous", "user_version"}
-)
-
-_TEMPORARY = frozenset(
-    {sqlite3.SQLITE_CREATE_TEMP_INDEX, sqlite3.SQLITE_CREATE_TEMP_TABLE}
-    | {sqlite3.SQLITE_CREATE_TEMP_TRIGGER, sqlite3.SQLITE_CREATE_TEMP_VIEW}
-)
-_READING = frozenset(
-    {sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_SELECT}
-)
-_ROW_WRITES = frozenset({sqlite3.SQLITE_DELETE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE})
-# An R*Tree prepares its writes as soon as it is first read from.
-_RTREE_SUFFIXES = ("_node", "_rowid", "_parent")
-
-_WHY_NOT = "the engine commits this transaction together with the step"
-_READ_ONLY = "a query must not write: make it a mutation"
 
 
 def translate(error: BaseException, path: str = "the database") -> StoreError | None:
@@ -137,66 +111,6 @@ _STORE_ERRORS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_PERM: (StoreError, "check the permissions of the file and its folder"),
     sqlite3.SQLITE_PROTOCOL: (StoreError, "too many processes contend for the WAL lock"),
 }
-
-
-class _Fence:
-    """What the connection, its cursors and its authorizer share.
-
-    Apart from the connection, so that the authorizer does not hold the connection in a cycle.
-    """
-
-    __slots__ = ("denied", "kept", "lost", "mode", "trouble")
-
-    def __init__(self) -> None:
-        self.mode = _ENGINE
-        self.denied: str | None = None  # why the authorizer refused the last statement
-        self.kept: set[weakref.ref[Any]] = set()  # cursors and blobs to close after the call
-        # These two belong to the transaction: `begin` clears them.
-        self.trouble: StoreError | None = None
-        self.lost: str | None = None  # the statement after which the transaction was gone
-
-    def authorize(
-        self, action: int, one: str | None, two: str | None, _db: str | None, _by: str | None
-    ) -> int:
-        """SQLite's authorizer: what may be prepared while user code runs."""
-        if self.mode == _ENGINE or action in _READING:
-            return sqlite3.SQLITE_OK
-        why = self._objection(action, one or "", two)
-        if why is None:
-            return sqlite3.SQLITE_OK
-        self.denied = why
-        return sqlite3.SQLITE_DENY
-
-    def _objection(self, action: int, one: str, two: str | None) -> str | None:
-        if action == sqlite3.SQLITE_TRANSACTION:
-            return f"{one} inside a step: {_WHY_NOT}; raise an exception to undo the step"
-        if action == sqlite3.SQLITE_SAVEPOINT:
-            if (two or "").lower() == _SAVEPOINT_NAME:
-                return f"{one} of the savepoint {two}, which is the engine's: choose another name"
-            return None
-        if action == sqlite3.SQLITE_PRAGMA:
-            name = one.lower()
-            if name in _PRAGMAS_INSPECTING or (two is None and name in _PRAGMAS_READABLE):
-                return None
-            return f"PRAGMA {one} inside a step: it would change the engine's connection"
-        if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
-            return "ATTACH and DETACH inside a step: open a connection of your own in an action"
-        if action in _TEMPORARY:
-            return "a temporary object inside a step would stay for other workflows: use a table"
-        if self.mode == _QUERY and not _is_internal_write(action, one):
-            return _READ_ONLY
-        return None
-
-
-def _is_internal_write(action: int, table: str) -> bool:
-    """Writes that SQLite prepares by itself when a virtual table is first read from.
-
-    Users cannot write to sqlite_master anyway; a write to a table of theirs that is named like a
-    part of an R*Tree is found out by `total_changes`.
-    """
-    if action == sqlite3.SQLITE_UPDATE and table in ("sqlite_master", "sqlite_temp_master"):
-        return True
-    return action in _ROW_WRITES and table.endswith(_RTREE_SUFFIXES)
 
 
 def _noting(name: str) -> Any:
@@ -260,7 +174,7 @@ class Cursor(sqlite3.Cursor):
     fetchall = _noting("fetchall")
 
 
-def _refusal(what: str, why: str = _WHY_NOT) -> ConnectionMisuse:
+def _refusal(what: str, why: str = WHY_NOT) -> ConnectionMisuse:
     return ConnectionMisuse(f"ctx.db: {what} inside a step: {why}")
 
 
@@ -287,7 +201,7 @@ class Connection(sqlite3.Connection):
             raise ValueError("Connection needs sqlite3's legacy transaction mode: give neither")
         #: Where the database lies, as it was given.
         self.path: str = os.fsdecode(database)
-        self._fence = _Fence()
+        self._fence = Fence()
         self._control = sqlite3.Cursor(self)
         self._writing = sqlite3.Cursor(self)
         super().set_authorizer(self._fence.authorize)
@@ -368,7 +282,7 @@ class Connection(sqlite3.Connection):
     def rollback(self) -> None:
         """Roll back the engine's transaction, if there is one; refused inside a step."""
         if self._fence.mode:
-            raise _refusal("rollback()", f"{_WHY_NOT}; raise an exception to undo the step")
+            raise _refusal("rollback()", f"{WHY_NOT}; raise an exception to undo the step")
         try:
             super().rollback()
         except sqlite3.Error as error:
@@ -378,7 +292,8 @@ class Connection(sqlite3.Connection):
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
         """Run `fn` behind the fence, under a savepoint inside the open transaction.
 
-        If `fn` raises, its writes are undone and the exception is passed on as it is. Cursors and
+        If `fn` raises, its writes are undone and the exception is passed on as it is, but for a
+        `StoreError`: raised here, it shall mean that this very database is in trouble. Cursors and
         blobs that `fn` opened are closed, the factories put back. May be nested, within
         `run_engine_code`. After a `StoreError` or `TransactionLost` the caller must roll back.
 
@@ -389,6 +304,8 @@ class Connection(sqlite3.Connection):
         Raises:
             StoreError: the database was in trouble meanwhile, whatever `fn` made of it.
             TransactionLost: the transaction is gone, or cannot be committed.
+            UserRaisedStoreError: `fn` raised a `StoreError` of its own making (from another store
+                for instance), which is a failure like any other.
             ConnectionMisuse: `read_only`, and something was written all the same (and undone).
         """
         fence = self._fence
@@ -397,22 +314,24 @@ class Connection(sqlite3.Connection):
         assert self.in_transaction, "user code runs inside the engine's transaction"
         kept, row_factory, text_factory = fence.kept, self.row_factory, self.text_factory
         changes = self.total_changes
-        self._control_run(f"SAVEPOINT {_SAVEPOINT_NAME}")
+        self._control_run(f"SAVEPOINT {SAVEPOINT_NAME}")
         fence.kept = set()
-        fence.mode = _QUERY if read_only else _MUTATION
+        fence.mode = QUERY if read_only else MUTATION
         try:
             try:
                 result = fn()
             finally:
-                fence.mode = _ENGINE
+                fence.mode = ENGINE
                 self.row_factory, self.text_factory = row_factory, text_factory
                 if fence.kept:
                     _close_all(fence.kept)
                 fence.kept = kept
             if read_only and self.total_changes != changes:
-                raise ConnectionMisuse(_READ_ONLY)
+                raise ConnectionMisuse(READ_ONLY)
         except BaseException as error:
             self._settle(undo=True, cause=error)
+            if isinstance(error, StoreError):
+                raise UserRaisedStoreError(error) from error
             raise
         self._settle(undo=False, cause=None)
         return result
@@ -425,7 +344,7 @@ class Connection(sqlite3.Connection):
         """
         fence = self._fence
         mode, text_factory = fence.mode, self.text_factory
-        fence.mode = _ENGINE
+        fence.mode = ENGINE
         self.text_factory = str
         try:
             return fn()
@@ -445,8 +364,8 @@ class Connection(sqlite3.Connection):
             raise TransactionLost(self._fence.lost) from cause
         try:
             if undo:
-                self._control_run(f"ROLLBACK TO {_SAVEPOINT_NAME}")
-            self._control_run(f"RELEASE {_SAVEPOINT_NAME}")
+                self._control_run(f"ROLLBACK TO {SAVEPOINT_NAME}")
+            self._control_run(f"RELEASE {SAVEPOINT_NAME}")
         except sqlite3.Error as error:
             # Our savepoint is gone, or a statement out of our sight is left half done.
             raise TransactionLost(self._fence.lost) from error
@@ -510,12 +429,15 @@ class Connection(sqlite3.Connection):
         """As in `sqlite3`, for user code: see `cursor`, and `Cursor.executemany`."""
         return self.cursor().executemany(sql, rows)
 
-    def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
+    def blobopen(self, table: str, /, *args: Any, **kwargs: Any) -> sqlite3.Blob:
         """As in `sqlite3`, for user code; the blob is closed when the step ends."""
         self._mark("")
-        if self._fence.mode == _QUERY and not kwargs.get("readonly", False):
+        is_writing = not kwargs.get("readonly", False)
+        if is_writing and is_reserved(table):  # SQLite asks no authorizer about blobs
+            raise ConnectionMisuse(f"ctx.db: {why_reserved(table)}")
+        if is_writing and self._fence.mode == QUERY:
             raise _refusal("blobopen()", "give readonly=True in a query")
-        blob = super().blobopen(*args, **kwargs)
+        blob = super().blobopen(table, *args, **kwargs)
         self._keep(blob)
         return blob
 

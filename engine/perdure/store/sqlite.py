@@ -14,19 +14,26 @@ import re
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from perdure.core.limits import PARALLELISM_DEFAULT
-from perdure.errors import StoreError, StoreUnsupported, StoreVersionError
+from perdure.errors import (
+    NotOpen,
+    StoreBusy,
+    StoreError,
+    StoreReadOnly,
+    StoreUnsupported,
+    StoreVersionError,
+)
 
 from .base import Reader, Transaction
 from .connection import Connection, is_commit_poisoned, translate
 from .liveness import LockFiles
-from .sqlite_sql import Execute, SqliteReader, SqliteTransaction
+from .readers import ReaderPool, reading
+from .sqlite_sql import SqliteReader, SqliteTransaction
 
 #: Raised by one with each change of schema/sqlite.sql.
 SCHEMA_VERSION = 1
@@ -35,6 +42,12 @@ SCHEMA_VERSION = 1
 #: that shares its thread with a loop stands still meanwhile; the engine tries again for as long as
 #: it takes (see `runtime.engine.BUSY_SECONDS`).
 BUSY_TIMEOUT = 1.0
+
+#: How often `open` tries while somebody else holds the file: with `BUSY_TIMEOUT` about 30 seconds,
+#: as long as a call to an open manager waits. Between two tries, for the sake of those that SQLite
+#: gives up at once, it waits for OPEN_PAUSE seconds.
+OPEN_TRIES = 28
+OPEN_PAUSE = 0.1
 
 #: Pages in the write-ahead log before it is copied into the file and begun anew. Fewer would copy
 #: hot pages more often; more would take longer to copy.
@@ -60,22 +73,28 @@ class SqliteStore:
         durability: ``"disk"`` (survives a power loss) or ``"process"`` (survives a crash of the
             process; the last commits may be lost with the power).
         busy_timeout: seconds to wait for another process's transaction.
+        pause: waits for some seconds between two tries of `open`.
     """
 
     shares_commits = True
 
     def __init__(
-        self, path: str, *, durability: str = "disk", busy_timeout: float = BUSY_TIMEOUT
+        self,
+        path: str,
+        *,
+        durability: str = "disk",
+        busy_timeout: float = BUSY_TIMEOUT,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         if durability not in _SYNCHRONOUS:
             raise ValueError(f"durability={durability!r}: give 'disk' or 'process'")
         self.path = path
+        self._file = path  # where it really lies: known when it is opened
         self._durability = durability
         self._busy_timeout = busy_timeout
         self._connection: Connection | None = None
-        self._readers = threading.local()
-        self._open_readers: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._pause = threading.Event().wait if pause is None else pause
+        self._pool: ReaderPool | None = None
         self._data_version = -1
         self._locks: LockFiles | None = None
 
@@ -92,59 +111,99 @@ class SqliteStore:
     # --- opening and closing
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
-        """See `base.Store.open`."""
+        """See `base.Store.open`. Tries for about 30 seconds while somebody else holds the file."""
         if not self.is_memory:
+            # Once: two ways to one file must come to the same locks, also after a chdir.
+            self._file = os.path.realpath(self.path)
             self._check_place()
+        for _ in range(OPEN_TRIES - 1):
+            try:
+                connection = self._connect(max_parallelism, works=works)
+                break
+            except StoreBusy:
+                # It has waited already, except where SQLite fears a deadlock and does not.
+                self._pause(OPEN_PAUSE)
+        else:
+            connection = self._connect(max_parallelism, works=works)
+        self._connection = connection
+        if not self.is_memory:
+            self._pool = ReaderPool(self._connect_reader, self._translate, self.path)
+            self._locks = LockFiles(Path(f"{self._file}.workers"))
+
+    def _connect(self, max_parallelism: int | None, *, works: bool) -> Connection:
         connection = None
         try:
             connection = sqlite3.connect(
-                self.path,
+                self._file,
                 factory=Connection,
                 timeout=self._busy_timeout,
                 check_same_thread=False,  # opened by the caller, then used by the engine alone
             )
+            connection.path = self.path  # as it was given, for messages
             self._prepare(connection, max_parallelism)
-            if works and not self.is_memory and self._durability == "disk":
-                self._grow_log(connection)
+            if works and not self.is_memory:
+                self._make_ready(connection)
         except BaseException as error:
             if connection is not None:
                 connection.close()
-            trouble = translate(error, self.path)
+            # What a transaction raised is translated already, but by the connection.
+            cause = error.__cause__ if isinstance(error, StoreError) else error
+            trouble = None if cause is None else self._translate(cause)
             if trouble is not None:
-                raise trouble from error
+                raise trouble from cause
             raise
-        self._connection = connection
-        if not self.is_memory:
-            self._locks = LockFiles(Path(f"{self.path}.workers"))
+        return connection
 
     def _check_place(self) -> None:
-        path = Path(self.path)
+        path = Path(self._file)
         if path.is_dir():
             raise StoreError(f"{self.path}: a folder; give the path of a file")
         if not path.parent.is_dir():
             raise StoreError(
                 f"{self.path}: the folder {str(path.parent)!r} does not exist: make it"
             )
-        _refuse_network(self.path, _read_mounts())
+        _refuse_network(self._file, _read_mounts())
 
     def _prepare(self, connection: Connection, max_parallelism: int | None) -> None:
         execute = connection.engine_execute
         # First of all a read: a file that is something else is named before anything is changed.
-        tables = {
-            row[0] for row in execute("SELECT name FROM sqlite_master WHERE name LIKE 'perdure_%'")
-        }
-        if "perdure_config" in tables:
-            SqliteTransaction(connection, self._check_version).check_schema()
+        sql = r"SELECT lower(name) FROM sqlite_master WHERE name LIKE 'perdure\_%' ESCAPE '\'"
+        names = {row[0] for row in execute(sql)}
+        self._check_ours(connection, names)
         mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal" and not self.is_memory:
             raise StoreUnsupported(f"{self.path}: SQLite cannot use WAL here (it says {mode!r})")
         execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
         execute("PRAGMA foreign_keys = ON")
         execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-        if "perdure_config" not in tables:
+        if not names:
             self._create(connection, max_parallelism)
 
-    def _grow_log(self, connection: Connection) -> None:
+    def _check_ours(self, connection: Connection, names: set[str]) -> None:
+        """Raise if what has names like ours is not ours, or of another version."""
+        if not names:
+            return
+        if "perdure_config" in names:
+            try:
+                SqliteTransaction(connection, self._check_version).check_schema()
+                return
+            except sqlite3.OperationalError:
+                pass  # another table by that name
+        raise StoreError(
+            f"{self.path}: it has a table or index named {min(names)}, but not perdure's tables:"
+            " rename what begins with perdure_, or use a file of its own for perdure"
+        )
+
+    def _make_ready(self, connection: Connection) -> None:
+        """Have the write lock once, so that a worker begins when it can be had."""
+        connection.begin()
+        try:
+            if self._durability == "disk":
+                self._grow_log()
+        finally:
+            connection.rollback()
+
+    def _grow_log(self) -> None:
         """Give the write-ahead log its full size now, with zeros.
 
         A commit that makes a file longer has to store the new length too, which doubles the time
@@ -155,20 +214,16 @@ class SqliteStore:
         """
         size = _LOG_HEADER_BYTES + LOG_PAGES * _LOG_PAGE_BYTES
         # For speed only: where it cannot be done, the log grows with the commits.
-        with contextlib.suppress(OSError, StoreError):
-            connection.begin()
+        with contextlib.suppress(OSError):
+            log = os.open(f"{self._file}-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
             try:
-                log = os.open(f"{self.path}-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-                try:
-                    end = os.fstat(log).st_size
-                    zeros = bytes(1 << 20)
-                    while end < size:
-                        end += os.pwrite(log, zeros[: size - end], end)
-                    os.fsync(log)
-                finally:
-                    os.close(log)
+                end = os.fstat(log).st_size
+                zeros = bytes(1 << 20)
+                while end < size:
+                    end += os.pwrite(log, zeros[: size - end], end)
+                os.fsync(log)
             finally:
-                connection.rollback()
+                os.close(log)
 
     def _check_version(self, version: object) -> None:
         if version == SCHEMA_VERSION:
@@ -206,11 +261,10 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close all connections. May be opened again."""
-        with self._lock:
-            readers, self._open_readers = self._open_readers, []
-            self._readers = threading.local()
-        for reader in readers:
-            reader.close()
+        # First the readers: the last connection to be closed copies the log into the file.
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -225,27 +279,31 @@ class SqliteStore:
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""
-        if self.is_memory:
-            return SqliteReader(_reading(self._engine_connection().engine_execute, self.path))
-        reader: SqliteReader | None = getattr(self._readers, "reader", None)
-        if reader is None:
-            self._engine_connection()  # raises if the store is not open
-            connection = self._connect_reader()
-            reader = SqliteReader(_reading(connection.execute, self.path))
-            self._readers.reader = reader
-        return reader
+        connection, pool = self._connection, self._pool  # another thread may close meanwhile
+        if self.is_memory and connection is not None:
+            return SqliteReader(reading(connection.engine_execute, self._translate))
+        if pool is None:
+            raise NotOpen(f"{self.path}: the store is not open: use `async with manager:`")
+        return SqliteReader(pool.execute)
 
     def _connect_reader(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path, timeout=self._busy_timeout, check_same_thread=False
-            )
-            connection.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise translate(error, self.path) or error from error
-        with self._lock:
-            self._open_readers.append(connection)
+        connection = sqlite3.connect(
+            self._file, timeout=self._busy_timeout, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only = ON")
         return connection
+
+    def _translate(self, error: BaseException) -> StoreError | None:
+        """As `connection.translate`; tells a folder that cannot be written to from one that is
+        missing."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            folder = os.path.dirname(self._file)
+            if not os.access(folder, os.W_OK):
+                return StoreReadOnly(
+                    f"{self.path}: {error}: the folder {folder!r} cannot be written to: make it"
+                    " writable, or use another one; SQLite keeps its log beside the database"
+                )
+        return translate(error, self.path)
 
     def _engine_connection(self) -> Connection:
         if self._connection is None:
@@ -368,34 +426,3 @@ def _file_system(folder: Path, mounts: str) -> str | None:
         if len(point) >= best and (folder == Path(point) or Path(point) in folder.parents):
             best, kind = len(point), fields[2]
     return kind
-
-
-class _Rows:
-    """All rows of a read: fetched at once, so that no trouble comes up later."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        self._rows = rows
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def fetchone(self) -> Any:
-        return self._rows[0] if self._rows else None
-
-    def fetchall(self) -> list[Any]:
-        return self._rows
-
-
-def _reading(run: Execute, path: str) -> Execute:
-    """`run` for a reader: outside of a transaction nobody else translates its errors."""
-
-    def execute(sql: str, parameters: Sequence[Any] = ()) -> Any:
-        try:
-            return _Rows(run(sql, parameters).fetchall())
-        except (sqlite3.Error, MemoryError) as error:
-            trouble = translate(error, path)
-            if trouble is None:
-                raise
-            raise trouble from error
-
-    return execute

@@ -438,8 +438,16 @@ class SqliteTransaction(SqliteReader):
         self._execute(sql, values)
 
     def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:
-        sql = "UPDATE perdure_events SET consumed_by = ? WHERE workflow_id = ? AND id = ?"
-        self._execute(sql, (number, workflow_id, event_id))
+        sql = (
+            "UPDATE perdure_events SET consumed_by = ?"
+            " WHERE workflow_id = ? AND id = ? AND consumed_by IS NULL"
+        )
+        if self._write(sql, [(number, workflow_id, event_id)]) != 1:
+            # A fault of the engine's: committing would give one event to two awaits.
+            raise RuntimeError(
+                f"event {event_id!r} of workflow {workflow_id!r} is consumed already, or unknown:"
+                f" step {number} must not take it"
+            )
 
     def put_inbox(self, rows: Iterable[InboxRow]) -> None:
         self._write(

@@ -151,8 +151,10 @@ CREATE TABLE perdure_events (
 CREATE UNIQUE INDEX perdure_events_id ON perdure_events (id);
 
 -- Messages that another process has for the owner of a workflow (or, with `worker`, for one).
+-- AUTOINCREMENT: a worker that is told late that its mail was deleted must not take newer mail for
+-- it, so no id is given twice.
 CREATE TABLE perdure_inbox (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     workflow_id TEXT NOT NULL,
     worker TEXT,
     kind TEXT NOT NULL CHECK (
