@@ -90,8 +90,8 @@ def is_same(asked: StepCommand, recorded: StepCommand) -> bool:
     """
     if asked.kind != recorded.kind or asked.name != recorded.name:
         return False
-    if isinstance(asked, RunStep | RunChild):
-        assert isinstance(recorded, RunStep | RunChild)  # same kind
+    if isinstance(asked, (RunStep, RunChild)):
+        assert isinstance(recorded, (RunStep, RunChild))  # same kind
         return asked.function == recorded.function and (
             asked.unstable or asked.arguments == recorded.arguments
         )

@@ -102,6 +102,10 @@ class Result:
         self.after.add(part.after)
 
 
+#: Writes that are rows and nothing else. (A tuple: a union is made anew at each test.)
+_ROWS = (PutStep, PutTick)
+
+
 @attrs.frozen
 class Committer:
     """Commits batches to one store."""
@@ -239,7 +243,7 @@ class Committer:
             if unit.workflow_id in canceled:
                 # By a mutation of this very transaction: what it had asked for is void.
                 return done
-            if not isinstance(write, PutStep | PutTick):
+            if not isinstance(write, _ROWS):
                 self._carry_out(scope, done, write)
         if unit.workflow_id in canceled:
             return done

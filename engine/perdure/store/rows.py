@@ -96,6 +96,10 @@ PROGRESS_COLUMNS = (
 )
 
 
+#: Commands that have a function and arguments. (A tuple: a union is made anew at each test.)
+_CALLS = (RunStep, RunChild)
+
+
 class _Options(msgspec.Struct, omit_defaults=True, frozen=True):
     """What a command has beside kind, name, function and arguments."""
 
@@ -325,7 +329,7 @@ def state_from_row(
 def command_row(workflow_id: str, record: StepRecord) -> tuple[Any, ...]:
     command = record.command
     function = arguments = None
-    if isinstance(command, RunStep | RunChild):
+    if isinstance(command, _CALLS):
         function, arguments = command.function, command.arguments
     return (
         workflow_id,
