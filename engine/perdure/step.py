@@ -375,9 +375,7 @@ class Step:
 
     def sleep_until(self, when: datetime, *, name: str = "sleep") -> asyncio.Future[None]:
         """Sleep durably until a point in time, a datetime with a time zone."""
-        due = within_reach(
-            instant_ms(when, "when"), self._handler.loop.now_ms, f"when={when!r}"
-        )
+        due = within_reach(instant_ms(when, "when"), self._handler.loop.now_ms, f"when={when!r}")
         command = Sleep(name=check_name(name, "name"), due_at=due)
         return self._ask(command, _resolve_nothing(name))
 
