@@ -210,7 +210,7 @@ def test_a_failing_on_complete_changes_no_outcome(rig: Rig, how: str) -> None:
     assert rig.outcome(rig.value(other)) == "other"
 
 
-@pytest.mark.parametrize("how", ["raise", "rollback"])
+@pytest.mark.parametrize("how", ["raise", "rollback", "orphan"])
 def test_a_failing_on_complete_does_not_stop_a_cancel(rig: Rig, how: str) -> None:
     """The workflow is canceled, whatever its callback does to the transaction."""
     workflow_id = rig.start(waiting(), on_complete=end_badly, context=how)

@@ -43,7 +43,8 @@ from .functions import FunctionLostTransaction
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
 from .operations import StartOrder
-from .scope import After, Env
+from .requests import Cancel
+from .scope import ON_COMPLETE, After, Env
 
 logger = logging.getLogger("perdure.worker")
 
@@ -327,6 +328,11 @@ class Worker:
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))  # the on_complete of a cancel
             except Exception as error:
+                suspect = (getattr(ticket.request, "workflow_id", ""), ON_COMPLETE)
+                if isinstance(ticket.request, Cancel) and suspect not in lost:
+                    if self.store.is_poisoned(error):
+                        lost.add(suspect)
+                        continue
                 ticket.answer(None, error)
                 return None
 
