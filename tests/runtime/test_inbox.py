@@ -65,6 +65,21 @@ def test_a_row_is_given_once(rigs: Make) -> None:
     assert reader.read(has_changed=False) == [letter]
 
 
+def test_a_revocation_that_was_not_taken_in_is_given_again(rigs: Make) -> None:
+    """Its row carries no message, yet it must not be lost, nor be deleted unheard."""
+    rig = rigs(d)
+    workflow_id = rig.start(working())
+    put(rig, workflow_id=workflow_id, kind="revoked", body="null", worker=rig.worker_id)
+    reader = InboxReader(rig.env, rig.store)
+    (letter,) = reader.read(has_changed=True)
+    assert letter.is_revoked
+    reader.release([letter.row_id])
+    with rig.store.transaction() as tx:
+        reader.in_commit(tx)
+    assert rig.rows("SELECT kind FROM perdure_inbox") == [("revoked",)]
+    assert reader.read(has_changed=False) == [letter]
+
+
 def test_nothing_is_read_without_a_reason(rigs: Make) -> None:
     """Only after another process committed, or when it is said that there may be something."""
     rig = rigs(d)
