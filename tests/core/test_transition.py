@@ -209,6 +209,18 @@ def test_no_more_start_than_there_are_permits() -> None:
     assert [record.number for record in decision.ready] == [2]
 
 
+def test_what_is_cancelled_as_it_is_asked_for_does_not_start() -> None:
+    """Nobody waits for it; its permit is for the next one."""
+    state = after(fresh(), FactDelivered(fact=Started()))
+    message = attrs.evolve(admitted(run(), run()), cancels=(CancelStep(0),))
+    decision = transition(state, message, NOW)
+    (effect,) = decision.effects
+    assert isinstance(effect, RunAttempt)
+    assert effect.record.number == 1
+    rows = [write.record for write in decision.writes if isinstance(write, PutStep)]
+    assert [(row.number, row.attempt) for row in rows if row.outcome == Canceled()] == [(0, 0)]
+
+
 @pytest.mark.parametrize(
     ("inline", "functions", "runs"),
     [(False, True, True), (False, False, False), (True, False, True)],
@@ -534,8 +546,8 @@ def test_a_step_may_be_cancelled_in_the_reaction_that_asked_for_it() -> None:
         book
         >> Asked(steps=commands, cancels=(CancelStep(0),))
         << row(0, is_new=True, asked_position=0)
-        << row(1, is_new=True)
         << row(0, outcome=Canceled(), canceled_position=0)
+        << row(1, is_new=True)
         << SetTimer(NOW + 5, 0)
         >> At(NOW + 5)
         >> StepDue(number=0)

@@ -62,6 +62,22 @@ async def giving_up(step: Step) -> str:
     return "done"
 
 
+@d.workflow
+async def changing_its_mind(step: Step) -> str:
+    step.run_action(work(0)).cancel()
+    await step.sleep(0.5)
+    return "done"
+
+
+@d.workflow
+async def racing(step: Step) -> str:
+    first, second = step.run_action(work(1)), step.run_action(work(2))
+    await first
+    third = step.run_action(work(3))
+    await asyncio.wait([second, third], return_when=asyncio.FIRST_COMPLETED)
+    return "done"
+
+
 def test_a_start_is_one_commit(rigs: Make) -> None:
     """A workflow that starts here is inserted together with what it asked for at once."""
     rig = rigs(d)
@@ -99,6 +115,28 @@ def test_a_canceled_step_leaves_its_place(rigs: Make) -> None:
     assert len(rig.runner.started) == 1
     rig.start(fanning(1))
     assert rig.runner.running == 1
+
+
+def test_an_action_that_is_cancelled_as_it_is_asked_for_never_starts(rigs: Make) -> None:
+    """It takes no permit, and its record tells of no attempt."""
+    rig = rigs(d, parallelism=1)
+    workflow_id = rig.start(changing_its_mind())
+    assert rig.rows("SELECT attempt FROM perdure_steps WHERE number = 0") == [(0,)]
+    assert rig.runner.started == []
+    rig.pass_time(500)
+    assert rig.outcome(workflow_id) == "done"
+
+
+def test_an_action_that_is_asked_for_and_cancelled_in_one_turn_never_starts(rigs: Make) -> None:
+    """Two outcomes in one turn: the first leads to a new action, the second ends the workflow."""
+    rig = rigs(d)
+    workflow_id = rig.start(racing())
+    rig.runner.succeed()
+    rig.runner.succeed()
+    rig.settle()
+    assert rig.outcome(workflow_id) == "done"
+    assert len(rig.runner.started) == 2
+    assert rig.runner.running == 0
 
 
 def test_a_delayed_action_waits_for_its_time(rigs: Make) -> None:

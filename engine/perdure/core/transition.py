@@ -291,19 +291,21 @@ def _on_ended(draft: _Draft, message: Ended) -> None:
 def _take_commands(
     draft: _Draft, message: Asked | Ended, admission: Admission | None = None
 ) -> None:
-    asked = {number for number, _ in message.steps}
+    first_new = message.steps[0][0] if message.steps else draft.state.next_number
+    canceled = dict.fromkeys(cancel.number for cancel in message.cancels)
     # What was open before goes first: an event id that it awaited may be awaited anew.
-    for cancel in message.cancels:
-        if cancel.number not in asked:
-            _cancel(draft, cancel.number)
+    for number in canceled:
+        if number < first_new:
+            _cancel(draft, number)
     permits = 0 if admission is None else admission.permits
     for number, command in message.steps:
-        permits -= _ask(draft, number, command, admission, permits)
+        if number in canceled:  # nobody waits for it: it is recorded, and never starts
+            _ask(draft, number, command, None, 0)
+            _cancel(draft, number)
+        else:
+            permits -= _ask(draft, number, command, admission, permits)
     if message.steps:
         draft.changes["next_number"] = message.steps[-1][0] + 1
-    for cancel in message.cancels:
-        if cancel.number in asked:
-            _cancel(draft, cancel.number)
 
 
 def _cancel(draft: _Draft, number: int) -> None:

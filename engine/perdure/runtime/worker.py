@@ -26,7 +26,7 @@ from perdure.store.base import Fenced, Store, TransactionLost
 
 from .actor import Actor, Unit
 from .actors import Actors
-from .attempts import Attempt, Runner
+from .attempts import Attempt, AttemptKey, Runner
 from .batch import Batch
 from .claims import Claims
 from .clock import Clock
@@ -432,7 +432,7 @@ class Worker:
             self._listener.ended(workflow_id, outcome)
 
     def _carry_out(self, batch: Batch, result: Result) -> None:
-        attempts: list[Attempt] = []
+        attempts: dict[AttemptKey, Attempt] = {}
         revoked = set(result.after.revoked)
         for done in result.committed:
             if done.unit.workflow_id not in revoked:  # else canceled in the same transaction
@@ -446,7 +446,7 @@ class Worker:
         self._follow(result.after)
         if attempts:
             assert self._runner is not None
-            self._runner.start(attempts)
+            self._runner.start(list(attempts.values()))
 
     def _settle_actor(self, done: Committed, now: int) -> None:
         """Put the actor into the state that is stored now, or drop it."""
@@ -470,14 +470,18 @@ class Worker:
             self.actors.runnable[workflow_id] = None
 
     def _carry_out_effect(
-        self, workflow_id: WorkflowId, effect: Effect, attempts: list[Attempt]
+        self, workflow_id: WorkflowId, effect: Effect, attempts: dict[AttemptKey, Attempt]
     ) -> None:
         match effect:
             case RunAttempt():
-                attempts.append(Attempt(workflow_id=workflow_id, record=effect.record))
+                attempt = Attempt(workflow_id=workflow_id, record=effect.record)
+                attempts[attempt.key] = attempt
             case CancelAttempt():
-                assert self._runner is not None
-                self._runner.cancel((workflow_id, effect.number, effect.epoch, effect.attempt))
+                key = (workflow_id, effect.number, effect.epoch, effect.attempt)
+                # One that began and was cancelled in the same turn is not started at all.
+                if attempts.pop(key, None) is None:
+                    assert self._runner is not None
+                    self._runner.cancel(key)
             case SetTimer():
                 if workflow_id in self.actors:
                     self.actors.set_timer(effect.due_at, workflow_id, effect.number)
