@@ -127,13 +127,11 @@ def check_call(
         raise TypeError(f"{verb}: give a call of a {wanted}, not {call!r}")
     definition = call.definition
     if not isinstance(definition, kind):
-        article = "an" if definition.kind == "action" else "a"
-        remedy = f"use run_{definition.kind}"
-        if verb == "start":
-            remedy = "start takes a call of a workflow, which may run it as a step"
-        elif definition.kind in ("action", "workflow") and verb.startswith("manager."):
-            remedy = "start a workflow" + (" that runs it" if definition.kind == "action" else "")
-        raise TypeError(f"{verb}: {definition.name} is {article} {definition.kind}: {remedy}")
+        kind_found = definition.kind
+        article = "an" if kind_found == "action" else "a"
+        raise TypeError(
+            f"{verb}: {definition.name} is {article} {kind_found}: use run_{kind_found}"
+        )
     if registry.get(definition.name) is not definition:
         raise DefinitionError(
             f"{verb}: {definition!r} is not registered with this manager: decorate it with"
@@ -198,11 +196,6 @@ class Step:
         self._logger: _ReplayLogger | None = None
 
     # --- what it knows
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether the handler is being dropped: what its code does then is not the workflow's."""
-        return self._handler.is_dropped
 
     @property
     def workflow_id(self) -> str:

@@ -25,12 +25,13 @@ def launcher(definition: Workflow[..., Any], arguments: Json, rules: StepRules) 
         where = f"recorded arguments of {definition.name}"
         args, kwargs = definition.arguments.bind(arguments, where=where)
         step = Step(handler, rules, definition)
-        return _run(definition, step, args, kwargs, rules)
+        return _run(handler, definition, step, args, kwargs, rules)
 
     return launch
 
 
 async def _run(
+    handler: Handler,
     definition: Workflow[..., Any],
     step: Step,
     args: list[Any],
@@ -45,7 +46,7 @@ async def _run(
             definition.result.encode(value, where=where, limit=rules.limits.value_bytes)
         )
     except BaseException as error:
-        if step.is_dropped:
+        if handler.is_dropped:
             raise  # the handler is being dropped, not ended
         # SystemExit too, and whatever else: the workflow has failed; the worker goes on.
         return Failed(encode_error(error))

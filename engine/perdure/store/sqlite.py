@@ -316,10 +316,7 @@ class SqliteStore:
         """See `base.Store.has_changed`. A pragma that reads shared memory: about 3 µs."""
         if self.is_memory:
             return False
-        try:
-            row = self._engine_connection().engine_execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            raise translate(error, self.path) or error from error
+        row = self._engine_connection().engine_execute("PRAGMA data_version").fetchone()
         if row[0] == self._data_version:
             return False
         self._data_version = row[0]
