@@ -15,6 +15,7 @@ Not here: permits, owners, commits, fencing, which belong to the worker.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -339,3 +340,25 @@ def check_replays(run: LiveRun) -> None:
             assert not isinstance(reaction, HandlerBlocked)
             silent = attrs.evolve(reaction, steps=(), cancels=())
             assert quiet == silent, (delivery, quiet)
+
+
+# --- handlers that several files play with ------------------------------------------------------
+
+
+async def two_in_a_row(steps: Steps) -> Any:
+    """One after the other, the second with the first one's result."""
+    first = await steps.run("f")
+    return await steps.run("g", first)
+
+
+async def both(steps: Steps) -> Any:
+    """Two at once."""
+    return await asyncio.gather(steps.run("f"), steps.run("g"))
+
+
+async def cancels(steps: Steps) -> Any:
+    """Cancels one of two steps when the third has ended."""
+    doomed, kept = steps.run("doomed"), steps.run("kept")
+    await steps.run("f")
+    doomed.cancel()
+    return await kept

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -36,16 +35,7 @@ def tick(loop: WorkflowLoop, ms: int) -> int:
         return loop.fire_timers(START + ms)
 
 
-@pytest.fixture(autouse=True)
-def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test here also checks that nothing is printed or warned about, collector included."""
-    noise: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", noise.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-        gc.collect()
-    assert noise == []
+pytestmark = pytest.mark.usefixtures("no_noise")
 
 
 # ── entering ─────────────────────────────────────────────────────────────────────────────────

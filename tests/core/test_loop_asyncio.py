@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import sys
-import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -64,16 +61,7 @@ class Handler:
         return None if at is None else at - START
 
 
-@pytest.fixture(autouse=True)
-def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test here also checks that nothing is printed or warned about, collector included."""
-    noise: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", noise.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-        gc.collect()
-    assert noise == []
+pytestmark = pytest.mark.usefixtures("no_noise")
 
 
 def test_a_handler_awaits_steps_one_after_another() -> None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
-import sys
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.core.liverun import LiveRun, StepError, Steps, check_replays, launch, resolve
+from tests.core.liverun import (
+    LiveRun,
+    StepError,
+    Steps,
+    both,
+    cancels,
+    check_replays,
+    launch,
+    resolve,
+    two_in_a_row,
+)
 from tests.core.playbook import NOW, ok, run
 
 from perdure.core.commands import CancelStep
@@ -25,28 +31,7 @@ from perdure.core.outcomes import Canceled, Succeeded
 from perdure.core.replay import Handler, Value
 from perdure.errors import DeterminismError
 
-
-@pytest.fixture(autouse=True)
-def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test here also checks that nothing is printed or warned about, collector included."""
-    noise: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", noise.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-        gc.collect()
-    assert noise == []
-
-
-async def two_in_a_row(steps: Steps) -> Any:
-    """One after the other, the second with the first one's result."""
-    first = await steps.run("f")
-    return await steps.run("g", first)
-
-
-async def both(steps: Steps) -> Any:
-    """Two at once."""
-    return await asyncio.gather(steps.run("f"), steps.run("g"))
+pytestmark = pytest.mark.usefixtures("no_noise")
 
 
 # --- live, and again ----------------------------------------------------------------------------
@@ -379,14 +364,6 @@ def test_a_child_is_awaited_like_a_step() -> None:
 
 
 # --- cancelling ---------------------------------------------------------------------------------
-
-
-async def cancels(steps: Steps) -> Any:
-    """Cancels one of two steps when the third has ended."""
-    doomed, kept = steps.run("doomed"), steps.run("kept")
-    await steps.run("f")
-    doomed.cancel()
-    return await kept
 
 
 def test_a_cancelled_future_cancels_its_step_and_is_journaled() -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.core.liverun import LiveRun, Main, Steps
+from tests.core.liverun import LiveRun, Main, Steps, both, cancels, two_in_a_row
 from tests.core.playbook import NOW
 
 from perdure.core.journal import Delivery, Started
@@ -19,36 +15,7 @@ from perdure.core.messages import HandlerBlocked
 from perdure.core.outcomes import Succeeded
 from perdure.core.replay import Handler
 
-
-@pytest.fixture(autouse=True)
-def no_noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test here also checks that nothing is printed or warned about, collector included."""
-    noise: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", noise.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-        gc.collect()
-    assert noise == []
-
-
-async def two_in_a_row(steps: Steps) -> Any:
-    """One after the other, the second with the first one's result."""
-    first = await steps.run("f")
-    return await steps.run("g", first)
-
-
-async def both(steps: Steps) -> Any:
-    """Two at once."""
-    return await asyncio.gather(steps.run("f"), steps.run("g"))
-
-
-async def cancels(steps: Steps) -> Any:
-    """Cancels one of two steps when the third has ended."""
-    doomed, kept = steps.run("doomed"), steps.run("kept")
-    await steps.run("f")
-    doomed.cancel()
-    return await kept
+pytestmark = pytest.mark.usefixtures("no_noise")
 
 
 def violation(run: LiveRun) -> list[str]:
