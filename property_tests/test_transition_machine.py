@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 from tests.core.playbook import NOW, fresh, outputs
 
 from perdure.core.commands import AwaitEvent, CancelStep, RunChild, RunStep, Sleep, StepCommand
@@ -339,7 +339,7 @@ class TransitionMachine(RuleBasedStateMachine):
         """The command with its due time counted from now."""
         if getattr(command, "due_at", None) is None:
             return command  # type: ignore[no-any-return]
-        return attrs.evolve(command, due_at=self.now + command.due_at)  # type: ignore[no-any-return]
+        return replace(command, due_at=self.now + command.due_at)  # type: ignore[no-any-return]
 
 
 TestTransitionMachine = TransitionMachine.TestCase

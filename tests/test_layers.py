@@ -155,7 +155,9 @@ WHEN_INSTALLED = {"pydantic": ("perdure.codec", "perdure.forms")}
 #: All that the core may import from outside. Nothing here reads a clock, a file or the system.
 CORE_MAY_IMPORT = _words(
     "__future__ attrs bisect collections contextlib contextvars enum functools hashlib heapq "
-    "itertools math operator sortedcontainers types typing zlib"
+    "itertools math operator sortedcontainers types typing zlib "
+    # The class of its values, and no more: what is encoded, and how, the core does not know.
+    "msgspec.Struct msgspec.field msgspec.structs.replace"
 )
 #: Exceptions: (module, import) and the reason.
 CORE_ALSO = {
@@ -309,7 +311,7 @@ def core_faults(imports: Iterable[Import]) -> Iterator[str]:
         if not _is_under(item.importer, "perdure.core") or _is_under(item.target, "perdure"):
             continue
         package = item.target.split(".")[0]
-        if package in CORE_MAY_IMPORT:
+        if {package, item.target} & set(CORE_MAY_IMPORT):
             continue
         if not {(item.importer, package), (item.importer, item.target)} & CORE_ALSO.keys():
             yield (

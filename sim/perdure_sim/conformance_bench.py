@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+import msgspec
+from msgspec.structs import replace
 
 from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
 from perdure.core.journal import StepRecord
@@ -41,8 +43,8 @@ def _difference(where: str, found: object, wanted: object) -> tuple[str, object,
     """The innermost place where two values differ: a state has dozens of fields."""
     parts: list[tuple[str, object, object]] = []
     cls: Any = type(found)
-    if cls is type(wanted) and attrs.has(cls):
-        names = [field.name for field in attrs.fields(cls) if field.eq]
+    if cls is type(wanted) and issubclass(cls, msgspec.Struct):
+        names = cls.__struct_fields__
         parts = [(f".{name}", getattr(found, name), getattr(wanted, name)) for name in names]
     elif isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
         if len(found) == len(wanted):
@@ -91,7 +93,7 @@ class Bench:
     def state(self, label: str, **fields: Any) -> WorkflowState:
         """A workflow that waits for its start, unless `fields` say otherwise."""
         header: dict[str, Any] = {"arguments": "{}", "created_at": 5, "start_at": 5}
-        names = {field.name for field in attrs.fields(WorkflowHeader)}
+        names = set(WorkflowHeader.__struct_fields__)
         header |= {name: fields.pop(name) for name in list(fields) if name in names}
         header.setdefault("name", self.id("name"))
         fields.setdefault("epoch", self.epoch)
@@ -270,7 +272,7 @@ def whole(
     }
     settled = [(r.settled_at or 0, n) for n, r in live.items() if r.state == "settled"]
     waits = [n for n, r in live.items() if r.command.kind == "event" and r.state == "asked"]
-    return attrs.evolve(
+    return replace(
         state,
         live=live,
         settled=tuple(sorted(settled)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
+from msgspec.structs import replace
 
 from perdure.core.commands import AwaitEvent
 from perdure.core.journal import StepRecord, TickRecord
@@ -60,7 +60,7 @@ def updates_replace_the_state(bench: Bench) -> None:
     bench.put(start, bench.state("bystander"))
     stored = start
     for number, target in enumerate((*targets, start)):
-        state = attrs.evolve(target, header=start.header, epoch=bench.epoch + number % 2)
+        state = replace(target, header=start.header, epoch=bench.epoch + number % 2)
         with bench.store.transaction() as tx:
             writes = [StateWrite(state=state, expected_epoch=stored.epoch)]
             expect(tx.update_workflows(writes), set(), "an update with the stored epoch is taken")
@@ -75,7 +75,7 @@ def hints_change_nothing(bench: Bench) -> None:
     worker = bench.add_worker("w")
     before = bench.state("a", owner=worker)
     bench.put(before)
-    going_on = attrs.evolve(
+    going_on = replace(
         before,
         position=7,
         stamp=8,
@@ -88,12 +88,12 @@ def hints_change_nothing(bench: Bench) -> None:
     blocked = Blocked(error=sample_error(), count=1, retry_at=1)
     later = (
         going_on,
-        attrs.evolve(going_on, blocked=blocked, stamp=20),
-        attrs.evolve(going_on, on_complete_error=sample_error()),
-        attrs.evolve(going_on, epoch=bench.epoch + 1),
-        attrs.evolve(going_on, owner=None, wake_at=5),
-        attrs.evolve(going_on, owner=None, wake_at=6),
-        attrs.evolve(
+        replace(going_on, blocked=blocked, stamp=20),
+        replace(going_on, on_complete_error=sample_error()),
+        replace(going_on, epoch=bench.epoch + 1),
+        replace(going_on, owner=None, wake_at=5),
+        replace(going_on, owner=None, wake_at=6),
+        replace(
             going_on, owner=None, status="success", outcome=Succeeded("1"), ended_at=9, stamp=30
         ),
     )
@@ -103,7 +103,7 @@ def hints_change_nothing(bench: Bench) -> None:
             expect(tx.update_workflows([write]), set(), "an update with the stored epoch is taken")
         expect(bench.one("a"), state, "an update with a hint writes the whole state")
         before = state
-    other = attrs.evolve(before, epoch=bench.epoch + 9)
+    other = replace(before, epoch=bench.epoch + 9)
     stale = StateWrite(state=other, expected_epoch=bench.epoch + 8, before=before)
     with bench.store.transaction() as tx:
         expect(tx.update_workflows([stale]), {bench.id("a")}, "a stale epoch is told, hint or not")
@@ -129,7 +129,7 @@ def stale_epochs_are_told(bench: Bench) -> None:
     states = [bench.state(label) for label in "abc"]
     bench.put(*states)
     writes = [
-        StateWrite(state=attrs.evolve(state, stamp=7, epoch=epoch + 2), expected_epoch=expected)
+        StateWrite(state=replace(state, stamp=7, epoch=epoch + 2), expected_epoch=expected)
         for state, expected in zip(
             (*states, bench.state("gone")), (epoch, epoch + 1, epoch - 1, epoch), strict=True
         )
@@ -147,7 +147,7 @@ def stale_epochs_are_told(bench: Bench) -> None:
         expect(tx.update_workflows(writes[1:2]), {bench.id("b")}, "one stale write is told")
     expect(bench.one("b"), states[1], "a write with a stale epoch is not taken")
     with bench.store.transaction() as tx:
-        same = StateWrite(state=attrs.evolve(states[0], stamp=8), expected_epoch=epoch)
+        same = StateWrite(state=replace(states[0], stamp=8), expected_epoch=epoch)
         expect(tx.update_workflows([same]), set(), "the epoch may stay as it is")
     expect(bench.one("a").stamp, 8, "an update that keeps the epoch is written")
 
@@ -300,7 +300,7 @@ def attempts_for_others_are_found(bench: Bench) -> None:
         bench.put_steps(label, *steps)
         before = whole(state, steps)
         for owner, epoch in owners:
-            after = attrs.evolve(before, owner=owner, epoch=bench.epoch + epoch)
+            after = replace(before, owner=owner, epoch=bench.epoch + epoch)
             with bench.store.transaction() as tx:
                 write = StateWrite(state=after, expected_epoch=before.epoch, before=before)
                 expect(tx.update_workflows([write]), set(), "an update is taken")
@@ -343,7 +343,7 @@ def steps_can_be_updated(bench: Bench) -> None:
             name: getattr(first, name)
             for name in ("number", "command", "asked_position", "asked_at", "asked_epoch")
         }
-        record = attrs.evolve(sample, **command, child_id=None)
+        record = replace(sample, **command, child_id=None)
         bench.put_steps("a", record, is_new=False)
         expect(bench.load("a").steps, (record, run_step(1)), "an update changes all progress")
 
@@ -450,7 +450,7 @@ def created_events_can_be_sent(bench: Bench) -> None:
     bench.put(bench.state("a"))
     created = SentEvent(event_id=bench.id("1"), name="e")
     _put_events(bench, "a", (created,))
-    sent = attrs.evolve(created, sequence=7, sent_at=8, outcome=Succeeded("null"))
+    sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"))
     _put_events(bench, "a", (sent,))
     expect(bench.load("a").state.events, (sent,), "the event is sent, once")
     expect(bench.reader().find_event(sent.event_id), (bench.id("a"), sent, False), "it is found")
@@ -476,7 +476,7 @@ def inbox_rows_reach_their_worker(bench: Bench) -> None:
         tx.put_inbox(iter(rows[1:]))
 
     def inbox(worker: str) -> list[InboxRow]:
-        return [attrs.evolve(row, row_id=0) for row in bench.reader().inbox_of(worker)]
+        return [replace(row, row_id=0) for row in bench.reader().inbox_of(worker)]
 
     expect(inbox(me), [rows[0], rows[2], rows[4], rows[5]], "what is for this worker, in order")
     expect(inbox(they), [rows[1]], "what is for the other worker")
@@ -504,7 +504,7 @@ def mail_of_ended_workflows_can_be_cleared(bench: Bench) -> None:
     with bench.store.transaction() as tx:
         tx.put_inbox(rows)
         tx.clear_inbox([bench.id("a"), bench.id("none")])
-    left = [attrs.evolve(row, row_id=0) for row in bench.reader().inbox_of(worker)]
+    left = [replace(row, row_id=0) for row in bench.reader().inbox_of(worker)]
     expect(left, rows[1:3], "only mail for the owners of these workflows is gone")
 
 
@@ -564,21 +564,21 @@ def workflows_can_be_listed(bench: Bench) -> None:
 
     every = WorkflowFilter(name=name)
     expect(listed(every), named, "in the order of their creation")
-    down = attrs.evolve(every, is_ascending=False)
+    down = replace(every, is_ascending=False)
     expect(listed(down), named[::-1], "the latest first")
-    expect(listed(attrs.evolve(every, status="canceled")), [named[2]], "by status")
-    expect(listed(attrs.evolve(every, is_blocked=True)), [named[1]], "the blocked ones")
-    expect(listed(attrs.evolve(every, is_blocked=False)), [named[0], *named[2:]], "the others")
+    expect(listed(replace(every, status="canceled")), [named[2]], "by status")
+    expect(listed(replace(every, is_blocked=True)), [named[1]], "the blocked ones")
+    expect(listed(replace(every, is_blocked=False)), [named[0], *named[2:]], "the others")
     both = WorkflowFilter(name=bench.id("none"), status="success", is_blocked=True)
     expect(listed(both), [], "all filters hold together")
     for which, wanted in ((every, named), (down, named[::-1])):
         pages: list[WorkflowState] = []
-        page = attrs.evolve(which, limit=3)
+        page = replace(which, limit=3)
         for _ in wanted:  # a bound: a broken store may go on for ever
             rows = bench.reader().list_workflows(page)
             expect(len(rows) <= 3, True, "not more than the limit")
             pages += [state for _, state in rows]
-            page = attrs.evolve(page, after=rows[-1][0]) if rows else page
+            page = replace(page, after=rows[-1][0]) if rows else page
         expect(pages, wanted, "page after page, each once")
     latest = listed(WorkflowFilter(is_ascending=False, limit=1))
     expect(latest, [states[-1]], "without a filter, all are listed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-import attrs
+from msgspec.structs import replace
 
 from perdure.core.messages import SentEvent
 from perdure.store.base import InboxRow, StateWrite, StepWrite, Transaction, WorkerRow
@@ -122,7 +122,7 @@ def settings_are_shared(bench: Bench) -> None:
     for value in (0, 17, before.max_parallelism):
         with bench.store.transaction() as tx:
             tx.set_max_parallelism(value)
-        wanted = attrs.evolve(before, max_parallelism=value)
+        wanted = replace(before, max_parallelism=value)
         expect(bench.reader().config(), wanted, "config() gives what was set")
 
 
@@ -329,9 +329,7 @@ def fenced_workers_update_nothing(bench: Bench) -> None:
     def update(fence: str, stamp: int) -> set[str]:
         # The second one changes little and says so: another statement may write it.
         writes = [
-            StateWrite(
-                state=attrs.evolve(state, stamp=stamp), expected_epoch=bench.epoch, before=before
-            )
+            StateWrite(state=replace(state, stamp=stamp), expected_epoch=bench.epoch, before=before)
             for state, before in zip(states, (None, states[1]), strict=True)
         ]
         with bench.store.transaction() as tx:

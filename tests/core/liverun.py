@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 import attrs
+from msgspec.structs import replace
 from tests.core.playbook import NOW, fresh, run
 
 from perdure.core.commands import AwaitEvent, RunChild, Sleep, StepCommand
@@ -41,7 +42,6 @@ from perdure.core.messages import (
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.replay import Handler, Raise, Reaction, StepFuture, Value
 from perdure.core.transition import transition
-from perdure.core.values import changed
 from perdure.core.workflow import due_timers, next_fact, next_wake
 from perdure.errors import ErrorInfo
 
@@ -210,7 +210,7 @@ class LiveRun:
         """When something happens by itself, None if nothing will."""
         if self.state.status != "in_progress" or self.state.blocked is not None:
             return None
-        return next_wake(changed(self.state, live=self._timed()))
+        return next_wake(replace(self.state, live=self._timed()))
 
     def open_step(self, key: str | int) -> StepRecord:
         """The first step of this name or number that something outside can end."""
@@ -315,9 +315,9 @@ class LiveRun:
     def _as_of(record: StepRecord, position: int) -> StepRecord:
         """The row before all that came after `position`."""
         if record.canceled_position is not None and record.canceled_position > position:
-            record = changed(record, canceled_position=None)
+            record = replace(record, canceled_position=None)
         if record.delivered_position is not None and record.delivered_position > position:
-            record = changed(record, delivered_position=None, delivered_at=None)
+            record = replace(record, delivered_position=None, delivered_at=None)
         return record
 
 
@@ -338,7 +338,7 @@ def check_replays(run: LiveRun) -> None:
             assert quiet == Asked(timer_at=reaction.timer_at), (delivery, quiet)
         else:
             assert not isinstance(reaction, HandlerBlocked)
-            silent = attrs.evolve(reaction, steps=(), cancels=())
+            silent = replace(reaction, steps=(), cancels=())
             assert quiet == silent, (delivery, quiet)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep, describe, is_same
 from perdure.core.retry import RetryPlan
@@ -41,7 +41,7 @@ def test_a_command_is_the_same_as_itself_and_no_other_kind(command: Any) -> None
 )
 def test_what_makes_it_another_command(recorded: Any, changes: dict[str, Any]) -> None:
     """Name, kind, function, arguments and the awaited event must agree."""
-    assert not is_same(attrs.evolve(recorded, **changes), recorded)
+    assert not is_same(replace(recorded, **changes), recorded)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_what_makes_it_another_command(recorded: Any, changes: dict[str, Any]) -
 )
 def test_what_may_change_under_a_running_workflow(recorded: Any, changes: dict[str, Any]) -> None:
     """Schedules, durations, retries, time-outs; arguments only where they are unstable."""
-    assert is_same(attrs.evolve(recorded, **changes), recorded)
+    assert is_same(replace(recorded, **changes), recorded)
 
 
 @pytest.mark.parametrize(
     ("command", "line"),
     [
         (STEP, 'action f {"a":1}'),
-        (attrs.evolve(STEP, name="label"), 'action label (of f) {"a":1}'),
+        (replace(STEP, name="label"), 'action label (of f) {"a":1}'),
         (CHILD, "workflow c {}"),
         (SLEEP, "sleep nap"),
         (EVENT, "event e"),
@@ -81,6 +81,6 @@ def test_a_command_is_shown_in_one_line(command: Any, line: str) -> None:
 
 def test_long_arguments_are_cut() -> None:
     """A report stays readable whatever the arguments are."""
-    text = describe(attrs.evolve(STEP, arguments="x" * 201))
+    text = describe(replace(STEP, arguments="x" * 201))
     assert text == f"action f {'x' * 200}…"
-    assert describe(attrs.evolve(STEP, arguments="x" * 200)) == f"action f {'x' * 200}"
+    assert describe(replace(STEP, arguments="x" * 200)) == f"action f {'x' * 200}"

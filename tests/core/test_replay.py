@@ -111,8 +111,8 @@ def test_facts_that_were_late_are_delivered_one_by_one() -> None:
     live.advance()
     assert [delivery.fact for delivery, _ in live.reactions] == [
         Started(),
-        StepEnded(1, ok("2")),
-        StepEnded(0, ok("1")),
+        StepEnded(1, ok("2"), 1),
+        StepEnded(0, ok("1"), 1),
     ]
 
 

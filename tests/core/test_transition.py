@@ -5,8 +5,8 @@ Events and sleeps are in test_transition_events.py, cancelling and ends in test_
 
 from __future__ import annotations
 
-import attrs
 import pytest
+from msgspec.structs import replace
 from tests.core.playbook import (
     NOW,
     At,
@@ -52,7 +52,6 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed
 from perdure.core.transition import transition
-from perdure.core.values import changed
 from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
@@ -212,7 +211,7 @@ def test_no_more_start_than_there_are_permits() -> None:
 def test_what_is_cancelled_as_it_is_asked_for_does_not_start() -> None:
     """Nobody waits for it; its permit is for the next one."""
     state = after(fresh(), FactDelivered(fact=Started()))
-    message = attrs.evolve(admitted(run(), run()), cancels=(CancelStep(0),))
+    message = replace(admitted(run(), run()), cancels=(CancelStep(0),))
     decision = transition(state, message, NOW)
     (effect,) = decision.effects
     assert isinstance(effect, RunAttempt)
@@ -230,7 +229,7 @@ def test_a_pause_holds_up_functions_that_are_not_inline(
 ) -> None:
     """Queries and mutations take no permit; they run in the commit unless the pool is paused."""
     state = after(fresh(), FactDelivered(fact=Started()))
-    command = attrs.evolve(run(), kind="mutation", inline=inline)
+    command = replace(run(), kind="mutation", inline=inline)
     decision = transition(state, admitted(command, permits=0, functions=functions), NOW)
     assert (CallFunction(0) in decision.writes) == runs
     assert ([record.number for record in decision.ready] == [0]) != runs
@@ -428,7 +427,7 @@ def test_a_timed_out_attempt_is_retried() -> None:
 def test_an_attempt_belongs_to_the_epoch_of_its_start() -> None:
     """A takeover changes the workflow's epoch; an attempt that runs elsewhere still counts."""
 
-    taken_over = changed(after(waiting(run()), ADMIT), epoch=7)
+    taken_over = replace(after(waiting(run()), ADMIT), epoch=7)
     assert Playbook(taken_over) >> ended(epoch=7) >> ended(epoch=1) << row(0, outcome=ok())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+from msgspec.structs import replace
 from tests.core.playbook import (
     NOW,
     At,
@@ -107,7 +107,7 @@ def test_a_cancelled_wait_consumes_nothing() -> None:
 def test_an_event_may_carry_an_error() -> None:
     """send_event(error=…) fails the wait with that error."""
     error = ErrorInfo("EventError", "no")
-    event = attrs.evolve(sent(1).event, outcome=Failed(error))
+    event = replace(sent(1).event, outcome=Failed(error))
     state = after(waiting(await_event()), EventSent(event=event))
     assert next_fact(state, NOW) == StepEnded(0, Failed(error))
 
@@ -119,7 +119,7 @@ def test_a_created_event_is_delivered_when_it_is_sent() -> None:
     """Created only, it is not delivered; sending fills it in under the same id."""
     state = after(BEGUN, CREATED, asked(await_id("made")))
     assert next_fact(state, NOW) is None
-    filled = attrs.evolve(CREATED.event, sequence=1, sent_at=NOW, outcome=ok("7"))
+    filled = replace(CREATED.event, sequence=1, sent_at=NOW, outcome=ok("7"))
     state = after(state, EventSent(event=filled))
     assert len(state.events) == 1
     assert next_fact(state, NOW) == StepEnded(0, ok("7"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.core.playbook import (
     NOW,
     after,
@@ -34,7 +35,6 @@ from perdure.core.messages import (
     StepDue,
 )
 from perdure.core.outcomes import Canceled
-from perdure.core.values import changed
 from perdure.core.workflow import (
     PARK_AFTER_MS,
     WorkflowState,
@@ -80,13 +80,13 @@ def test_the_start_comes_first_and_not_before_its_time() -> None:
 def test_outcomes_come_in_the_order_in_which_they_were_accepted() -> None:
     """Not by number, and not by when they were seen."""
     state = finished(finished(waiting(run(), run()), 0, NOW + 9), 1, NOW + 3)
-    assert facts(state, LATE) == [StepEnded(1, ok()), StepEnded(0, ok())]
+    assert facts(state, LATE) == [StepEnded(1, ok(), 1), StepEnded(0, ok(), 1)]
 
 
 def test_of_outcomes_accepted_at_once_the_first_seen_comes_first() -> None:
     """A tie among outcomes keeps the order in which they were reported."""
     state = finished(finished(waiting(run(), run()), 1, NOW + 3), 0, NOW + 3)
-    assert facts(state, LATE) == [StepEnded(1, ok()), StepEnded(0, ok())]
+    assert facts(state, LATE) == [StepEnded(1, ok(), 1), StepEnded(0, ok(), 1)]
 
 
 @pytest.mark.parametrize(("event_at", "first"), [(NOW + 4, 1), (NOW + 5, 0), (NOW + 6, 0)])
@@ -94,17 +94,18 @@ def test_an_event_counts_from_when_it_was_sent(event_at: int, first: int) -> Non
     """Sent before the outcome was accepted it comes first; on a tie the outcome does."""
     state = finished(waiting(run(), await_event()), 0, NOW + 5)
     state = after(state, sent(1, at=event_at))
-    assert facts(state, LATE)[0] == StepEnded(first, ok())
+    # An event is no attempt.
+    assert facts(state, LATE)[0] == StepEnded(first, ok(), attempts=1 - first)
     assert len(facts(state, LATE)) == 2
 
 
 @pytest.mark.parametrize(
     ("timer_at", "expected"),
     [
-        (NOW + 4, [Tick(NOW + 4), StepEnded(0, ok())]),
-        (NOW + 5, [StepEnded(0, ok()), Tick(LATE)]),
-        (NOW + 6, [StepEnded(0, ok()), Tick(LATE)]),
-        (LATE + 1, [StepEnded(0, ok())]),
+        (NOW + 4, [Tick(NOW + 4), StepEnded(0, ok(), 1)]),
+        (NOW + 5, [StepEnded(0, ok(), 1), Tick(LATE)]),
+        (NOW + 6, [StepEnded(0, ok(), 1), Tick(LATE)]),
+        (LATE + 1, [StepEnded(0, ok(), 1)]),
     ],
 )
 def test_a_timer_counts_from_when_it_was_due(timer_at: int, expected: list[Fact]) -> None:
@@ -125,7 +126,7 @@ def test_a_timer_counts_against_an_event_as_well() -> None:
 
 def test_a_tick_never_says_an_earlier_time_than_the_last_fact() -> None:
     """A timer that was set into the past, or a clock that went back, does not turn time back."""
-    state = changed(after(waiting(), Asked(timer_at=NOW - 50)), stamp=NOW + 7)
+    state = replace(after(waiting(), Asked(timer_at=NOW - 50)), stamp=NOW + 7)
     assert next_fact(state, NOW) == Tick(NOW + 7)
 
 
@@ -214,7 +215,7 @@ def test_a_parked_workflow_has_no_owner_and_knows_when_to_wake() -> None:
 def test_a_worker_that_lives_clears_the_count_of_those_that_died() -> None:
     """Only `takeovers` changes; a state without any is left as it is."""
     state = waiting(run())
-    assert survived(changed(state, takeovers=3)) == state
+    assert survived(replace(state, takeovers=3)) == state
     assert survived(state) is state
 
 
@@ -268,7 +269,7 @@ HEALTHY = finished(waiting(run(), await_event(), run()), 0, NOW)
         {"settled": ((NOW, 0), (NOW, 2))},
         {"awaiting": ()},
         {"busy": 0},
-        {"live": {**HEALTHY.live, 0: changed(step(HEALTHY), delivered_position=3)}},
+        {"live": {**HEALTHY.live, 0: replace(step(HEALTHY), delivered_position=3)}},
         {"status": "success"},
         {"outcome": ok()},
         {"ended_at": NOW},
@@ -281,11 +282,11 @@ def test_a_broken_state_is_noticed(changes: dict[str, Any]) -> None:
     """`check` passes for a state made by transitions and fails for one that contradicts itself."""
     HEALTHY.check()
     with pytest.raises(AssertionError):
-        changed(HEALTHY, **changes).check()
+        replace(HEALTHY, **changes).check()
 
 
 def test_settled_steps_out_of_order_are_noticed() -> None:
     """The queue of outcomes is by the time of acceptance."""
     state = finished(HEALTHY, 2, NOW + 5)
     with pytest.raises(AssertionError):
-        changed(state, settled=tuple(reversed(state.settled))).check()
+        replace(state, settled=tuple(reversed(state.settled))).check()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 import pytest
+from msgspec.structs import replace
 from tests.runtime.harness import NOW, Rig
 
 from perdure.core.effects import CallFunction, CallOnComplete, PutStep
@@ -115,8 +115,8 @@ def test_blocked_code_is_looked_at_again(rigs: Make) -> None:
     (loaded,) = rig.store.reader().load([rig.start(two_steps())])
     assert not Actor.of(loaded).must_replay
     blocked = Blocked(error=ErrorInfo("DeterminismError", "x"), count=1, retry_at=NOW)
-    state = attrs.evolve(loaded.state, blocked=blocked)
-    assert Actor.of(attrs.evolve(loaded, state=state)).must_replay
+    state = replace(loaded.state, blocked=blocked)
+    assert Actor.of(replace(loaded, state=state)).must_replay
 
 
 @pytest.mark.parametrize(("permits", "expected"), [(1, "started"), (0, "ready")])

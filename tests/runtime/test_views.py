@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
 from perdure.core.journal import StepRecord
@@ -71,7 +71,7 @@ def state(**fields: Any) -> WorkflowState:
     header = WorkflowHeader(
         workflow_id="w", name="flow", arguments='{"n":1}', created_at=1000, start_at=1000
     )
-    return attrs.evolve(WorkflowState(header=header, epoch=1), **fields)
+    return replace(WorkflowState(header=header, epoch=1), **fields)
 
 
 def test_the_status_of_a_workflow() -> None:
@@ -91,5 +91,5 @@ def test_the_record_of_a_workflow() -> None:
     assert (info.workflow_id, info.name, info.arguments) == ("w", "flow", {"n": 1})
     assert (info.context, info.parent_id, info.ended_at) == (None, None, None)
     assert (info.journal_bytes, info.on_complete_error) == (7, ERROR)
-    header = attrs.evolve(state().header, context='"c"')
-    assert workflow_info(attrs.evolve(state(), header=header)).context == "c"
+    header = replace(state().header, context='"c"')
+    assert workflow_info(replace(state(), header=header)).context == "c"

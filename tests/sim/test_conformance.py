@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from perdure.core.workflow import WorkflowState
 from perdure.store.base import (
@@ -105,7 +105,7 @@ class ForgetsEpochs(BrokenStore):
             }
             return super().update_workflows(
                 [
-                    attrs.evolve(write, expected_epoch=stored[write.state.workflow_id])
+                    replace(write, expected_epoch=stored[write.state.workflow_id])
                     for write in writes
                     if write.state.workflow_id in stored
                 ],
@@ -139,8 +139,7 @@ class DropsDeadlines(BrokenStore):
     class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
         def put_steps(self, writes: Iterable[StepWrite]) -> None:
             super().put_steps(
-                attrs.evolve(write, record=attrs.evolve(write.record, deadline_at=None))
-                for write in writes
+                replace(write, record=replace(write.record, deadline_at=None)) for write in writes
             )
 
 
@@ -151,9 +150,9 @@ class TidiesJson(BrokenStore):
         def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
             super().insert_workflows(
                 [
-                    attrs.evolve(
+                    replace(
                         state,
-                        header=attrs.evolve(
+                        header=replace(
                             state.header, arguments=json.dumps(json.loads(state.header.arguments))
                         ),
                     )
@@ -219,7 +218,7 @@ class SendsMailAround(BrokenStore):
 
     class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
         def put_inbox(self, rows: Iterable[InboxRow]) -> None:
-            super().put_inbox(attrs.evolve(row, worker=None) for row in rows)
+            super().put_inbox(replace(row, worker=None) for row in rows)
 
 
 class ShufflesEvents(BrokenStore):
@@ -228,9 +227,9 @@ class ShufflesEvents(BrokenStore):
     class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
         def load(self, ids: Collection[str]) -> list[Loaded]:
             return [
-                attrs.evolve(
+                replace(
                     loaded,
-                    state=attrs.evolve(
+                    state=replace(
                         loaded.state,
                         events=tuple(sorted(loaded.state.events, key=lambda each: each.event_id)),
                     ),
@@ -261,7 +260,7 @@ class RepeatsPages(BrokenStore):
     class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
         def list_workflows(self, which: WorkflowFilter) -> list[tuple[int, WorkflowState]]:
             if which.after is not None and not which.is_ascending:
-                which = attrs.evolve(which, after=which.after + 1, limit=which.limit + 1)
+                which = replace(which, after=which.after + 1, limit=which.limit + 1)
             return super().list_workflows(which)
 
 

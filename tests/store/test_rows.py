@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
@@ -71,7 +71,7 @@ def whole_row(state: WorkflowState) -> tuple[Any, ...]:
 @pytest.mark.parametrize("column", [None, *CHANGES])
 def test_a_workflow_comes_back(column: str | None) -> None:
     """A state is the same after a way through its row, whatever is set in it."""
-    state = attrs.evolve(STATE, **CHANGES[column]) if column else STATE
+    state = replace(STATE, **CHANGES[column]) if column else STATE
     row = whole_row(state)
     assert len(row) == len(rows.HEADER_COLUMNS) + len(rows.STATE_COLUMNS)
     assert rows.state_from_row(row) == state
@@ -85,7 +85,7 @@ def test_each_column_of_a_state_has_its_change() -> None:
 @pytest.mark.parametrize("column", CHANGES)
 def test_a_change_is_never_left_out(column: str) -> None:
     """The short update is taken only when no column that it lacks has changed."""
-    after = attrs.evolve(STATE, **CHANGES[column])
+    after = replace(STATE, **CHANGES[column])
     assert rows.is_progress_only(STATE, after) is (column in rows.PROGRESS_STATE_COLUMNS)
 
 

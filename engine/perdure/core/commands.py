@@ -7,9 +7,9 @@ epoch, values are JSON text.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from .ids import EventId, WorkflowId
 from .outcomes import Json
@@ -19,8 +19,7 @@ FunctionKind: TypeAlias = Literal["query", "mutation", "action"]
 StepKind: TypeAlias = Literal["query", "mutation", "action", "workflow", "sleep", "event"]
 
 
-@attrs.frozen(kw_only=True)
-class RunStep:
+class RunStep(Struct, frozen=True, kw_only=True):
     """Run a query, a mutation or an action."""
 
     kind: FunctionKind
@@ -34,8 +33,7 @@ class RunStep:
     timeout_ms: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class RunChild:
+class RunChild(Struct, frozen=True, kw_only=True):
     """Start another workflow and wait for its outcome."""
 
     name: str
@@ -44,20 +42,18 @@ class RunChild:
     unstable: bool = False
     due_at: int | None = None
     child_id: WorkflowId | None = None
-    kind: Literal["workflow"] = attrs.field(default="workflow", init=False, repr=False)
+    kind: ClassVar[Literal["workflow"]] = "workflow"
 
 
-@attrs.frozen(kw_only=True)
-class Sleep:
+class Sleep(Struct, frozen=True, kw_only=True):
     """Wait until an instant."""
 
     name: str
     due_at: int
-    kind: Literal["sleep"] = attrs.field(default="sleep", init=False, repr=False)
+    kind: ClassVar[Literal["sleep"]] = "sleep"
 
 
-@attrs.frozen(kw_only=True)
-class AwaitEvent:
+class AwaitEvent(Struct, frozen=True, kw_only=True):
     """Wait for an event, by its name or by its id, until `due_at` at the latest.
 
     `name` is the step's name; `event_name` and `event_id` say what is awaited: exactly one is set.
@@ -67,11 +63,10 @@ class AwaitEvent:
     event_name: str | None = None
     event_id: EventId | None = None
     due_at: int | None = None
-    kind: Literal["event"] = attrs.field(default="event", init=False, repr=False)
+    kind: ClassVar[Literal["event"]] = "event"
 
 
-@attrs.frozen
-class CancelStep:
+class CancelStep(Struct, frozen=True):
     """The handler cancelled the future of step `number`."""
 
     number: int

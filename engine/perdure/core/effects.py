@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from .commands import RunChild
 from .ids import Epoch, EventId, WorkflowId
@@ -19,46 +19,40 @@ from .outcomes import Outcome
 # --- inside the transaction ---------------------------------------------------------------------
 
 
-@attrs.frozen
-class PutStep:
+class PutStep(Struct, frozen=True):
     """Insert (`is_new`) or update the row of one step."""
 
     record: StepRecord
     is_new: bool = False
 
 
-@attrs.frozen
-class PutTick:
+class PutTick(Struct, frozen=True):
     """Insert a journaled tick."""
 
     position: int
     now: int
 
 
-@attrs.frozen
-class ConsumeEvent:
+class ConsumeEvent(Struct, frozen=True):
     """The event was delivered to step `number`."""
 
     event_id: EventId
     number: int
 
 
-@attrs.frozen
-class CallFunction:
+class CallFunction(Struct, frozen=True):
     """Run the query or mutation of step `number`; answered by `FunctionEnded` at once."""
 
     number: int
 
 
-@attrs.frozen
-class CallOnComplete:
+class CallOnComplete(Struct, frozen=True):
     """Run the workflow's `on_complete` with its outcome."""
 
     outcome: Outcome
 
 
-@attrs.frozen
-class StartChild:
+class StartChild(Struct, frozen=True):
     """Insert the child workflow of step `number`; a refusal is answered by `ChildEnded`."""
 
     number: int
@@ -66,15 +60,13 @@ class StartChild:
     command: RunChild
 
 
-@attrs.frozen
-class CancelChild:
+class CancelChild(Struct, frozen=True):
     """Cancel a child and all below it."""
 
     child_id: WorkflowId
 
 
-@attrs.frozen
-class TellParent:
+class TellParent(Struct, frozen=True):
     """Put this workflow's outcome into its parent's inbox."""
 
     parent_id: WorkflowId
@@ -96,15 +88,13 @@ Write: TypeAlias = (
 # --- after the commit ---------------------------------------------------------------------------
 
 
-@attrs.frozen
-class RunAttempt:
+class RunAttempt(Struct, frozen=True):
     """Run an attempt of an action; answered by `AttemptEnded` or `AttemptLost`."""
 
     record: StepRecord
 
 
-@attrs.frozen
-class CancelAttempt:
+class CancelAttempt(Struct, frozen=True):
     """Nobody waits for this attempt any more: tell its code."""
 
     number: int
@@ -112,16 +102,14 @@ class CancelAttempt:
     attempt: int
 
 
-@attrs.frozen
-class SetTimer:
+class SetTimer(Struct, frozen=True):
     """Send `StepDue(number)` at `due_at`; without a number, look for due timers of the handler."""
 
     due_at: int
     number: int | None = None
 
 
-@attrs.frozen
-class WarnJournalSize:
+class WarnJournalSize(Struct, frozen=True):
     """The journal has passed half of its limit."""
 
     journal_bytes: int

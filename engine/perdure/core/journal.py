@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from perdure.errors import ErrorInfo
 
@@ -18,15 +19,13 @@ from .commands import StepCommand, describe, is_same
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
 from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
-from .values import changed
 
 #: asked: waits for its due time, an event or a child. ready: may start. started: an attempt is
 #: recorded. backoff: waits for the next attempt. settled: has its outcome.
 StepState: TypeAlias = Literal["asked", "ready", "started", "backoff", "settled"]
 
 
-@attrs.frozen(kw_only=True, slots=False)
-class StepRecord:
+class StepRecord(Struct, frozen=True, kw_only=True):
     """One step of one workflow: a row.
 
     Attributes:
@@ -67,7 +66,7 @@ class StepRecord:
 
 def record_canceled(record: StepRecord, now: int) -> StepRecord:
     """The record of a step that is canceled without the handler's learning it."""
-    return changed(
+    return replace(
         record,
         state="settled",
         outcome=Canceled(),
@@ -78,22 +77,19 @@ def record_canceled(record: StepRecord, now: int) -> StepRecord:
     )
 
 
-@attrs.frozen
-class Started:
+class Started(Struct, frozen=True):
     """The fact at position 0: the handler begins."""
 
 
-@attrs.frozen
-class StepEnded:
+class StepEnded(Struct, frozen=True):
     """The outcome of step `number` is there, after so many attempts."""
 
     number: int
     outcome: Outcome
-    attempts: int = attrs.field(default=0, eq=False)
+    attempts: int = 0
 
 
-@attrs.frozen
-class Tick:
+class Tick(Struct, frozen=True):
     """It is `now`: timers of the handler's own (`asyncio.sleep`, `timeout`) are due."""
 
     now: int
@@ -102,16 +98,14 @@ class Tick:
 Fact: TypeAlias = Started | StepEnded | Tick
 
 
-@attrs.frozen
-class TickRecord:
+class TickRecord(Struct, frozen=True):
     """A journaled tick: a row."""
 
     position: int
     now: int
 
 
-@attrs.frozen
-class Delivery:
+class Delivery(Struct, frozen=True):
     """A fact on its way to the handler, with the position and the stamp that it got."""
 
     position: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from ..errors import ErrorInfo
 from .commands import CancelStep, StepCommand
@@ -17,8 +17,7 @@ from .journal import Fact
 from .outcomes import Outcome
 
 
-@attrs.frozen(kw_only=True)
-class SentEvent:
+class SentEvent(Struct, frozen=True, kw_only=True):
     """An event of one workflow that is not consumed.
 
     `sent_at` and `sequence` are None while it is only created. Queue order is by `sequence`.
@@ -31,15 +30,13 @@ class SentEvent:
     outcome: Outcome | None = None
 
 
-@attrs.frozen(kw_only=True)
-class FactDelivered:
+class FactDelivered(Struct, frozen=True, kw_only=True):
     """The handler is about to be given `fact` (which `next_fact` chose)."""
 
     fact: Fact
 
 
-@attrs.frozen
-class Admission:
+class Admission(Struct, frozen=True):
     """What the pool lets start at once, of what a handler asks for.
 
     Attributes:
@@ -53,8 +50,7 @@ class Admission:
     functions: bool
 
 
-@attrs.frozen(kw_only=True)
-class Asked:
+class Asked(Struct, frozen=True, kw_only=True):
     """The handler reacted and waits again.
 
     Attributes:
@@ -70,8 +66,7 @@ class Asked:
     admission: Admission | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """The handler returned or raised."""
 
     outcome: Outcome
@@ -79,31 +74,27 @@ class Ended:
     cancels: tuple[CancelStep, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class HandlerBlocked:
+class HandlerBlocked(Struct, frozen=True, kw_only=True):
     """The handler cannot go on: its code does not fit the journal, or it spins."""
 
     error: ErrorInfo
 
 
-@attrs.frozen(kw_only=True)
-class StepAdmitted:
+class StepAdmitted(Struct, frozen=True, kw_only=True):
     """Step `number`, which is ready, may start now, on `runner`."""
 
     number: int
     runner: WorkerId
 
 
-@attrs.frozen(kw_only=True)
-class FunctionEnded:
+class FunctionEnded(Struct, frozen=True, kw_only=True):
     """The query or mutation of step `number` ran inside the transaction."""
 
     number: int
     outcome: Outcome
 
 
-@attrs.frozen(kw_only=True)
-class AttemptEnded:
+class AttemptEnded(Struct, frozen=True, kw_only=True):
     """An attempt of an action ended.
 
     `epoch` and `attempt` are those of its recorded start: what does not fit is late and dropped.
@@ -117,8 +108,7 @@ class AttemptEnded:
     is_retryable: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class AttemptLost:
+class AttemptLost(Struct, frozen=True, kw_only=True):
     """The worker that ran an attempt is gone, and what it did is not known."""
 
     number: int
@@ -127,15 +117,13 @@ class AttemptLost:
     accepted_at: int
 
 
-@attrs.frozen(kw_only=True)
-class EventSent:
+class EventSent(Struct, frozen=True, kw_only=True):
     """An event was sent to this workflow (or created, when it has no outcome yet)."""
 
     event: SentEvent
 
 
-@attrs.frozen(kw_only=True)
-class ChildEnded:
+class ChildEnded(Struct, frozen=True, kw_only=True):
     """The child workflow of step `number` ended (or could not be started)."""
 
     number: int
@@ -144,22 +132,19 @@ class ChildEnded:
     accepted_at: int
 
 
-@attrs.frozen(kw_only=True)
-class StepDue:
+class StepDue(Struct, frozen=True, kw_only=True):
     """A time that step `number` waits for may have come."""
 
     number: int
 
 
-@attrs.frozen(kw_only=True)
-class CancelWorkflow:
+class CancelWorkflow(Struct, frozen=True, kw_only=True):
     """End it as canceled. `epoch` is the new one."""
 
     epoch: Epoch
 
 
-@attrs.frozen(kw_only=True)
-class FailWorkflow:
+class FailWorkflow(Struct, frozen=True, kw_only=True):
     """End it as failed because of a fault of the engine or an overfull journal."""
 
     error: ErrorInfo

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-import attrs
+from msgspec import Struct
 from sortedcontainers import SortedKeyList
 
 from .ids import WorkerId, WorkflowId
 
 
-@attrs.frozen
-class ReadyStep:
+class ReadyStep(Struct, frozen=True):
     """An action that may start: a place in the queue. Oldest first."""
 
     ready_at: int
@@ -25,8 +24,7 @@ class ReadyStep:
     number: int
 
 
-@attrs.frozen
-class Share:
+class Share(Struct, frozen=True):
     """The permits of one worker, and how many it lacks."""
 
     worker_id: WorkerId

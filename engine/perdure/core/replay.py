@@ -14,7 +14,7 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from perdure.errors import DeterminismError, ErrorInfo, StepFailed
 
@@ -34,15 +34,13 @@ Launch: TypeAlias = Callable[["Handler"], Coroutine[Any, Any, Outcome]]
 Resolve: TypeAlias = Callable[[Outcome], "Value | Raise"]
 
 
-@attrs.frozen
-class Value:
+class Value(Struct, frozen=True):
     """The step returned this."""
 
     value: Any
 
 
-@attrs.frozen
-class Raise:
+class Raise(Struct, frozen=True):
     """The step raised this."""
 
     error: BaseException

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ErrorInfo
 from .commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
@@ -68,7 +69,7 @@ from .messages import (
     StepDue,
 )
 from .outcomes import Canceled, Failed, Outcome, Succeeded
-from .values import Pages, changed, copied
+from .pages import Pages, copied
 from .workflow import (
     STEP_EDGES,
     Blocked,
@@ -83,8 +84,7 @@ BLOCKED_RETRY_MS_MIN = 1_000
 BLOCKED_RETRY_MS_MAX = 600_000
 
 
-@attrs.frozen(slots=False)
-class Decision:
+class Decision(Struct, frozen=True):
     """What a transition decided.
 
     Attributes:
@@ -220,7 +220,7 @@ class _Draft:
             limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
             if state.journal_bytes < limit <= self.journal_bytes:
                 self.effects.append(WarnJournalSize(self.journal_bytes))
-        new = changed(state, **changes) if changes else state
+        new = replace(state, **changes) if changes else state
         return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
 
 
@@ -254,14 +254,14 @@ def _delivered(
     draft: _Draft, record: StepRecord, fact: StepEnded, position: int, stamp: int
 ) -> StepRecord:
     if record.state == "settled":
-        return changed(record, delivered_position=position, delivered_at=stamp)
+        return replace(record, delivered_position=position, delivered_at=stamp)
     # An event: it is consumed at its delivery, not before.
     match = match_event(draft.state)
     assert match is not None and match[1] == record.number, fact
     event = match[0]
     draft.changes["events"] = tuple(e for e in draft.state.events if e is not event)
     draft.writes.append(ConsumeEvent(event.event_id, record.number))
-    return changed(
+    return replace(
         record,
         state="settled",
         outcome=fact.outcome,
@@ -315,7 +315,7 @@ def _cancel(draft: _Draft, number: int) -> None:
         return  # it was delivered in this very reaction
     _stop(draft, record)
     position = draft.state.position
-    final = changed(record_canceled(record, draft.now), canceled_position=position)
+    final = replace(record_canceled(record, draft.now), canceled_position=position)
     draft.put(record, final)
     draft.settled = tuple(pair for pair in draft.settled if pair[1] != number)
     assert draft.live is not None
@@ -345,7 +345,7 @@ def _ask(
     match command:
         case RunStep():
             if due_at is None or due_at <= now:
-                ready = changed(record, state="ready", due_at=now)
+                ready = replace(record, state="ready", due_at=now)
                 if admission is None or not _may_start(command, admission, permits):
                     record = ready
                     draft.ready.append(record)
@@ -354,12 +354,12 @@ def _ask(
                     took = command.kind == "action"
         case RunChild():
             child = command.child_id or child_id(state.workflow_id, number, state.epoch)
-            record = changed(record, child_id=child, due_at=None)
+            record = replace(record, child_id=child, due_at=None)
             draft.writes.append(StartChild(number, child, command))
         case Sleep():
             if command.due_at <= now:
                 done: Outcome = Succeeded("null")
-                record = changed(
+                record = replace(
                     record, state="settled", outcome=done, settled_at=command.due_at, due_at=None
                 )
         case AwaitEvent():
@@ -367,7 +367,7 @@ def _ask(
                 problem = _event_problem(draft, command.event_id)
                 if problem is not None:
                     error = ErrorInfo("EventNotFound", f"event {command.event_id!r} {problem}")
-                    record = changed(
+                    record = replace(
                         record, state="settled", outcome=Failed(error), settled_at=now, due_at=None
                     )
         case _:
@@ -427,9 +427,9 @@ def _begun(draft: _Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
     attempt = record.attempt + 1
     if command.kind != "action":
         # It runs and is settled inside the transaction that records this.
-        return changed(record, attempt=attempt, started_at=now)
+        return replace(record, attempt=attempt, started_at=now)
     deadline = None if command.timeout_ms is None else now + command.timeout_ms
-    started = changed(
+    started = replace(
         record,
         state="started",
         due_at=None,
@@ -488,13 +488,13 @@ def _fail_attempt(draft: _Draft, record: StepRecord, error: ErrorInfo, accepted_
         return
     key = (draft.state.workflow_id, record.asked_epoch, record.number)
     due_at = draft.now + plan.backoff_ms(record.attempt, key=key)
-    waiting = changed(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
+    waiting = replace(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
     draft.put(record, waiting)
     draft.effects.append(SetTimer(due_at, record.number))
 
 
 def _settle(draft: _Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
-    settled = changed(
+    settled = replace(
         record,
         state="settled",
         outcome=outcome,
@@ -529,7 +529,7 @@ def _on_step_due(draft: _Draft, number: int) -> None:
         case "asked":
             _on_asked_step_due(draft, record, at)
         case "backoff":
-            ready = changed(record, state="ready")
+            ready = replace(record, state="ready")
             draft.put(record, ready)
             draft.ready.append(ready)
         case "started":
@@ -546,7 +546,7 @@ def _on_step_due(draft: _Draft, number: int) -> None:
 def _on_asked_step_due(draft: _Draft, record: StepRecord, at: int) -> None:
     match record.command:
         case RunStep():
-            ready = changed(record, state="ready")
+            ready = replace(record, state="ready")
             draft.put(record, ready)
             draft.ready.append(ready)
         case Sleep():

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias
 
-import attrs
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import ErrorInfo
 from .commands import AwaitEvent
@@ -18,7 +19,6 @@ from .ids import Epoch, WorkerId, WorkflowId
 from .journal import Fact, Started, StepEnded, StepRecord, StepState, Tick
 from .messages import SentEvent
 from .outcomes import Json, Outcome
-from .values import changed
 
 WorkflowStatus: TypeAlias = Literal["in_progress", "success", "failed", "canceled"]
 
@@ -49,8 +49,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
 )
 
 
-@attrs.frozen(kw_only=True)
-class WorkflowHeader:
+class WorkflowHeader(Struct, frozen=True, kw_only=True):
     """What never changes in a workflow's life."""
 
     workflow_id: WorkflowId
@@ -66,8 +65,7 @@ class WorkflowHeader:
     rules: int = RULES
 
 
-@attrs.frozen(kw_only=True)
-class Blocked:
+class Blocked(Struct, frozen=True, kw_only=True):
     """Why a workflow cannot go on for now, how often it was tried, and when it is tried again."""
 
     error: ErrorInfo
@@ -75,8 +73,7 @@ class Blocked:
     retry_at: int
 
 
-@attrs.frozen(kw_only=True, slots=False)
-class WorkflowState:
+class WorkflowState(Struct, frozen=True, kw_only=True):
     """A workflow, all but the part of its journal that is closed.
 
     Attributes:
@@ -102,7 +99,7 @@ class WorkflowState:
     started_at: int | None = None
     ended_at: int | None = None
     next_number: int = 0
-    live: Mapping[int, StepRecord] = attrs.field(factory=dict)
+    live: Mapping[int, StepRecord] = field(default_factory=dict)
     settled: tuple[tuple[int, int], ...] = ()
     awaiting: tuple[int, ...] = ()
     busy: int = 0
@@ -218,7 +215,7 @@ def is_parkable(state: WorkflowState, now: int) -> bool:
 
 def parked(state: WorkflowState) -> WorkflowState:
     """The state with no owner, to be woken when its next time comes or a message arrives."""
-    return changed(state, owner=None, wake_at=next_wake(state))
+    return replace(state, owner=None, wake_at=next_wake(state))
 
 
 def survived(state: WorkflowState) -> WorkflowState:
@@ -227,7 +224,7 @@ def survived(state: WorkflowState) -> WorkflowState:
     Whatever killed earlier owners, it was not this workflow's handler taking in a recorded fact.
     (An action's outcome that nobody recorded is bounded by the attempts of its step.)
     """
-    return changed(state, takeovers=0) if state.takeovers else state
+    return replace(state, takeovers=0) if state.takeovers else state
 
 
 def due_timers(state: WorkflowState) -> list[SetTimer]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
+from msgspec.structs import replace
 
 from perdure import determinism
 from perdure.core.commands import RunStep
@@ -21,7 +23,6 @@ from perdure.core.limits import Limits
 from perdure.core.messages import Admission, Asked, Ended, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import Decision, transition
-from perdure.core.values import changed
 from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked, survived
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
@@ -34,8 +35,7 @@ from .scope import ON_COMPLETE
 logger = logging.getLogger("perdure.worker")
 
 
-@attrs.define
-class Actor:
+class Actor(msgspec.Struct):
     """A workflow that this worker owns.
 
     Attributes:
@@ -69,8 +69,7 @@ class Actor:
             self.handler = None
 
 
-@attrs.define(kw_only=True)
-class Unit:
+class Unit(msgspec.Struct, kw_only=True):
     """What was decided for one workflow in one turn: a part of a commit that stands alone.
 
     Attributes:
@@ -87,11 +86,11 @@ class Unit:
     expected_epoch: Epoch | None
     state: WorkflowState
     messages: Sequence[Message] = ()
-    inbox: list[int] = attrs.field(factory=list)
-    writes: list[Write] = attrs.field(factory=list)
-    effects: list[Effect] = attrs.field(factory=list)
-    ready: list[StepRecord] = attrs.field(factory=list)
-    held: list[int] = attrs.field(factory=list)
+    inbox: list[int] = msgspec.field(default_factory=list)
+    writes: list[Write] = msgspec.field(default_factory=list)
+    effects: list[Effect] = msgspec.field(default_factory=list)
+    ready: list[StepRecord] = msgspec.field(default_factory=list)
+    held: list[int] = msgspec.field(default_factory=list)
     order: Any = None
 
     def take(self, decision: Decision) -> None:
@@ -162,13 +161,7 @@ class Decider:
                 self._block(unit, mark, reaction, now)
                 return
             if isinstance(reaction, Asked) and reaction.steps:
-                # Not `attrs.evolve`, which costs more than the transition that this saves.
-                reaction = Asked(
-                    steps=reaction.steps,
-                    cancels=reaction.cancels,
-                    timer_at=reaction.timer_at,
-                    admission=_left(admission, unit),
-                )
+                reaction = replace(reaction, admission=_left(admission, unit))
             self.apply(unit, reaction, now)
 
     def _replay(self, unit: Unit, now: int, mark: Any) -> bool:
@@ -232,7 +225,7 @@ class Decider:
             unit.state = parked(state)
         elif is_draining and state.status == "in_progress" and state.owner is not None:
             if all(record.state != "started" for record in state.live.values()):
-                unit.state = changed(state, owner=None, wake_at=now)
+                unit.state = replace(state, owner=None, wake_at=now)
 
 
 def _left(admission: Admission, unit: Unit) -> Admission:
@@ -240,7 +233,7 @@ def _left(admission: Admission, unit: Unit) -> Admission:
     used = unit.attempts()
     if not used:
         return admission
-    return Admission(admission.runner, admission.permits - used, admission.functions)
+    return replace(admission, permits=admission.permits - used)
 
 
 def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
-import attrs
+import msgspec
 
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
@@ -14,8 +14,7 @@ from perdure.core.journal import StepRecord
 AttemptKey: TypeAlias = tuple[WorkflowId, int, Epoch, int]
 
 
-@attrs.frozen(kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt of an action: recorded, and to be run now."""
 
     workflow_id: WorkflowId

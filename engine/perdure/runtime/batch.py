@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import Message
@@ -11,8 +11,7 @@ from .actor import Unit
 from .mailbox import Post, Ticket
 
 
-@attrs.define
-class Batch:
+class Batch(msgspec.Struct):
     """The work of one turn.
 
     Attributes:
@@ -26,12 +25,12 @@ class Batch:
     """
 
     now: int
-    messages: dict[WorkflowId, list[Message]] = attrs.field(factory=dict)
-    inbox: dict[WorkflowId, list[int]] = attrs.field(factory=dict)
-    posts: list[Post] = attrs.field(factory=list)
-    tickets: list[Ticket] = attrs.field(factory=list)
-    units: dict[WorkflowId, Unit] = attrs.field(factory=dict)
-    starts: dict[WorkflowId, Ticket] = attrs.field(factory=dict)
+    messages: dict[WorkflowId, list[Message]] = msgspec.field(default_factory=dict)
+    inbox: dict[WorkflowId, list[int]] = msgspec.field(default_factory=dict)
+    posts: list[Post] = msgspec.field(default_factory=list)
+    tickets: list[Ticket] = msgspec.field(default_factory=list)
+    units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
+    starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.limits import TAKEOVERS_ALONE, TAKEOVERS_MAX
 from perdure.core.messages import AttemptLost, Message
 from perdure.core.outcomes import Canceled
 from perdure.core.pool import Share, permits_to_hold
-from perdure.core.values import changed
 from perdure.core.workflow import Blocked, WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.store.base import Fenced, InboxRow, Loaded, StateWrite, Store, Transaction, WorkerRow
@@ -38,8 +38,7 @@ DEAD_CHECK_MS = 100
 EPOCHS_RESERVED = 1000
 
 
-@attrs.frozen
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """A workflow that was taken up, and what follows from what its last owner left.
 
     A suspect may be what killed its workers: it gets a turn of its own.
@@ -167,7 +166,7 @@ class Claims:
                 state = self._taken(each.state, epoch + offset, now)
                 writes.append(StateWrite(state=state, expected_epoch=each.state.epoch))
                 if state.owner is not None:
-                    loaded = attrs.evolve(each, state=state)
+                    loaded = replace(each, state=state)
                     claimed.append(Claimed(loaded, _lost(state, living, now), bool(suspects)))
             if writes and tx.update_workflows(writes):
                 raise AssertionError("a workflow changed inside one transaction")
@@ -175,7 +174,7 @@ class Claims:
 
     def _taken(self, state: WorkflowState, epoch: Epoch, now: int) -> WorkflowState:
         if state.takeovers < TAKEOVERS_MAX:
-            return changed(state, owner=self._me, epoch=epoch, wake_at=None)
+            return replace(state, owner=self._me, epoch=epoch, wake_at=None)
         text = (
             f"its worker died {state.takeovers} times while it owned this workflow: mend what"
             " kills the process, then cancel or restart the workflow"
@@ -183,7 +182,7 @@ class Claims:
         if state.blocked is None or state.blocked.error.message != text:
             logger.error("workflow %s is blocked: %s", state.workflow_id, text)
         blocked = Blocked(error=ErrorInfo("WorkerLost", text), count=1, retry_at=now)
-        return changed(state, epoch=epoch, wake_at=None, blocked=blocked)
+        return replace(state, epoch=epoch, wake_at=None, blocked=blocked)
 
     def _bury_dead(self, now: int) -> None:
         """Take everything from workers whose processes are gone."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, assert_never
 
 import attrs
+import msgspec
+from msgspec.structs import replace
 
 from perdure.core.commands import RunStep
 from perdure.core.effects import (
@@ -30,7 +32,6 @@ from perdure.core.journal import StepRecord
 from perdure.core.messages import ChildEnded, FunctionEnded, Message
 from perdure.core.outcomes import Failed, Outcome
 from perdure.core.transition import transition
-from perdure.core.values import changed
 from perdure.core.workflow import WorkflowState
 from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
@@ -67,19 +68,17 @@ class UnitFailed(Exception):
         self.workflow_id = workflow_id
 
 
-@attrs.define
-class Committed:
+class Committed(msgspec.Struct):
     """What a commit made of one unit beyond what was decided."""
 
     unit: Unit
     state: WorkflowState
     effects: list[Effect]
     ready: list[StepRecord]
-    writes: list[Write] = attrs.field(factory=list)
+    writes: list[Write] = msgspec.field(default_factory=list)
 
 
-@attrs.define
-class Result:
+class Result(msgspec.Struct):
     """What became of a batch.
 
     Attributes:
@@ -89,10 +88,10 @@ class Result:
         after: what is to be done in this process.
     """
 
-    committed: list[Committed] = attrs.field(factory=list)
-    refused: list[tuple[Unit, Any, BaseException | None]] = attrs.field(factory=list)
-    replies: list[tuple[Request, Any, BaseException | None]] = attrs.field(factory=list)
-    after: After = attrs.field(factory=After)
+    committed: list[Committed] = msgspec.field(default_factory=list)
+    refused: list[tuple[Unit, Any, BaseException | None]] = msgspec.field(default_factory=list)
+    replies: list[tuple[Request, Any, BaseException | None]] = msgspec.field(default_factory=list)
+    after: After = msgspec.field(default_factory=After)
 
     def add(self, part: Result) -> None:
         """Take in what became of another part of the batch."""
@@ -294,7 +293,7 @@ class Committer:
             # The workflow has ended; that nobody here knows its callback must not undo that.
             error = ErrorInfo("DefinitionError", str(unknown))
         if error is not None:
-            done.state = changed(done.state, on_complete_error=error)
+            done.state = replace(done.state, on_complete_error=error)
 
     def _call_function(self, scope: Scope, done: Committed, number: int) -> None:
         record = done.state.live.get(number)
@@ -309,7 +308,7 @@ class Committer:
         done.state = decision.state
         if done.state.owner is None and done.state.settled:
             # It was given up because it only waited: now it has something to learn.
-            done.state = changed(done.state, wake_at=scope.now)
+            done.state = replace(done.state, wake_at=scope.now)
         done.effects.extend(decision.effects)
         done.ready.extend(decision.ready)
         done.writes.extend(decision.writes)

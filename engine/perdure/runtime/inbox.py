@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import attrs
 import msgspec
 
 from perdure.core.ids import WorkflowId
@@ -24,8 +23,7 @@ from .operations import decode_inbox, encode_inbox
 from .scope import Env, Scope
 
 
-@attrs.frozen
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """A row of the inbox as a message; `message` is None where it was revoked or is void."""
 
     row_id: int
@@ -34,8 +32,7 @@ class Letter:
     is_revoked: bool = False
 
 
-@attrs.frozen
-class PassOn:
+class PassOn(msgspec.Struct, frozen=True):
     """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now."""
 
     rows: tuple[InboxRow, ...]

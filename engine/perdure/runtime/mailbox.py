@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import attrs
+import msgspec
 
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import Message
@@ -17,16 +17,14 @@ from .commit import Request
 from .operations import StartOrder
 
 
-@attrs.frozen
-class Post:
+class Post(msgspec.Struct, frozen=True):
     """A message for a workflow."""
 
     workflow_id: WorkflowId
     message: Message
 
 
-@attrs.define(eq=False)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """A client's request on its way, and how to answer it.
 
     `deadline` is in seconds of the monotonic clock: when it passes while the store is busy, the

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from perdure.core.effects import (
     CallOnComplete,
@@ -23,7 +23,6 @@ from perdure.core.limits import CHILD_DEPTH_MAX
 from perdure.core.messages import CancelWorkflow, EventSent, SentEvent
 from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
 from perdure.core.transition import transition
-from perdure.core.values import changed
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import (
@@ -43,8 +42,7 @@ from .functions import run_on_complete
 from .scope import Scope
 
 
-@attrs.frozen(kw_only=True)
-class StartOrder:
+class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A checked wish to start a workflow: everything is encoded."""
 
     workflow_id: WorkflowId
@@ -198,7 +196,7 @@ def end_elsewhere(
             case CallOnComplete():
                 error = call_on_complete(scope, state, write.outcome)
                 if error is not None:
-                    state = changed(state, on_complete_error=error)
+                    state = replace(state, on_complete_error=error)
                     tx.update_workflows([StateWrite(state=state, expected_epoch=state.epoch)])
             case TellParent():
                 tell_parent(scope, write, workflow_id)
@@ -239,8 +237,8 @@ def cancel_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId) -> N
         header = loaded.state.header
         if loaded.state.status == "in_progress" and header.parent_id == parent_id:
             # Its parent has done with it: it is not told.
-            orphan = attrs.evolve(header, parent_id=None, parent_number=None)
-            cancel_tree(scope, changed(loaded.state, header=orphan))
+            orphan = replace(header, parent_id=None, parent_number=None)
+            cancel_tree(scope, replace(loaded.state, header=orphan))
 
 
 def tell_parent(scope: Scope, write: TellParent, child_id: WorkflowId) -> None:
@@ -283,8 +281,7 @@ def _on_complete_of(scope: Scope, state: WorkflowState) -> Mutation[..., Any]:
 # --- events -------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class EventOrder:
+class EventOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A checked wish to send an event."""
 
     event_id: EventId
@@ -323,7 +320,7 @@ def send_event(scope: Scope, order: EventOrder) -> EventId:
     states = tx.states([workflow_id])
     if not states:
         raise not_found(workflow_id)
-    sent = attrs.evolve(
+    sent = replace(
         event, sequence=tx.take_event_sequence(), sent_at=scope.now, outcome=order.outcome
     )
     tx.put_event(workflow_id, sent, scope.now)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import attrs
+import msgspec
 
 from perdure.core.effects import Effect
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
@@ -24,8 +25,7 @@ from .watch import Watch
 ON_COMPLETE = -1
 
 
-@attrs.define
-class After:
+class After(msgspec.Struct):
     """What this process does after the commit.
 
     Attributes:
@@ -40,12 +40,12 @@ class After:
         look_config: the shared settings have changed.
     """
 
-    adopted: list[WorkflowState] = attrs.field(factory=list)
-    revoked: list[WorkflowId] = attrs.field(factory=list)
-    canceled: list[WorkflowId] = attrs.field(factory=list)
-    effects: list[tuple[WorkflowId, Effect]] = attrs.field(factory=list)
-    messages: list[tuple[WorkflowId, Message]] = attrs.field(factory=list)
-    ended: list[tuple[WorkflowId, Outcome]] = attrs.field(factory=list)
+    adopted: list[WorkflowState] = msgspec.field(default_factory=list)
+    revoked: list[WorkflowId] = msgspec.field(default_factory=list)
+    canceled: list[WorkflowId] = msgspec.field(default_factory=list)
+    effects: list[tuple[WorkflowId, Effect]] = msgspec.field(default_factory=list)
+    messages: list[tuple[WorkflowId, Message]] = msgspec.field(default_factory=list)
+    ended: list[tuple[WorkflowId, Outcome]] = msgspec.field(default_factory=list)
     look_inbox: bool = False
     look_claims: bool = False
     look_config: bool = False
@@ -101,8 +101,7 @@ class Env:
         return self.rules.limits
 
 
-@attrs.define(kw_only=True)
-class Scope:
+class Scope(msgspec.Struct, kw_only=True):
     """One transaction, its time, and what is to follow it.
 
     Attributes:
@@ -114,8 +113,8 @@ class Scope:
     env: Env
     tx: Transaction
     now: int
-    after: After = attrs.field(factory=After)
-    reserved: list[Epoch] = attrs.field(factory=list)
+    after: After = msgspec.field(default_factory=After)
+    reserved: list[Epoch] = msgspec.field(default_factory=list)
     lost: frozenset[tuple[WorkflowId, int]] = frozenset()
 
     def new_epoch(self) -> Epoch:

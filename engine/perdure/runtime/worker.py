@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-import attrs
+from msgspec.structs import replace
 
 from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, WarnJournalSize
 from perdure.core.ids import WorkflowId
@@ -518,5 +518,5 @@ def _suspects(unit: Unit) -> list[set[tuple[WorkflowId, int]]]:
 def _again(ticket: Ticket) -> Ticket:
     """The ticket for another try: should the first one be stored after all, it is found."""
     if isinstance(ticket.request, StartOrder):
-        ticket.request = attrs.evolve(ticket.request, has_own_id=True)
+        ticket.request = replace(ticket.request, has_own_id=True)
     return ticket

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-import attrs
+import msgspec
 
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
@@ -26,8 +26,7 @@ T = TypeVar("T")
 InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
-@attrs.frozen(kw_only=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A workflow with its whole journal. `state.live` holds the open steps of `steps`."""
 
     state: WorkflowState
@@ -35,16 +34,14 @@ class Loaded:
     ticks: tuple[TickRecord, ...]
 
 
-@attrs.frozen(kw_only=True)
-class Config:
+class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that all workers share."""
 
     schema_version: int
     max_parallelism: int
 
 
-@attrs.frozen(kw_only=True)
-class WorkerRow:
+class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's life. `wanting` is how many permits it lacks."""
 
     worker_id: WorkerId
@@ -53,8 +50,7 @@ class WorkerRow:
     wanting: int
 
 
-@attrs.frozen(kw_only=True)
-class InboxRow:
+class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     """A message of another process; `row_id` is 0 until it is stored.
 
     It is for whoever owns the workflow, or, if `worker` is set, for that worker.
@@ -69,8 +65,7 @@ class InboxRow:
     row_id: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class StepWrite:
+class StepWrite(msgspec.Struct, frozen=True, kw_only=True):
     """A step's row to insert or to update."""
 
     workflow_id: WorkflowId
@@ -78,8 +73,7 @@ class StepWrite:
     is_new: bool
 
 
-@attrs.frozen(kw_only=True)
-class StateWrite:
+class StateWrite(msgspec.Struct, frozen=True, kw_only=True):
     """A workflow's new row, and the epoch that the stored one must still have.
 
     `before` is what the writer believes to be stored, if it knows: a store may then leave out
@@ -91,8 +85,7 @@ class StateWrite:
     before: WorkflowState | None = None
 
 
-@attrs.frozen(kw_only=True)
-class WorkflowFilter:
+class WorkflowFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which workflows to list, in order of creation; `after` is the last page's last `seq`."""
 
     name: str | None = None
