@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from tests.core.playbook import NOW, fresh, outputs
 
 from perdure.core.commands import AwaitEvent, CancelStep, RunChild, RunStep, Sleep, StepCommand
+from perdure.core.draft import Decision
 from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
@@ -44,7 +45,7 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.core.retry import RetryPlan
-from perdure.core.transition import Decision, transition
+from perdure.core.transition import transition
 from perdure.core.workflow import STEP_EDGES, due_timers, is_parkable, next_fact, next_time
 from perdure.errors import ErrorInfo
 

@@ -58,6 +58,8 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _plain = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+#: What msgspec writes of exactly these it reads back as the same, or refuses to write.
+_EXACT = (int, str, bool)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
@@ -107,6 +109,11 @@ class TypeCodec(Generic[T]):
                 f"{where}: values of {shown} cannot be stored as JSON: {error}"
             ) from None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether msgspec's strict decoder alone tells what fits."""
+        return self._by_msgspec and not self._traits.objects
+
     def encode(self, value: T, *, where: str, limit: int) -> Json:
         """`value` as JSON text, the same text for equal values; validated.
 
@@ -138,6 +145,11 @@ class TypeCodec(Generic[T]):
 
     def raw(self, value: T, root: str) -> bytes:
         """Encode and validate within this module: `root` is the path of `value`."""
+        if type(value) is self.annotation and self.annotation in _EXACT:
+            try:
+                return _encode(value)
+            except Exception:  # no 64 bits, no Unicode: told below
+                pass
         traits = self._traits
         raw = None
         if self._by_msgspec:
@@ -353,6 +365,8 @@ class ArgumentsCodec:
     _parameters: tuple[_Parameter, ...]
     _positional: tuple[str, ...]
     _by_name: dict[str, _Parameter]
+    #: All of them at once, where msgspec alone can judge them; it raises for whatever else.
+    _decode_all: Callable[[Json], Any] | None
 
     @staticmethod
     def of(
@@ -373,7 +387,8 @@ class ArgumentsCodec:
             raise DefinitionError(f"{where}: the first parameter must be the context")
         parameters = tuple(_parameter(each, fn, where, names) for each in rest)
         positional = tuple(each.name for each in rest if each.kind is not kinds.KEYWORD_ONLY)
-        return ArgumentsCodec(parameters, positional, {each.name: each for each in parameters})
+        by_name = {each.name: each for each in parameters}
+        return ArgumentsCodec(parameters, positional, by_name, _decoder_of_all(parameters))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -414,6 +429,11 @@ class ArgumentsCodec:
         Raises:
             ValidationError: an unknown name, a missing argument, or one that does not fit.
         """
+        if self._decode_all is not None:
+            try:
+                return msgspec.structs.asdict(self._decode_all(text))
+            except Exception:  # a default is missing, or something is wrong: told below
+                pass
         try:
             stored = _members(text)
         except Exception as error:
@@ -460,6 +480,18 @@ class ArgumentsCodec:
                 refuse(f"two values for the argument `{name}`")
             given[name] = value
         return given
+
+
+def _decoder_of_all(parameters: tuple[_Parameter, ...]) -> Callable[[Json], Any] | None:
+    """One decoder for all arguments: a third of what one for each takes."""
+    if not all(each.codec.is_plain for each in parameters):
+        return None
+    try:
+        fields = [(each.name, each.codec.annotation) for each in parameters]
+        whole = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True)
+        return msgspec.json.Decoder(whole, strict=True).decode
+    except Exception:  # such as a name that is no field's
+        return None
 
 
 def _parameter(

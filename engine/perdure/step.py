@@ -54,7 +54,10 @@ class StepRules:
 
     def plan(self, *wishes: Retry) -> RetryPlan:
         """The retry plan: the first wish that is not None decides, else the manager's default."""
-        wish: Retry = next((wish for wish in wishes if wish is not None), None)
+        wish: Retry = None
+        for wish in wishes:
+            if wish is not None:
+                break
         if wish is None:
             wish = self.retry_actions_by_default
         if wish is True:
@@ -120,11 +123,10 @@ def check_call(
         TypeError: not a call, or of another kind; the message names the right verb.
         DefinitionError: the function belongs to another manager.
     """
-    wanted = kind.__name__.lower()
-    if isinstance(call, Definition):
-        raise TypeError(f"{verb}({call.name}): call it: {verb}({call.name}(…))")
     if not isinstance(call, Call):
-        raise TypeError(f"{verb}: give a call of a {wanted}, not {call!r}")
+        if isinstance(call, Definition):
+            raise TypeError(f"{verb}({call.name}): call it: {verb}({call.name}(…))")
+        raise TypeError(f"{verb}: give a call of a {kind.__name__.lower()}, not {call!r}")
     definition = call.definition
     if not isinstance(definition, kind):
         kind_found = definition.kind

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, get_args
 import attrs
 
 from perdure.core.commands import AwaitEvent, FunctionKind, RunChild, RunStep, Sleep
+from perdure.core.draft import Decision
 from perdure.core.effects import PutStep, RunAttempt
 from perdure.core.ids import EventId
 from perdure.core.journal import Started, StepRecord
@@ -32,7 +33,7 @@ from perdure.core.limits import Limits
 from perdure.core.messages import Asked, EventSent, FactDelivered, Message, SentEvent
 from perdure.core.outcomes import Outcome, Succeeded
 from perdure.core.retry import AT_MOST_ONCE, RetryPlan
-from perdure.core.transition import Decision, transition
+from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 
 #: When every workflow of these tests is created: a round number that is easy to add to.

@@ -170,7 +170,7 @@ def attempt_of(
         started_epoch=8,
         runner="w",
     )
-    return Attempt(workflow_id="wf", record=record)
+    return Attempt.of("wf", record)
 
 
 def run(test: Callable[[Bench], Any], limits: Limits = Limits()) -> Any:

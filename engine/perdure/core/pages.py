@@ -75,6 +75,6 @@ class Pages(MutableMapping[int, T]):
 
 def copied(entries: Mapping[int, T]) -> dict[int, T] | Pages[T]:
     """A copy that may be changed, of a mapping that may not."""
-    if isinstance(entries, Pages):
-        return entries.copy()
-    return dict(entries) if len(entries) <= PLAIN_MAX else Pages(entries)
+    if isinstance(entries, dict):  # first: to ask an abstract class costs more than the copy
+        return entries.copy() if len(entries) <= PLAIN_MAX else Pages(entries)
+    return entries.copy() if isinstance(entries, Pages) else Pages(entries)

@@ -40,13 +40,15 @@ class Queue:
             key=lambda step: (step.ready_at, step.order)
         )
         self._order = 0
+        self._count = 0  # asked for several times in each turn, and dear in the list
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return self._count
 
     def add(self, ready_at: int, workflow_id: WorkflowId, number: int) -> None:
         """Put a step at its place. O(log n)."""
         self._order += 1
+        self._count += 1
         self._steps.add(ReadyStep(ready_at, self._order, workflow_id, number))
 
     def peek(self) -> ReadyStep:
@@ -55,15 +57,17 @@ class Queue:
 
     def take(self, count: int) -> list[ReadyStep]:
         """Take out the `count` oldest."""
-        if count <= 0 or not self._steps:
+        if count <= 0 or not self._count:
             return []
         taken = list(islice(self._steps, count))
         del self._steps[: len(taken)]
+        self._count -= len(taken)
         return taken
 
     def clear(self) -> None:
         """Forget all."""
         self._steps.clear()
+        self._count = 0
 
 
 def permits_to_hold(

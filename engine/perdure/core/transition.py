@@ -14,28 +14,24 @@ and each place that drops one says why.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import assert_never
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import ErrorInfo
 from .commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
+from .draft import Decision, Draft
 from .effects import (
     CallFunction,
     CallOnComplete,
     CancelAttempt,
     CancelChild,
     ConsumeEvent,
-    Effect,
-    PutStep,
     PutTick,
     RunAttempt,
     SetTimer,
     StartChild,
     TellParent,
-    WarnJournalSize,
-    Write,
 )
 from .ids import WorkerId, child_id
 from .journal import (
@@ -44,12 +40,11 @@ from .journal import (
     StepEnded,
     StepRecord,
     Tick,
-    command_bytes,
     outcome_bytes,
     overfull,
     record_canceled,
 )
-from .limits import JOURNAL_WARNING_SHARE, TICK_BYTES, Limits
+from .limits import TICK_BYTES, Limits
 from .messages import (
     Admission,
     Asked,
@@ -69,9 +64,7 @@ from .messages import (
     StepDue,
 )
 from .outcomes import Canceled, Failed, Outcome, Succeeded
-from .pages import Pages, copied
 from .workflow import (
-    STEP_EDGES,
     Blocked,
     WorkflowState,
     match_event,
@@ -84,52 +77,36 @@ BLOCKED_RETRY_MS_MIN = 1_000
 BLOCKED_RETRY_MS_MAX = 600_000
 
 
-class Decision(Struct, frozen=True):
-    """What a transition decided.
-
-    Attributes:
-        state: the new state.
-        writes: what goes into the transaction beside it, in order.
-        effects: what to do after the commit.
-        ready: steps that may start as soon as the pool admits them.
-    """
-
-    state: WorkflowState
-    writes: tuple[Write, ...] = ()
-    effects: tuple[Effect, ...] = ()
-    ready: tuple[StepRecord, ...] = ()
-
-
 def transition(
     state: WorkflowState, message: Message, now: int, limits: Limits = Limits()
 ) -> Decision:
     """What `message` makes of `state` at `now`. Total, pure, and the only way on."""
     if state.status != "in_progress":
         return Decision(state)  # whatever it is, it comes too late
-    draft = _Draft(state, now, limits)
-    match message:
+    draft = Draft(state, now, limits)
+    match message:  # the most frequent first
+        case AttemptEnded():
+            _on_attempt_ended(draft, message)
         case FactDelivered():
             _on_fact_delivered(draft, message.fact)
         case Asked():
             _on_asked(draft, message)
-        case Ended():
-            _on_ended(draft, message)
-        case HandlerBlocked():
-            _on_handler_blocked(draft, message.error)
         case StepAdmitted():
             _on_step_admitted(draft, message)
         case FunctionEnded():
             _on_function_ended(draft, message)
-        case AttemptEnded():
-            _on_attempt_ended(draft, message)
-        case AttemptLost():
-            _on_attempt_lost(draft, message)
+        case StepDue():
+            _on_step_due(draft, message.number)
+        case Ended():
+            _on_ended(draft, message)
         case EventSent():
             _on_event_sent(draft, message.event)
         case ChildEnded():
             _on_child_ended(draft, message)
-        case StepDue():
-            _on_step_due(draft, message.number)
+        case HandlerBlocked():
+            _on_handler_blocked(draft, message.error)
+        case AttemptLost():
+            _on_attempt_lost(draft, message)
         case CancelWorkflow():
             draft.changes["epoch"] = message.epoch
             _end(draft, Canceled())
@@ -140,100 +117,20 @@ def transition(
     return draft.decision()
 
 
-def _without(settled: tuple[tuple[int, int], ...], number: int) -> tuple[tuple[int, int], ...]:
-    if settled and settled[0][1] == number:
-        return settled[1:]  # the one that is delivered: a search would be quadratic
-    return tuple(pair for pair in settled if pair[1] != number)
-
-
-class _Draft:
-    """A state that is being changed, inside one transition; `decision` freezes it."""
-
-    def __init__(self, state: WorkflowState, now: int, limits: Limits) -> None:
-        self.state = state
-        self.now = now
-        self.limits = limits
-        self.changes: dict[str, Any] = {}
-        self.live: dict[int, StepRecord] | Pages[StepRecord] | None = None
-        self.settled = state.settled
-        self.awaiting = state.awaiting
-        self.busy = state.busy
-        self.journal_bytes = state.journal_bytes
-        self.writes: list[Write] = []
-        self.effects: list[Effect] = []
-        self.ready: list[StepRecord] = []
-
-    def step(self, number: int) -> StepRecord | None:
-        return (self.state.live if self.live is None else self.live).get(number)
-
-    def put(self, old: StepRecord | None, new: StepRecord) -> None:
-        """Record a step's new row, and keep what is derived from it."""
-        before = None if old is None else old.state
-        assert (before, new.state) in STEP_EDGES, (before, new)
-        if self.live is None:
-            self.live = copied(self.state.live)
-        self.busy += (new.state in ("ready", "started")) - (before in ("ready", "started"))
-        if new.command.kind == "event":
-            if new.state == "asked" and before is None:
-                self.awaiting += (new.number,)
-            elif new.state == "settled" and before == "asked":
-                self.awaiting = tuple(n for n in self.awaiting if n != new.number)
-        if new.state == "settled" and new.delivered_position is not None:
-            del self.live[new.number]
-            if before == "settled":
-                self.settled = _without(self.settled, new.number)
-        else:
-            self.live[new.number] = new
-            if new.state == "settled" and before != "settled":
-                self._queue(new)
-        self.writes.append(PutStep(new, is_new=old is None))
-        if old is None:
-            self.journal_bytes += command_bytes(new.command)
-        if new.state == "settled" and before != "settled" and new.outcome is not None:
-            self.journal_bytes += outcome_bytes(new.outcome)
-
-    def _queue(self, record: StepRecord) -> None:
-        assert record.settled_at is not None
-        pair = (record.settled_at, record.number)
-        if not self.settled or self.settled[-1][0] <= record.settled_at:
-            self.settled += (pair,)
-        else:
-            # Stable: of equal times the one that was reported first stays first.
-            self.settled = tuple(sorted((*self.settled, pair), key=lambda item: item[0]))
-
-    def drop(self, record: StepRecord) -> None:
-        """Write a step's last row and forget it: its outcome is not for the handler."""
-        self.put(record, record_canceled(record, self.now))
-        self.settled = tuple(pair for pair in self.settled if pair[1] != record.number)
-        assert self.live is not None
-        del self.live[record.number]
-
-    def decision(self) -> Decision:
-        state, changes = self.state, self.changes
-        if self.live is not None:
-            changes["live"] = self.live
-            changes["settled"] = self.settled
-            changes["awaiting"] = self.awaiting
-            changes["busy"] = self.busy
-        if self.journal_bytes != state.journal_bytes:
-            changes["journal_bytes"] = self.journal_bytes
-            limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
-            if state.journal_bytes < limit <= self.journal_bytes:
-                self.effects.append(WarnJournalSize(self.journal_bytes))
-        new = replace(state, **changes) if changes else state
-        return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
-
-
 # --- the handler --------------------------------------------------------------------------------
 
 
-def _on_fact_delivered(draft: _Draft, fact: Fact) -> None:
+def _on_fact_delivered(draft: Draft, fact: Fact) -> None:
     state = draft.state
     position = state.position + 1
     stamp = max(state.stamp, draft.now)
     # Progress: that its code did not fit before is forgotten.
     draft.changes.update(position=position, blocked=None)
     match fact:
+        case StepEnded():
+            record = draft.step(fact.number)
+            assert record is not None, fact
+            draft.put(record, _delivered(draft, record, fact, position, stamp))
         case Started():
             draft.changes["started_at"] = stamp
         case Tick():
@@ -241,17 +138,13 @@ def _on_fact_delivered(draft: _Draft, fact: Fact) -> None:
             draft.changes["timer_at"] = None  # the reaction tells the next one
             draft.writes.append(PutTick(position, stamp))
             draft.journal_bytes += TICK_BYTES
-        case StepEnded():
-            record = draft.step(fact.number)
-            assert record is not None, fact
-            draft.put(record, _delivered(draft, record, fact, position, stamp))
         case _:
             assert_never(fact)
     draft.changes["stamp"] = stamp
 
 
 def _delivered(
-    draft: _Draft, record: StepRecord, fact: StepEnded, position: int, stamp: int
+    draft: Draft, record: StepRecord, fact: StepEnded, position: int, stamp: int
 ) -> StepRecord:
     if record.state == "settled":
         return replace(record, delivered_position=position, delivered_at=stamp)
@@ -273,7 +166,7 @@ def _delivered(
     )
 
 
-def _on_asked(draft: _Draft, message: Asked) -> None:
+def _on_asked(draft: Draft, message: Asked) -> None:
     _take_commands(draft, message, message.admission)
     draft.changes["timer_at"] = message.timer_at
     if message.timer_at is not None and message.timer_at != draft.state.timer_at:
@@ -283,13 +176,13 @@ def _on_asked(draft: _Draft, message: Asked) -> None:
         _end(draft, Failed(overfull(draft.journal_bytes, limit)))
 
 
-def _on_ended(draft: _Draft, message: Ended) -> None:
+def _on_ended(draft: Draft, message: Ended) -> None:
     _take_commands(draft, message)
     _end(draft, message.outcome)
 
 
 def _take_commands(
-    draft: _Draft, message: Asked | Ended, admission: Admission | None = None
+    draft: Draft, message: Asked | Ended, admission: Admission | None = None
 ) -> None:
     first_new = message.steps[0][0] if message.steps else draft.state.next_number
     canceled = dict.fromkeys(cancel.number for cancel in message.cancels)
@@ -308,7 +201,7 @@ def _take_commands(
         draft.changes["next_number"] = message.steps[-1][0] + 1
 
 
-def _cancel(draft: _Draft, number: int) -> None:
+def _cancel(draft: Draft, number: int) -> None:
     """The handler cancelled the future of a step."""
     record = draft.step(number)
     if record is None:
@@ -323,7 +216,7 @@ def _cancel(draft: _Draft, number: int) -> None:
 
 
 def _ask(
-    draft: _Draft,
+    draft: Draft,
     number: int,
     command: StepCommand,
     admission: Admission | None,
@@ -386,7 +279,7 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
     return command.inline or admission.functions
 
 
-def _event_problem(draft: _Draft, event_id: str) -> str | None:
+def _event_problem(draft: Draft, event_id: str) -> str | None:
     """Why an event cannot be awaited by its id, if it cannot."""
     if all(event.event_id != event_id for event in draft.state.events):
         return "is unknown, consumed, or belongs to another workflow"
@@ -397,7 +290,7 @@ def _event_problem(draft: _Draft, event_id: str) -> str | None:
     return None
 
 
-def _on_handler_blocked(draft: _Draft, error: ErrorInfo) -> None:
+def _on_handler_blocked(draft: Draft, error: ErrorInfo) -> None:
     before = draft.state.blocked
     count = 1 if before is None else before.count + 1
     wait = min(BLOCKED_RETRY_MS_MIN * 2 ** min(count - 1, 20), BLOCKED_RETRY_MS_MAX)
@@ -409,7 +302,7 @@ def _on_handler_blocked(draft: _Draft, error: ErrorInfo) -> None:
 # --- steps --------------------------------------------------------------------------------------
 
 
-def _on_step_admitted(draft: _Draft, message: StepAdmitted) -> None:
+def _on_step_admitted(draft: Draft, message: StepAdmitted) -> None:
     record = draft.step(message.number)
     if record is None or record.state != "ready":
         return  # canceled since it was queued
@@ -420,7 +313,7 @@ def _on_step_admitted(draft: _Draft, message: StepAdmitted) -> None:
         draft.writes.append(CallFunction(record.number))
 
 
-def _begun(draft: _Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
+def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
     """The record of a ready step whose next attempt begins; an action is told to run."""
     assert isinstance(record.command, RunStep)
     now, command = draft.now, record.command
@@ -445,14 +338,14 @@ def _begun(draft: _Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
     return started
 
 
-def _on_function_ended(draft: _Draft, message: FunctionEnded) -> None:
+def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
     record = draft.step(message.number)
     if record is None or record.state != "ready":
         return  # the function canceled its own workflow
     _settle(draft, record, message.outcome, draft.now)
 
 
-def _on_attempt_ended(draft: _Draft, message: AttemptEnded) -> None:
+def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
     record = _current_attempt(draft, message)
     if record is None:
         return
@@ -462,14 +355,14 @@ def _on_attempt_ended(draft: _Draft, message: AttemptEnded) -> None:
         _settle(draft, record, message.outcome, message.accepted_at)
 
 
-def _on_attempt_lost(draft: _Draft, message: AttemptLost) -> None:
+def _on_attempt_lost(draft: Draft, message: AttemptLost) -> None:
     record = _current_attempt(draft, message)
     if record is not None:
         text = f"the worker that ran attempt {record.attempt} is gone; what it did is not known"
         _fail_attempt(draft, record, ErrorInfo("WorkerLost", text), message.accepted_at)
 
 
-def _current_attempt(draft: _Draft, message: AttemptEnded | AttemptLost) -> StepRecord | None:
+def _current_attempt(draft: Draft, message: AttemptEnded | AttemptLost) -> StepRecord | None:
     """The step that `message` is about, if its attempt is still the one that counts."""
     record = draft.step(message.number)
     if record is None or record.state != "started":
@@ -479,7 +372,7 @@ def _current_attempt(draft: _Draft, message: AttemptEnded | AttemptLost) -> Step
     return record
 
 
-def _fail_attempt(draft: _Draft, record: StepRecord, error: ErrorInfo, accepted_at: int) -> None:
+def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_at: int) -> None:
     """After a failed attempt: the next one, later; or, when there is none, the step's failure."""
     assert isinstance(record.command, RunStep)
     plan = record.command.retry
@@ -493,7 +386,7 @@ def _fail_attempt(draft: _Draft, record: StepRecord, error: ErrorInfo, accepted_
     draft.effects.append(SetTimer(due_at, record.number))
 
 
-def _settle(draft: _Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
+def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
     settled = replace(
         record,
         state="settled",
@@ -506,21 +399,21 @@ def _settle(draft: _Draft, record: StepRecord, outcome: Outcome, accepted_at: in
     draft.put(record, settled)
 
 
-def _on_event_sent(draft: _Draft, event: SentEvent) -> None:
+def _on_event_sent(draft: Draft, event: SentEvent) -> None:
     others = [known for known in draft.state.events if known.event_id != event.event_id]
     others.append(event)
     others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
     draft.changes["events"] = tuple(others)
 
 
-def _on_child_ended(draft: _Draft, message: ChildEnded) -> None:
+def _on_child_ended(draft: Draft, message: ChildEnded) -> None:
     record = draft.step(message.number)
     if record is None or record.state != "asked" or record.child_id != message.child_id:
         return  # canceled by the handler, or a child of before a restart
     _settle(draft, record, message.outcome, message.accepted_at)
 
 
-def _on_step_due(draft: _Draft, number: int) -> None:
+def _on_step_due(draft: Draft, number: int) -> None:
     record, now = draft.step(number), draft.now
     at = None if record is None else next_time(record)
     if record is None or at is None or at > now:
@@ -543,7 +436,7 @@ def _on_step_due(draft: _Draft, number: int) -> None:
             assert_never(record.state)
 
 
-def _on_asked_step_due(draft: _Draft, record: StepRecord, at: int) -> None:
+def _on_asked_step_due(draft: Draft, record: StepRecord, at: int) -> None:
     match record.command:
         case RunStep():
             ready = replace(record, state="ready")
@@ -563,7 +456,7 @@ def _on_asked_step_due(draft: _Draft, record: StepRecord, at: int) -> None:
             assert_never(record.command)
 
 
-def _stop(draft: _Draft, record: StepRecord) -> None:
+def _stop(draft: Draft, record: StepRecord) -> None:
     """Tell whoever works on a step that nobody waits for it any more."""
     if record.state == "started":
         assert record.started_epoch is not None
@@ -575,7 +468,7 @@ def _stop(draft: _Draft, record: StepRecord) -> None:
 # --- the end ------------------------------------------------------------------------------------
 
 
-def _end(draft: _Draft, outcome: Outcome) -> None:
+def _end(draft: Draft, outcome: Outcome) -> None:
     """Everything open is canceled; the outcome is recorded, once, and told."""
     header = draft.state.header
     live = draft.state.live if draft.live is None else draft.live

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 
 from perdure import determinism
 from perdure.core.commands import RunStep
+from perdure.core.draft import Decision
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
 from perdure.core.limits import Limits
 from perdure.core.messages import Admission, Asked, Ended, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
-from perdure.core.transition import Decision, transition
+from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked, survived
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
@@ -105,7 +106,10 @@ class Unit(msgspec.Struct, kw_only=True):
 
     def attempts(self) -> int:
         """How many attempts of actions it starts: permits that it uses."""
-        return sum(isinstance(effect, RunAttempt) for effect in self.effects)
+        count = 0
+        for effect in self.effects:
+            count += isinstance(effect, RunAttempt)
+        return count
 
     def functions(self) -> list[int]:
         """The steps whose functions run in the unit's transaction."""

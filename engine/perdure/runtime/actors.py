@@ -98,7 +98,7 @@ class Actors:
         if cancel and self.runner is not None:
             for record in actor.state.live.values():
                 if record.state == "started":
-                    self.runner.cancel(Attempt(workflow_id=workflow_id, record=record).key)
+                    self.runner.cancel(Attempt.of(workflow_id, record).key)
 
     def drop_all(self) -> None:
         """Forget everything."""

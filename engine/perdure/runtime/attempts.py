@@ -14,18 +14,27 @@ from perdure.core.journal import StepRecord
 AttemptKey: TypeAlias = tuple[WorkflowId, int, Epoch, int]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt of an action: recorded, and to be run now."""
+class Attempt(msgspec.Struct, frozen=True):
+    """An attempt of an action: recorded, and to be run now. `Attempt.of` makes one.
 
-    workflow_id: WorkflowId
+    Attributes:
+        key: what tells it from every other attempt that ever was.
+    """
+
+    key: AttemptKey
     record: StepRecord
 
-    @property
-    def key(self) -> AttemptKey:
-        """What tells it from every other attempt that ever was."""
-        record = self.record
+    @staticmethod
+    def of(workflow_id: WorkflowId, record: StepRecord) -> Attempt:
+        """The attempt that a step's record says is running."""
         assert record.started_epoch is not None
-        return (self.workflow_id, record.number, record.started_epoch, record.attempt)
+        key = (workflow_id, record.number, record.started_epoch, record.attempt)
+        return Attempt(key, record)
+
+    @property
+    def workflow_id(self) -> WorkflowId:
+        """Whose attempt it is."""
+        return self.key[0]
 
 
 class Runner(Protocol):

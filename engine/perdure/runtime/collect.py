@@ -140,14 +140,15 @@ class CollectPhase:
 
     def _update_permits(self, has_changed: bool) -> None:
         assert self.actors.runner is not None
-        was_paused = self.claims.is_paused
-        running, queue = self.actors.runner.running, self.actors.queue
-        self.claims.update_permits(running, running + len(queue), has_changed=has_changed)
-        if was_paused and not self.claims.is_paused:
+        claims, queue = self.claims, self.actors.queue
+        was_paused = claims.is_paused
+        running = self.actors.runner.running
+        claims.update_permits(running, running + len(queue), has_changed=has_changed)
+        if was_paused and not claims.is_paused:
             self.actors.runnable.update(dict.fromkeys(self.actors.held))
         while queue and queue.peek().workflow_id not in self.actors:
             queue.take(1)  # dropped since; it is queued again when it is loaded
-        if queue and self.claims.permits > running and not self.is_draining:
+        if queue and claims.permits > running and not self.is_draining:
             self.actors.runnable[queue.peek().workflow_id] = None
 
     def _collect_due(self, batch: Batch) -> None:
@@ -163,7 +164,8 @@ class CollectPhase:
 
     def _load_missing(self, batch: Batch) -> None:
         """Load workflows of ours that were dropped; others are not ours any more."""
-        missing = [workflow_id for workflow_id in batch.messages if workflow_id not in self.actors]
+        present = self.actors.by_id
+        missing = [workflow_id for workflow_id in batch.messages if workflow_id not in present]
         if not missing:
             return
         for loaded in self.claims.load(missing):
@@ -190,7 +192,7 @@ class CollectPhase:
             attempt
             for record in state.live.values()
             if record.state == "started"
-            and (attempt := Attempt(workflow_id=state.workflow_id, record=record)).key in keys
+            and (attempt := Attempt.of(state.workflow_id, record)).key in keys
         ]
         if attempts:
             assert self.actors.runner is not None

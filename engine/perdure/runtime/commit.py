@@ -136,11 +136,12 @@ class Committer:
             StoreError: the database is in trouble; nothing is known to be stored.
         """
         result = Result()
+        known = [unit for unit in units if unit.expected_epoch is not None]
         with self.store.transaction() as tx:
             me = self.env.worker_id
             if me is None:
                 tx.check_schema()  # a worker would be fenced by an upgrade; a client has no row
-            elif all(unit.expected_epoch is None for unit in units) and tx.is_fenced(me):
+            elif not known and tx.is_fenced(me):
                 raise Fenced  # else the fence is in the first update
             scope = Scope(
                 env=self.env,
@@ -153,7 +154,7 @@ class Committer:
             if extra is not None:
                 extra(tx)
             units = self._without_conflicts(scope, units, result)
-            self._put_rows(tx, units)
+            self._put_rows(tx, units, known)
             for unit in units:
                 try:
                     result.committed.append(self._finish(scope, unit))
@@ -198,21 +199,12 @@ class Committer:
                 result.refused.append((unit, answer, None))
         return kept
 
-    def _put_rows(self, tx: Transaction, units: Sequence[Unit]) -> None:
-        fresh = [unit.state for unit in units if unit.expected_epoch is None]
-        if fresh:
-            tx.insert_workflows(fresh)
-        known = [
-            StateWrite(
-                state=unit.state,
-                expected_epoch=unit.expected_epoch,
-                before=unit.actor.state,
-            )
-            for unit in units
-            if unit.expected_epoch is not None
-        ]
+    def _put_rows(self, tx: Transaction, units: Sequence[Unit], known: Sequence[Unit]) -> None:
+        if len(units) > len(known):
+            tx.insert_workflows([unit.state for unit in units if unit.expected_epoch is None])
         if known:
-            stale = tx.update_workflows(known, fence=self.env.worker_id)
+            writes = [_state_write(unit) for unit in known]
+            stale = tx.update_workflows(writes, fence=self.env.worker_id)
             if stale:
                 if self.env.worker_id is not None and tx.is_fenced(self.env.worker_id):
                     raise Fenced
@@ -221,10 +213,13 @@ class Committer:
         ticks: list[tuple[WorkflowId, int, int]] = []
         inbox: list[int] = []
         for unit in units:
-            steps.extend(_step_writes(unit.workflow_id, unit.writes))
-            for write in unit.writes:
-                if isinstance(write, PutTick):
-                    ticks += [(unit.workflow_id, write.position, write.now)]
+            if unit.writes:
+                steps += _step_writes(unit.workflow_id, unit.writes)
+                ticks += [
+                    (unit.workflow_id, write.position, write.now)
+                    for write in unit.writes
+                    if isinstance(write, PutTick)
+                ]
             if unit.inbox:
                 inbox.extend(unit.inbox)
         if steps:
@@ -323,6 +318,11 @@ class Committer:
         except PerdureError as refusal:
             return request, None, refusal
         # Anything else may come after a write: the whole transaction is undone.
+
+
+def _state_write(unit: Unit) -> StateWrite:
+    assert unit.expected_epoch is not None
+    return StateWrite(state=unit.state, expected_epoch=unit.expected_epoch, before=unit.actor.state)
 
 
 def _step_writes(workflow_id: WorkflowId, writes: Sequence[Write]) -> list[StepWrite]:

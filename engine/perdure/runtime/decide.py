@@ -138,7 +138,10 @@ class DecidePhase:
 
     def _admit_functions(self, unit: Unit, now: int) -> None:
         """Queries and mutations need no permit; only a pause of the pool holds them up."""
-        numbers = [r.number for r in unit.ready if r.command.kind != "action"]
+        numbers = []
+        for ready in unit.ready:
+            if ready.command.kind != "action":
+                numbers.append(ready.number)  # noqa: PERF401  A list of its own costs a call.
         if unit.workflow_id in self.actors.held:
             numbers += self.actors.held.pop(unit.workflow_id)
         for number in numbers:
@@ -161,8 +164,9 @@ class DecidePhase:
                 if record.command.kind == "action":
                     self.actors.enqueue(unit.workflow_id, record)
             unit.ready.clear()
-        while self._free > 0 and (ready := self.actors.queue.take(self._free)):
-            for step in ready:
+        queue = self.actors.queue
+        while queue and self._free > 0:
+            for step in queue.take(self._free):
                 unit_or_none = batch.units.get(step.workflow_id)
                 if unit_or_none is None:
                     actor = self.actors.get(step.workflow_id)

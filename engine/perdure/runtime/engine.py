@@ -8,7 +8,6 @@ worker that was fenced a new life. Two ways to be driven: `ThreadEngine` has a t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
@@ -448,11 +447,13 @@ class LoopEngine(Engine):
         if self._is_due:
             return
         self._is_due = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        try:
             if threading.get_ident() == self._loop_thread:
                 self._loop.call_soon(self._tick)
             else:
                 self._loop.call_soon_threadsafe(self._tick)
+        except RuntimeError:
+            pass  # the loop is closed
 
     def _tick(self) -> None:
         if self._done.done():

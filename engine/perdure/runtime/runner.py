@@ -82,7 +82,7 @@ class ActionRunner:
         self._threads = Threads()
         self._running: dict[AttemptKey, Attempt] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
-        self._begun: set[asyncio.Task[None]] = set()
+        self._begun: set[AttemptKey] = set()
         self._cancelled: set[AttemptKey] = set()
         self._context = contextvars.copy_context()
 
@@ -133,39 +133,38 @@ class ActionRunner:
     def _spawn(self, tasks: list[tuple[Attempt, Action[..., Any]]]) -> None:
         loop = self._bridge.loop
         for attempt, definition in tasks:
-            task = loop.create_task(
+            self._tasks[attempt.key] = loop.create_task(
                 self._run_on_loop(attempt, definition), context=self._context.copy()
             )
-            self._begun.add(task)
 
     def _cancel_task(self, key: AttemptKey) -> None:
-        task = self._tasks.get(key)
-        if task is not None:
-            task.cancel()
+        # A task that is cancelled before its first step never runs, and would never report.
+        if key in self._begun:
+            self._tasks[key].cancel()
         elif key in self._running:
             self._cancelled.add(key)
 
     async def _run_on_loop(self, attempt: Attempt, definition: Action[..., Any]) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        # Only from here on can it be cancelled: a task that is cancelled before its first step
-        # never runs, and would never report.
-        self._begun.discard(task)
-        self._tasks[attempt.key] = task
+        key = attempt.key
+        self._begun.add(key)
         try:
-            if attempt.key in self._cancelled:
+            if key in self._cancelled:
                 raise asyncio.CancelledError
             args, kwargs, context = self._prepare(attempt, definition)
             value = await definition.fn(context, *args, **kwargs)
             outcome: Outcome = self._encode(definition, value)
         except BaseException as error:
-            self._tasks.pop(attempt.key, None)
+            self._forget_task(key)
             self._ended(attempt, error, definition)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 logger.error("an action raised %r; it failed, the worker goes on", error)
         else:
-            self._tasks.pop(attempt.key, None)
+            self._forget_task(key)
             self._report(attempt, outcome)
+
+    def _forget_task(self, key: AttemptKey) -> None:
+        self._begun.discard(key)
+        self._tasks.pop(key, None)
 
     # --- in a thread
 

@@ -379,7 +379,7 @@ class Worker:
         """A commit failed; should it be stored all the same, its attempts must be run."""
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
-                attempt = Attempt(workflow_id=unit.workflow_id, record=effect.record)
+                attempt = Attempt.of(unit.workflow_id, effect.record)
                 self._collecting.doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
 
     def _delay(self, error: StoreError) -> None:
@@ -474,7 +474,7 @@ class Worker:
     ) -> None:
         match effect:
             case RunAttempt():
-                attempt = Attempt(workflow_id=workflow_id, record=effect.record)
+                attempt = Attempt.of(workflow_id, effect.record)
                 attempts[attempt.key] = attempt
             case CancelAttempt():
                 key = (workflow_id, effect.number, effect.epoch, effect.attempt)

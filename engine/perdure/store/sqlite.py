@@ -93,6 +93,7 @@ class SqliteStore:
         self._durability = durability
         self._busy_timeout = busy_timeout
         self._connection: Connection | None = None
+        self._transaction: _OpenTransaction | None = None
         self._pause = threading.Event().wait if pause is None else pause
         self._pool: ReaderPool | None = None
         self._data_version = -1
@@ -126,6 +127,7 @@ class SqliteStore:
         else:
             connection = self._connect(max_parallelism, works=works)
         self._connection = connection
+        self._transaction = _OpenTransaction(connection, self._check_version)
         if not self.is_memory:
             self._pool = ReaderPool(self._connect_reader, self._translate, self.path)
             self._locks = LockFiles(Path(f"{self._file}.workers"))
@@ -267,7 +269,7 @@ class SqliteStore:
             pool.close()
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._transaction = None
         if self._locks is not None:
             self._locks.close()
 
@@ -275,7 +277,9 @@ class SqliteStore:
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """See `base.Store.transaction`."""
-        return _OpenTransaction(self._engine_connection(), self._check_version)
+        if self._transaction is None:
+            raise self._not_open()
+        return self._transaction
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""
@@ -307,8 +311,11 @@ class SqliteStore:
 
     def _engine_connection(self) -> Connection:
         if self._connection is None:
-            raise StoreError(f"{self.path}: the store is not open")
+            raise self._not_open()
         return self._connection
+
+    def _not_open(self) -> StoreError:
+        return StoreError(f"{self.path}: the store is not open")
 
     # --- other processes
 
@@ -344,17 +351,18 @@ class SqliteStore:
 
 
 class _OpenTransaction:
-    """Begin, then commit or roll back. A class, because a generator would cost each step more."""
+    """Begin, then commit or roll back. A class, and one object for all transactions of a
+    connection, because whatever is made anew would cost each step more."""
 
-    __slots__ = ("_check_version", "_connection")
+    __slots__ = ("_connection", "_transaction")
 
     def __init__(self, connection: Connection, check_version: Callable[[object], None]) -> None:
         self._connection = connection
-        self._check_version = check_version
+        self._transaction = SqliteTransaction(connection, check_version)
 
     def __enter__(self) -> Transaction:
         self._connection.begin()
-        return SqliteTransaction(self._connection, self._check_version)
+        return self._transaction
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
