@@ -408,8 +408,11 @@ class ArgumentsCodec:
             ValidationError: missing, unexpected or surplus arguments, or one that does not fit.
             LimitExceeded: the text is longer than `limit` bytes.
         """
-        given = self._bound(args, kwargs, where)
         parts = []
+        if not kwargs and len(args) == len(self._positional) == len(self._parameters):
+            given: Mapping[str, Any] = dict(zip(self._positional, args, strict=True))
+        else:
+            given = self._bound(args, kwargs, where)
         for each in self._parameters:
             if each.name in given:
                 try:

@@ -24,7 +24,7 @@ def settled(draft: Draft, number: int, at: int) -> StepRecord:
 
 
 def draft_of(state: WorkflowState) -> Draft:
-    return Draft(state, NOW, Limits())
+    return Draft.of(state, NOW, Limits())
 
 
 def test_without_a_change_the_state_is_the_same_object() -> None:

@@ -104,7 +104,7 @@ def test_nothing_is_left_out_without_a_before() -> None:
 @pytest.mark.parametrize("record", sample_steps(), ids=lambda each: f"step {each.number}")
 def test_a_step_comes_back(record: StepRecord) -> None:
     """A step of each kind and state is the same after a way through its row."""
-    row = rows.command_row("a", record) + rows.progress_row(record)
+    row = rows.command_row("a", record) + rows.run_row(record) + rows.end_row(record)
     assert len(row) == len(rows.COMMAND_COLUMNS) + len(rows.PROGRESS_COLUMNS)
     assert rows.step_from_row(row) == record
 

@@ -40,22 +40,27 @@ def _without(settled: tuple[tuple[int, int], ...], number: int) -> tuple[tuple[i
     return tuple(pair for pair in settled if pair[1] != number)
 
 
-class Draft:
+class Draft(Struct):
     """A state that is being changed, inside one transition; `decision` freezes it."""
 
-    def __init__(self, state: WorkflowState, now: int, limits: Limits) -> None:
-        self.state = state
-        self.now = now
-        self.limits = limits
-        self.changes: dict[str, Any] = {}
-        self.live: dict[int, StepRecord] | Pages[StepRecord] | None = None
-        self.settled = state.settled
-        self.awaiting = state.awaiting
-        self.busy = state.busy
-        self.journal_bytes = state.journal_bytes
-        self.writes: list[Write] = []
-        self.effects: list[Effect] = []
-        self.ready: list[StepRecord] = []
+    state: WorkflowState
+    now: int
+    limits: Limits
+    settled: tuple[tuple[int, int], ...]
+    awaiting: tuple[int, ...]
+    busy: int
+    journal_bytes: int
+    live: dict[int, StepRecord] | Pages[StepRecord] | None = None
+    changes: dict[str, Any] = {}
+    writes: list[Write] = []
+    effects: list[Effect] = []
+    ready: list[StepRecord] = []
+
+    @staticmethod
+    def of(state: WorkflowState, now: int, limits: Limits) -> Draft:
+        """A draft in which nothing is changed yet."""
+        derived = (state.settled, state.awaiting, state.busy, state.journal_bytes)
+        return Draft(state, now, limits, *derived)
 
     def step(self, number: int) -> StepRecord | None:
         return (self.state.live if self.live is None else self.live).get(number)

@@ -83,7 +83,7 @@ def transition(
     """What `message` makes of `state` at `now`. Total, pure, and the only way on."""
     if state.status != "in_progress":
         return Decision(state)  # whatever it is, it comes too late
-    draft = Draft(state, now, limits)
+    draft = Draft.of(state, now, limits)
     match message:  # the most frequent first
         case AttemptEnded():
             _on_attempt_ended(draft, message)
@@ -184,12 +184,14 @@ def _on_ended(draft: Draft, message: Ended) -> None:
 def _take_commands(
     draft: Draft, message: Asked | Ended, admission: Admission | None = None
 ) -> None:
-    first_new = message.steps[0][0] if message.steps else draft.state.next_number
-    canceled = dict.fromkeys(cancel.number for cancel in message.cancels)
-    # What was open before goes first: an event id that it awaited may be awaited anew.
-    for number in canceled:
-        if number < first_new:
-            _cancel(draft, number)
+    canceled: list[int] = []
+    if message.cancels:
+        first_new = message.steps[0][0] if message.steps else draft.state.next_number
+        canceled = list(dict.fromkeys(cancel.number for cancel in message.cancels))
+        # What was open before goes first: an event id that it awaited may be awaited anew.
+        for number in canceled:
+            if number < first_new:
+                _cancel(draft, number)
     permits = 0 if admission is None else admission.permits
     for number, command in message.steps:
         if number in canceled:  # nobody waits for it: it is recorded, and never starts

@@ -20,7 +20,6 @@ from perdure.core.draft import Decision
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
-from perdure.core.limits import Limits
 from perdure.core.messages import Admission, Asked, Ended, FactDelivered, HandlerBlocked, Message
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import transition
@@ -127,13 +126,9 @@ class Decider:
 
     rules: StepRules
 
-    @property
-    def limits(self) -> Limits:
-        return self.rules.limits
-
     def apply(self, unit: Unit, message: Message, now: int) -> None:
         """One transition."""
-        unit.take(transition(unit.state, message, now, self.limits))
+        unit.take(transition(unit.state, message, now, self.rules.limits))
 
     def decide(self, unit: Unit, now: int, admission: Admission) -> None:
         """Take in all messages, then deliver facts to the handler until it has to wait."""

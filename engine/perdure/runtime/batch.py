@@ -31,8 +31,3 @@ class Batch(msgspec.Struct):
     tickets: list[Ticket] = msgspec.field(default_factory=list)
     units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
     starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not (self.messages or self.tickets)

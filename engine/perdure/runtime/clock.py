@@ -48,7 +48,9 @@ class RealClock:
         if monotonic - self._synced_at > self.RESYNC_SECONDS:
             self._synced_at = monotonic
             self._offset_ms = time.time_ns() // 1_000_000 - int(monotonic * 1000)
-        self._last = max(self._last, self._offset_ms + int(monotonic * 1000))
+        now = self._offset_ms + int(monotonic * 1000)
+        if now > self._last:
+            self._last = now
         return self._last
 
     def monotonic(self) -> float:

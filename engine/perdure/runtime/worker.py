@@ -88,6 +88,7 @@ class Worker:
         listener: Listener,
     ) -> None:
         self.env = env
+        self.clock: Clock = env.clock
         self.store = store
         self.mailbox = mailbox
         self.actors = Actors(runner)
@@ -102,11 +103,6 @@ class Worker:
         self._collecting = CollectPhase(env, store, mailbox, self.actors, self._claims, self._inbox)
         self._retry_at = 0.0
         self._retries = 0
-
-    @property
-    def clock(self) -> Clock:
-        """Where its time comes from."""
-        return self.env.clock
 
     @property
     def is_client(self) -> bool:
@@ -179,34 +175,37 @@ class Worker:
             return
         batch = Batch(self.clock.now_ms())
         try:
-            yield from self._phases(batch)
+            if not self._collect(batch):
+                return
+            yield "collected"
+            for unit in self._deciding.run(batch):
+                self._take_back(unit, batch)
+            yield "decided"
+            result = self._commit(batch)
+            yield "committed"
+            if result is not None:
+                self._tell(batch, result)
+                yield "told"
+                self._carry_out(batch, result)
+            yield "carried out"
         except Fenced:
             # The next life finds the rest in the store; what callers asked for it must be given.
             asked = (*batch.tickets, *batch.starts.values(), *self._collecting.pending)
             self.unanswered = [_again(item) for item in asked if isinstance(item, Ticket)]
             raise
 
-    def _phases(self, batch: Batch) -> Iterator[Border]:
+    def _collect(self, batch: Batch) -> bool:
+        """Fill the batch; whether there is anything in it."""
         try:
             self._collecting.run(batch)
         except StoreError as error:
             self._collecting.look_again()
             self._store_failed(error, batch)
-            return
-        if batch.is_empty:
-            self._recovered()
-            return
-        yield "collected"
-        for unit in self._deciding.run(batch):
-            self._take_back(unit, batch)
-        yield "decided"
-        result = self._commit(batch)
-        yield "committed"
-        if result is not None:
-            self._tell(batch, result)
-            yield "told"
-            self._carry_out(batch, result)
-        yield "carried out"
+            return False
+        if batch.messages or batch.tickets:
+            return True
+        self._recovered()
+        return False
 
     def next_wait(self, most: float) -> float:
         """Seconds until there is something to do that nobody will wake us for."""

@@ -254,7 +254,11 @@ class Connection(sqlite3.Connection):
         if self._fence.mode:
             raise _refusal("begin()")
         self._fence.trouble = self._fence.lost = None
-        self._control_run("BEGIN IMMEDIATE")
+        try:
+            self._control.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._raise_store_error(error)
+            raise
 
     def commit(self) -> None:
         """Commit the engine's transaction; refused inside a step.

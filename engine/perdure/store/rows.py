@@ -76,8 +76,8 @@ COMMAND_COLUMNS = (
     "asked_epoch",
     "child_id",
 )
-#: Columns of a step that change.
-PROGRESS_COLUMNS = (
+#: Columns of a step that change while it is open.
+RUN_COLUMNS = (
     "state",
     "due_at",
     "runner",
@@ -85,6 +85,9 @@ PROGRESS_COLUMNS = (
     "started_at",
     "started_epoch",
     "deadline_at",
+)
+#: Columns of a step that are null while it is open.
+END_COLUMNS = (
     "outcome",
     "value",
     "error",
@@ -93,6 +96,17 @@ PROGRESS_COLUMNS = (
     "delivered_at",
     "canceled_position",
     "event_id",
+)
+PROGRESS_COLUMNS = RUN_COLUMNS + END_COLUMNS
+#: What is written of a step that succeeded: see `is_plain_success`.
+SUCCESS_COLUMNS = (
+    "attempt",
+    "started_at",
+    "started_epoch",
+    "value",
+    "settled_at",
+    "delivered_position",
+    "delivered_at",
 )
 
 
@@ -346,8 +360,7 @@ def command_row(workflow_id: str, record: StepRecord) -> tuple[Any, ...]:
     )
 
 
-def progress_row(record: StepRecord) -> tuple[Any, ...]:
-    kind, value, error = outcome_columns(record.outcome)
+def run_row(record: StepRecord) -> tuple[Any, ...]:
     return (
         record.state,
         record.due_at,
@@ -356,6 +369,12 @@ def progress_row(record: StepRecord) -> tuple[Any, ...]:
         record.started_at,
         record.started_epoch,
         record.deadline_at,
+    )
+
+
+def end_row(record: StepRecord) -> tuple[Any, ...]:
+    kind, value, error = outcome_columns(record.outcome)
+    return (
         kind,
         value,
         error,
@@ -364,6 +383,32 @@ def progress_row(record: StepRecord) -> tuple[Any, ...]:
         record.delivered_at,
         record.canceled_position,
         record.event_id,
+    )
+
+
+def is_plain_success(record: StepRecord) -> bool:
+    """Whether SUCCESS_COLUMNS say all of a step that is not open: it returned a value, and no
+    event brought it."""
+    return (
+        isinstance(record.outcome, Succeeded)
+        and record.event_id is None
+        and record.canceled_position is None
+        and record.due_at is None
+        and record.runner is None
+        and record.deadline_at is None
+    )
+
+
+def success_row(record: StepRecord) -> tuple[Any, ...]:
+    assert isinstance(record.outcome, Succeeded)
+    return (
+        record.attempt,
+        record.started_at,
+        record.started_epoch,
+        record.outcome.value,
+        record.settled_at,
+        record.delivered_position,
+        record.delivered_at,
     )
 
 

@@ -27,21 +27,27 @@ from .base import (
 from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
+    END_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
+    RUN_COLUMNS,
     STATE_COLUMNS,
+    SUCCESS_COLUMNS,
     command_row,
+    end_row,
     event_columns,
     event_from_row,
     header_row,
     is_open,
+    is_plain_success,
     is_progress_only,
-    progress_row,
     progress_state_row,
+    run_row,
     state_from_row,
     state_row,
     step_from_row,
+    success_row,
 )
 
 T = TypeVar("T")
@@ -58,6 +64,10 @@ def _marks(*names: Sequence[str]) -> str:
 
 def _assignments(names: Sequence[str]) -> str:
     return ", ".join(f"{name} = ?" for name in names)
+
+
+def _nulls(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = NULL" for name in sorted(names))
 
 
 _STATE = _columns(HEADER_COLUMNS, STATE_COLUMNS)
@@ -98,9 +108,21 @@ _UPDATE_WORKFLOW_FENCED = _UPDATE_WORKFLOW + _AND_NOT_FENCED
 _INSERT_STEP = (
     f"INSERT INTO perdure_steps ({_STEP}) VALUES ({_marks(COMMAND_COLUMNS, PROGRESS_COLUMNS)})"
 )
-_UPDATE_STEP = (
-    f"UPDATE perdure_steps SET {_assignments(PROGRESS_COLUMNS)}"
-    " WHERE workflow_id = ? AND number = ?"
+_THIS_STEP = " WHERE workflow_id = ? AND number = ?"
+_UPDATE_STEP = f"UPDATE perdure_steps SET {_assignments(PROGRESS_COLUMNS)}{_THIS_STEP}"
+# A None for a parameter costs on Python 3.11 what ten numbers cost (sqlite3 looks for an adapter),
+# and most of these would be None: so what is null for certain is said in the text.
+_OPEN_COLUMNS = (*COMMAND_COLUMNS[:-1], *RUN_COLUMNS)  # no child, no outcome
+_INSERT_OPEN_STEP = (
+    f"INSERT INTO perdure_steps ({_columns(_OPEN_COLUMNS)}) VALUES ({_marks(_OPEN_COLUMNS)})"
+)
+_UPDATE_OPEN_STEP = (
+    f"UPDATE perdure_steps SET {_assignments(RUN_COLUMNS)}, {_nulls(END_COLUMNS)}{_THIS_STEP}"
+)
+_UPDATE_SUCCESS = (
+    f"UPDATE perdure_steps SET state = 'settled', outcome = 'success',"
+    f" {_assignments(SUCCESS_COLUMNS)},"
+    f" {_nulls({*PROGRESS_COLUMNS} - {'state', 'outcome', *SUCCESS_COLUMNS})}{_THIS_STEP}"
 )
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
 
@@ -120,6 +142,23 @@ def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
         number=number,
         worker=worker,
     )
+
+
+def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
+    """The statement that writes a step, and its parameters."""
+    workflow_id, record = write.workflow_id, write.record
+    is_ended = record.outcome is not None
+    if write.is_new:
+        command, run = command_row(workflow_id, record), run_row(record)
+        if is_ended or record.child_id is not None:
+            return _INSERT_STEP, command + run + end_row(record)
+        return _INSERT_OPEN_STEP, command[:-1] + run
+    key = (workflow_id, record.number)
+    if not is_ended:
+        return _UPDATE_OPEN_STEP, run_row(record) + key
+    if is_plain_success(record):
+        return _UPDATE_SUCCESS, success_row(record) + key
+    return _UPDATE_STEP, run_row(record) + end_row(record) + key
 
 
 class SqliteReader:
@@ -325,7 +364,7 @@ class SqliteTransaction(SqliteReader):
         last = () if fence is None else (fence,)
         for write in writes:
             state = write.state
-            key = (state.workflow_id, write.expected_epoch, *last)
+            key = (state.header.workflow_id, write.expected_epoch, *last)
             if is_progress_only(write.before, state):
                 progress.append(progress_state_row(state) + key)
             else:
@@ -409,17 +448,15 @@ class SqliteTransaction(SqliteReader):
     # --- journal, events, inbox
 
     def put_steps(self, writes: Iterable[StepWrite]) -> None:
-        inserts, updates = [], []
+        batches: dict[str, list[tuple[Any, ...]]] = {}
         for write in writes:
-            workflow_id, record = write.workflow_id, write.record
-            if write.is_new:
-                inserts.append(command_row(workflow_id, record) + progress_row(record))
+            sql, row = _step_row(write)
+            if sql in batches:
+                batches[sql].append(row)
             else:
-                updates.append((*progress_row(record), workflow_id, record.number))
-        if updates:
-            self._write(_UPDATE_STEP, updates)
-        if inserts:
-            self._write(_INSERT_STEP, inserts)
+                batches[sql] = [row]
+        for sql, rows in batches.items():
+            self._write(sql, rows)
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         self._write(
