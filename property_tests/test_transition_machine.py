@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.core.playbook import NOW, fresh, outputs
 
 from perdure.core.commands import AwaitEvent, CancelStep, RunChild, RunStep, Sleep, StepCommand
-from perdure.core.draft import Decision
+from perdure.core.draft import Decision, Draft
 from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
@@ -26,6 +26,7 @@ from perdure.core.effects import (
     TellParent,
 )
 from perdure.core.journal import StepRecord
+from perdure.core.limits import Limits
 from perdure.core.messages import (
     Asked,
     AttemptEnded,
@@ -45,8 +46,15 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.core.retry import RetryPlan
-from perdure.core.transition import transition
-from perdure.core.workflow import STEP_EDGES, due_timers, is_parkable, next_fact, next_time
+from perdure.core.transition import advance, transition
+from perdure.core.workflow import (
+    STEP_EDGES,
+    WorkflowState,
+    due_timers,
+    is_parkable,
+    next_fact,
+    next_time,
+)
 from perdure.errors import ErrorInfo
 
 ERROR = ErrorInfo("ValueError", "boom")
@@ -99,6 +107,8 @@ class TransitionMachine(RuleBasedStateMachine):
         self.consumed: list[str] = []
         self.ends: list[object] = []
         self.sequence = 0
+        self.draft, self.draft_size = Draft.of(self.state, NOW, Limits()), 0
+        self.drafted = Decision(self.state)
         self.deliver(commands, [], None)
 
     # --- messages -----------------------------------------------------------------------------
@@ -278,6 +288,7 @@ class TransitionMachine(RuleBasedStateMachine):
         before = self.state
         decision = transition(before, message, self.now)
         self.state = decision.state
+        self._check_draft(before, message, decision)
         if before.outcome is not None:
             assert (decision.state, outputs(decision)) == (before, [])
         for write in decision.writes:
@@ -299,6 +310,21 @@ class TransitionMachine(RuleBasedStateMachine):
         assert self.state.stamp >= before.stamp
         assert self.state.journal_bytes >= before.journal_bytes
         return decision
+
+    def _check_draft(self, before: WorkflowState, message: Message, decision: Decision) -> None:
+        """All messages of one time on one draft come to what one after the other do."""
+        if self.draft.now != self.now or self.draft_size >= 8:
+            self.draft, self.draft_size = Draft.of(before, self.now, Limits()), 0
+            self.drafted = Decision(before)
+        advance(self.draft, message)
+        self.draft_size += 1
+        self.drafted = Decision(
+            decision.state,
+            self.drafted.writes + decision.writes,
+            self.drafted.effects + decision.effects,
+            self.drafted.ready + decision.ready,
+        )
+        assert self.draft.decision(before) == self.drafted
 
     def _check_row(self, write: PutStep) -> None:
         new, old = write.record, self.rows.get(write.record.number)

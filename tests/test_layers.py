@@ -157,7 +157,7 @@ CORE_MAY_IMPORT = _words(
     "__future__ attrs bisect collections contextlib contextvars enum functools hashlib heapq "
     "itertools math operator sortedcontainers types typing zlib "
     # The class of its values, and no more: what is encoded, and how, the core does not know.
-    "msgspec.Struct msgspec.field msgspec.structs.replace"
+    "msgspec.Struct msgspec.field msgspec.structs.replace msgspec.structs.astuple"
 )
 #: Exceptions: (module, import) and the reason.
 CORE_ALSO = {

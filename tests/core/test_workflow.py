@@ -44,8 +44,6 @@ from perdure.core.workflow import (
     match_events,
     next_fact,
     next_wake,
-    parked,
-    survived,
 )
 
 LATE = NOW + 1_000
@@ -203,20 +201,6 @@ def test_it_wakes_at_its_earliest_time(state: WorkflowState, at: int | None) -> 
 def test_only_what_just_waits_is_parked(state: WorkflowState, expected: bool) -> None:
     """Parkable: nothing runs, nothing is ready, nothing is to be delivered, nothing due soon."""
     assert is_parkable(state, NOW) is expected
-
-
-def test_a_parked_workflow_has_no_owner_and_knows_when_to_wake() -> None:
-    """Its row says when somebody should take it up again."""
-    state = parked(waiting(sleep(NOW + 90_000)))
-    assert (state.owner, state.wake_at) == (None, NOW + 90_000)
-    state.check()
-
-
-def test_a_worker_that_lives_clears_the_count_of_those_that_died() -> None:
-    """Only `takeovers` changes; a state without any is left as it is."""
-    state = waiting(run())
-    assert survived(replace(state, takeovers=3)) == state
-    assert survived(state) is state
 
 
 def test_all_timers_can_be_derived_from_the_state() -> None:

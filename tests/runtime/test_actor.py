@@ -14,7 +14,7 @@ from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import Blocked
 from perdure.definitions import Definer
 from perdure.errors import ErrorInfo
-from perdure.runtime.actor import Actor, Decider, Unit
+from perdure.runtime.actor import Actor, Decider, Unit, attempts
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.operations import StartOrder, new_state
 from perdure.runtime.scope import ON_COMPLETE
@@ -126,9 +126,11 @@ def test_what_the_pool_lets_start_is_one_write(rigs: Make, permits: int, expecte
     order = StartOrder(workflow_id="w", name="two_steps", arguments="{}", start_at=rig.clock.now)
     state = new_state(order, epoch=1, now=rig.clock.now, owner="me")
     unit = Unit(workflow_id="w", actor=Actor.fresh(state), expected_epoch=None, state=state)
-    Decider(rig.env.rules).decide(unit, rig.clock.now, Admission("me", permits, functions=True))
+    decider = Decider(rig.env.rules)
+    decider.decide(unit, rig.clock.now, Admission("me", permits, functions=True))
+    assert attempts(unit.draft) == permits
+    decider.finish(unit, is_draining=False)
     (write,) = unit.writes
     assert isinstance(write, PutStep)
     assert write.record.state == expected
-    assert unit.attempts() == permits
     unit.actor.close()

@@ -1,4 +1,4 @@
-"""A workflow's state while one transition changes it, and the decision that comes of it.
+"""A workflow's state while transitions change it, and the decision that comes of it.
 
 `Draft` keeps what is derived from the steps (`settled`, `awaiting`, `busy`, the journal's size) and
 collects writes and effects. It holds no rules: which change is made when is said in transition.py.
@@ -6,16 +6,20 @@ collects writes and effects. It holds no rules: which change is made when is sai
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple
 
+from ..errors import ErrorInfo
 from .effects import Effect, PutStep, WarnJournalSize, Write
+from .ids import Epoch, WorkerId
 from .journal import StepRecord, command_bytes, outcome_bytes, record_canceled
 from .limits import JOURNAL_WARNING_SHARE, Limits
+from .messages import SentEvent
+from .outcomes import Outcome
 from .pages import Pages, copied
-from .workflow import STEP_EDGES, WorkflowState
+from .workflow import STEP_EDGES, Blocked, WorkflowHeader, WorkflowState, WorkflowStatus
 
 
 class Decision(Struct, frozen=True):
@@ -41,38 +45,64 @@ def _without(settled: tuple[tuple[int, int], ...], number: int) -> tuple[tuple[i
 
 
 class Draft(Struct):
-    """A state that is being changed, inside one transition; `decision` freezes it."""
+    """A workflow's state while transitions change it, and what they ask for meanwhile.
 
-    state: WorkflowState
+    The fields from `header` to `on_complete_error` are those of `WorkflowState`, in their order.
+    Several messages of one time may go into one draft: to freeze the state between them, and to
+    copy its open steps for each, would cost more than the transitions themselves.
+    """
+
     now: int
     limits: Limits
+    bytes_before: int
+    header: WorkflowHeader
+    epoch: Epoch
+    owner: WorkerId | None
+    status: WorkflowStatus
+    outcome: Outcome | None
+    position: int
+    stamp: int
+    started_at: int | None
+    ended_at: int | None
+    next_number: int
+    live: Mapping[int, StepRecord]
     settled: tuple[tuple[int, int], ...]
     awaiting: tuple[int, ...]
     busy: int
+    events: tuple[SentEvent, ...]
+    timer_at: int | None
+    wake_at: int | None
     journal_bytes: int
-    live: dict[int, StepRecord] | Pages[StepRecord] | None = None
-    changes: dict[str, Any] = {}
+    takeovers: int
+    blocked: Blocked | None
+    on_complete_error: ErrorInfo | None
     writes: list[Write] = []
     effects: list[Effect] = []
     ready: list[StepRecord] = []
+    owns_live: bool = False
 
     @staticmethod
     def of(state: WorkflowState, now: int, limits: Limits) -> Draft:
         """A draft in which nothing is changed yet."""
-        derived = (state.settled, state.awaiting, state.busy, state.journal_bytes)
-        return Draft(state, now, limits, *derived)
+        return Draft(now, limits, state.journal_bytes, *astuple(state))
 
-    def step(self, number: int) -> StepRecord | None:
-        return (self.state.live if self.live is None else self.live).get(number)
+    def state(self) -> WorkflowState:
+        """The state as it is now. The draft is of no use afterwards: the two share their steps."""
+        return WorkflowState(*astuple(self)[_STATE_FIELDS])
+
+    def open_steps(self) -> dict[int, StepRecord] | Pages[StepRecord]:
+        """`live`, to be changed: a copy, made at the first time."""
+        if not self.owns_live:
+            self.live, self.owns_live = copied(self.live), True
+        assert isinstance(self.live, (dict, Pages))
+        return self.live
 
     def put(self, old: StepRecord | None, new: StepRecord) -> None:
         """Record a step's new row, and keep what is derived from it."""
         number, after = new.number, new.state
         before = None if old is None else old.state
         assert (before, after) in STEP_EDGES, (before, new)
-        live = self.live
-        if live is None:
-            live = self.live = copied(self.state.live)
+        live = self.open_steps()
         self.busy += (after in ("ready", "started")) - (before in ("ready", "started"))
         if new.command.kind == "event":
             if before is None and after == "asked":
@@ -108,20 +138,36 @@ class Draft(Struct):
         """Write a step's last row and forget it: its outcome is not for the handler."""
         self.put(record, record_canceled(record, self.now))
         self.settled = tuple(pair for pair in self.settled if pair[1] != record.number)
-        assert self.live is not None
-        del self.live[record.number]
+        del self.open_steps()[record.number]
 
-    def decision(self) -> Decision:
-        state, changes = self.state, self.changes
-        if self.live is not None:
-            changes["live"] = self.live
-            changes["settled"] = self.settled
-            changes["awaiting"] = self.awaiting
-            changes["busy"] = self.busy
-        if self.journal_bytes != state.journal_bytes:
-            changes["journal_bytes"] = self.journal_bytes
-            limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
-            if state.journal_bytes < limit <= self.journal_bytes:
-                self.effects.append(WarnJournalSize(self.journal_bytes))
-        new = replace(state, **changes) if changes else state
-        return Decision(new, tuple(self.writes), tuple(self.effects), tuple(self.ready))
+    def survive(self) -> None:
+        """A worker took in all that was recorded for it, and lives.
+
+        Whatever killed earlier owners, it was not this workflow's handler taking in a recorded
+        fact. (An action's outcome that nobody recorded is bounded by the attempts of its step.)
+        """
+        self.takeovers = 0
+
+    def give_up(self, wake_at: int | None) -> None:
+        """From now on nobody owns it; somebody should at `wake_at`, or when a message arrives."""
+        self.owner, self.wake_at = None, wake_at
+
+    def warn_of_size(self) -> None:
+        """Tell that the journal has passed the share of its limit at which that is told."""
+        limit = self.limits.journal_bytes * JOURNAL_WARNING_SHARE
+        if self.bytes_before < limit <= self.journal_bytes:
+            self.effects.append(WarnJournalSize(self.journal_bytes))
+
+    def decision(self, before: WorkflowState) -> Decision:
+        """What became of `before`, with which the draft began."""
+        self.warn_of_size()
+        after = self.state()
+        return Decision(
+            before if after == before else after,
+            tuple(self.writes),
+            tuple(self.effects),
+            tuple(self.ready),
+        )
+
+
+_STATE_FIELDS = slice(3, 3 + len(WorkflowState.__struct_fields__))

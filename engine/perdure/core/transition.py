@@ -81,9 +81,15 @@ def transition(
     state: WorkflowState, message: Message, now: int, limits: Limits = Limits()
 ) -> Decision:
     """What `message` makes of `state` at `now`. Total, pure, and the only way on."""
-    if state.status != "in_progress":
-        return Decision(state)  # whatever it is, it comes too late
     draft = Draft.of(state, now, limits)
+    advance(draft, message)
+    return draft.decision(state)
+
+
+def advance(draft: Draft, message: Message) -> None:
+    """The same in place: several messages on one draft come to what one after the other do."""
+    if draft.status != "in_progress":
+        return  # whatever it is, it comes too late
     match message:  # the most frequent first
         case AttemptEnded():
             _on_attempt_ended(draft, message)
@@ -108,39 +114,36 @@ def transition(
         case AttemptLost():
             _on_attempt_lost(draft, message)
         case CancelWorkflow():
-            draft.changes["epoch"] = message.epoch
+            draft.epoch = message.epoch
             _end(draft, Canceled())
         case FailWorkflow():
             _end(draft, Failed(message.error))
         case _:
             assert_never(message)
-    return draft.decision()
 
 
 # --- the handler --------------------------------------------------------------------------------
 
 
 def _on_fact_delivered(draft: Draft, fact: Fact) -> None:
-    state = draft.state
-    position = state.position + 1
-    stamp = max(state.stamp, draft.now)
-    # Progress: that its code did not fit before is forgotten.
-    draft.changes.update(position=position, blocked=None)
+    position = draft.position = draft.position + 1
+    stamp = max(draft.stamp, draft.now)
+    draft.blocked = None  # progress: that its code did not fit before is forgotten
     match fact:
         case StepEnded():
-            record = draft.step(fact.number)
+            record = draft.live.get(fact.number)
             assert record is not None, fact
             draft.put(record, _delivered(draft, record, fact, position, stamp))
         case Started():
-            draft.changes["started_at"] = stamp
+            draft.started_at = stamp
         case Tick():
-            stamp = max(state.stamp, fact.now)
-            draft.changes["timer_at"] = None  # the reaction tells the next one
+            stamp = max(draft.stamp, fact.now)
+            draft.timer_at = None  # the reaction tells the next one
             draft.writes.append(PutTick(position, stamp))
             draft.journal_bytes += TICK_BYTES
         case _:
             assert_never(fact)
-    draft.changes["stamp"] = stamp
+    draft.stamp = stamp
 
 
 def _delivered(
@@ -149,10 +152,10 @@ def _delivered(
     if record.state == "settled":
         return replace(record, delivered_position=position, delivered_at=stamp)
     # An event: it is consumed at its delivery, not before.
-    match = match_event(draft.state)
+    match = match_event(draft)
     assert match is not None and match[1] == record.number, fact
     event = match[0]
-    draft.changes["events"] = tuple(e for e in draft.state.events if e is not event)
+    draft.events = tuple(e for e in draft.events if e is not event)
     draft.writes.append(ConsumeEvent(event.event_id, record.number))
     return replace(
         record,
@@ -168,9 +171,9 @@ def _delivered(
 
 def _on_asked(draft: Draft, message: Asked) -> None:
     _take_commands(draft, message, message.admission)
-    draft.changes["timer_at"] = message.timer_at
-    if message.timer_at is not None and message.timer_at != draft.state.timer_at:
+    if message.timer_at is not None and message.timer_at != draft.timer_at:
         draft.effects.append(SetTimer(message.timer_at))
+    draft.timer_at = message.timer_at
     limit = draft.limits.journal_bytes
     if draft.journal_bytes > limit:
         _end(draft, Failed(overfull(draft.journal_bytes, limit)))
@@ -186,7 +189,7 @@ def _take_commands(
 ) -> None:
     canceled: list[int] = []
     if message.cancels:
-        first_new = message.steps[0][0] if message.steps else draft.state.next_number
+        first_new = message.steps[0][0] if message.steps else draft.next_number
         canceled = list(dict.fromkeys(cancel.number for cancel in message.cancels))
         # What was open before goes first: an event id that it awaited may be awaited anew.
         for number in canceled:
@@ -200,21 +203,20 @@ def _take_commands(
         else:
             permits -= _ask(draft, number, command, admission, permits)
     if message.steps:
-        draft.changes["next_number"] = message.steps[-1][0] + 1
+        draft.next_number = message.steps[-1][0] + 1
 
 
 def _cancel(draft: Draft, number: int) -> None:
     """The handler cancelled the future of a step."""
-    record = draft.step(number)
+    record = draft.live.get(number)
     if record is None:
         return  # it was delivered in this very reaction
     _stop(draft, record)
-    position = draft.state.position
+    position = draft.position
     final = replace(record_canceled(record, draft.now), canceled_position=position)
     draft.put(record, final)
     draft.settled = tuple(pair for pair in draft.settled if pair[1] != number)
-    assert draft.live is not None
-    del draft.live[number]
+    del draft.open_steps()[number]
 
 
 def _ask(
@@ -225,14 +227,14 @@ def _ask(
     permits: int,
 ) -> int:
     """Record a new step; how many permits it took."""
-    state, now = draft.state, draft.now
+    now = draft.now
     due_at = command.due_at
     record = StepRecord(
         number=number,
         command=command,
-        asked_position=state.position,
-        asked_at=state.stamp,
-        asked_epoch=state.epoch,
+        asked_position=draft.position,
+        asked_at=draft.stamp,
+        asked_epoch=draft.epoch,
         state="asked",
         due_at=due_at,
     )
@@ -248,7 +250,7 @@ def _ask(
                     record = _begun(draft, ready, admission.runner)
                     took = command.kind == "action"
         case RunChild():
-            child = command.child_id or child_id(state.workflow_id, number, state.epoch)
+            child = command.child_id or child_id(draft.header.workflow_id, number, draft.epoch)
             record = replace(record, child_id=child, due_at=None)
             draft.writes.append(StartChild(number, child, command))
         case Sleep():
@@ -283,34 +285,34 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
 
 def _event_problem(draft: Draft, event_id: str) -> str | None:
     """Why an event cannot be awaited by its id, if it cannot."""
-    if all(event.event_id != event_id for event in draft.state.events):
+    if all(event.event_id != event_id for event in draft.events):
         return "is unknown, consumed, or belongs to another workflow"
     for number in draft.awaiting:
-        record = draft.step(number)
+        record = draft.live.get(number)
         if record is not None and getattr(record.command, "event_id", None) == event_id:
             return f"is awaited by step {number} already"
     return None
 
 
 def _on_handler_blocked(draft: Draft, error: ErrorInfo) -> None:
-    before = draft.state.blocked
+    before = draft.blocked
     count = 1 if before is None else before.count + 1
     wait = min(BLOCKED_RETRY_MS_MIN * 2 ** min(count - 1, 20), BLOCKED_RETRY_MS_MAX)
     retry_at = draft.now + wait
     blocked = Blocked(error=error, count=count, retry_at=retry_at)
-    draft.changes.update(blocked=blocked, owner=None, wake_at=retry_at)
+    draft.blocked, draft.owner, draft.wake_at = blocked, None, retry_at
 
 
 # --- steps --------------------------------------------------------------------------------------
 
 
 def _on_step_admitted(draft: Draft, message: StepAdmitted) -> None:
-    record = draft.step(message.number)
+    record = draft.live.get(message.number)
     if record is None or record.state != "ready":
         return  # canceled since it was queued
     begun = _begun(draft, record, message.runner)
     draft.put(record, begun)
-    draft.changes["blocked"] = None  # what it waited for, such as its function, is there
+    draft.blocked = None  # what it waited for, such as its function, is there
     if begun.state == "ready":
         draft.writes.append(CallFunction(record.number))
 
@@ -331,7 +333,7 @@ def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
         runner=runner,
         attempt=attempt,
         started_at=now,
-        started_epoch=draft.state.epoch,
+        started_epoch=draft.epoch,
         deadline_at=deadline,
     )
     draft.effects.append(RunAttempt(started))
@@ -341,7 +343,7 @@ def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
 
 
 def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
-    record = draft.step(message.number)
+    record = draft.live.get(message.number)
     if record is None or record.state != "ready":
         return  # the function canceled its own workflow
     _settle(draft, record, message.outcome, draft.now)
@@ -366,7 +368,7 @@ def _on_attempt_lost(draft: Draft, message: AttemptLost) -> None:
 
 def _current_attempt(draft: Draft, message: AttemptEnded | AttemptLost) -> StepRecord | None:
     """The step that `message` is about, if its attempt is still the one that counts."""
-    record = draft.step(message.number)
+    record = draft.live.get(message.number)
     if record is None or record.state != "started":
         return None  # canceled, timed out, or reported twice
     if (record.started_epoch, record.attempt) != (message.epoch, message.attempt):
@@ -381,7 +383,7 @@ def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_a
     if record.attempt >= plan.max_attempts:
         _settle(draft, record, Failed(error), accepted_at)
         return
-    key = (draft.state.workflow_id, record.asked_epoch, record.number)
+    key = (draft.header.workflow_id, record.asked_epoch, record.number)
     due_at = draft.now + plan.backoff_ms(record.attempt, key=key)
     waiting = replace(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
     draft.put(record, waiting)
@@ -402,21 +404,21 @@ def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int
 
 
 def _on_event_sent(draft: Draft, event: SentEvent) -> None:
-    others = [known for known in draft.state.events if known.event_id != event.event_id]
+    others = [known for known in draft.events if known.event_id != event.event_id]
     others.append(event)
     others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
-    draft.changes["events"] = tuple(others)
+    draft.events = tuple(others)
 
 
 def _on_child_ended(draft: Draft, message: ChildEnded) -> None:
-    record = draft.step(message.number)
+    record = draft.live.get(message.number)
     if record is None or record.state != "asked" or record.child_id != message.child_id:
         return  # canceled by the handler, or a child of before a restart
     _settle(draft, record, message.outcome, message.accepted_at)
 
 
 def _on_step_due(draft: Draft, number: int) -> None:
-    record, now = draft.step(number), draft.now
+    record, now = draft.live.get(number), draft.now
     at = None if record is None else next_time(record)
     if record is None or at is None or at > now:
         return  # it ended, or waits for a later time that has a timer of its own
@@ -447,7 +449,7 @@ def _on_asked_step_due(draft: Draft, record: StepRecord, at: int) -> None:
         case Sleep():
             _settle(draft, record, Succeeded("null"), at)
         case AwaitEvent():
-            for event, number in match_events(draft.state):
+            for event, number in match_events(draft):
                 if number == record.number and (event.sent_at or 0) <= at:
                     return  # its event was sent in time and will be delivered
             text = f"no event {record.command.name!r} came in time"
@@ -472,22 +474,15 @@ def _stop(draft: Draft, record: StepRecord) -> None:
 
 def _end(draft: Draft, outcome: Outcome) -> None:
     """Everything open is canceled; the outcome is recorded, once, and told."""
-    header = draft.state.header
-    live = draft.state.live if draft.live is None else draft.live
-    for record in list(live.values()):
+    header = draft.header
+    for record in list(draft.live.values()):
         if record.state != "settled":
             _stop(draft, record)
             draft.drop(record)
     draft.live, draft.settled, draft.awaiting = {}, (), ()
-    draft.changes.update(
-        status=outcome.kind,
-        outcome=outcome,
-        ended_at=max(draft.now, draft.state.stamp),
-        owner=None,
-        wake_at=None,
-        timer_at=None,
-        blocked=None,
-    )
+    draft.status, draft.outcome = outcome.kind, outcome
+    draft.ended_at = max(draft.now, draft.stamp)
+    draft.owner = draft.wake_at = draft.timer_at = draft.blocked = None
     draft.journal_bytes += outcome_bytes(outcome)
     if header.on_complete is not None:
         draft.writes.append(CallOnComplete(outcome))

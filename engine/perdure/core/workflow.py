@@ -7,10 +7,9 @@ The state is a value. The only way from one to the next is `transition` (in tran
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from ..errors import ErrorInfo
 from .commands import AwaitEvent
@@ -73,7 +72,7 @@ class Blocked(Struct, frozen=True, kw_only=True):
     retry_at: int
 
 
-class WorkflowState(Struct, frozen=True, kw_only=True):
+class WorkflowState(Struct, frozen=True):
     """A workflow, all but the part of its journal that is closed.
 
     Attributes:
@@ -136,7 +135,32 @@ class WorkflowState(Struct, frozen=True, kw_only=True):
 # --- what comes next ----------------------------------------------------------------------------
 
 
-def next_fact(state: WorkflowState, now: int) -> Fact | None:
+class Waiting(Protocol):
+    """What of a workflow says what comes next: a state has it, and so has a draft."""
+
+    @property
+    def header(self) -> WorkflowHeader: ...
+    @property
+    def status(self) -> WorkflowStatus: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def stamp(self) -> int: ...
+    @property
+    def live(self) -> Mapping[int, StepRecord]: ...
+    @property
+    def settled(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def awaiting(self) -> tuple[int, ...]: ...
+    @property
+    def busy(self) -> int: ...
+    @property
+    def events(self) -> tuple[SentEvent, ...]: ...
+    @property
+    def timer_at(self) -> int | None: ...
+
+
+def next_fact(state: Waiting, now: int) -> Fact | None:
     """The fact that the handler learns next, or None when it has to wait.
 
     Facts go by the time at which they were accepted (an outcome reported, an event sent), a timer
@@ -168,12 +192,12 @@ def next_fact(state: WorkflowState, now: int) -> Fact | None:
     return fact
 
 
-def match_event(state: WorkflowState) -> tuple[SentEvent, int] | None:
+def match_event(state: Waiting) -> tuple[SentEvent, int] | None:
     """The event that is delivered next, and to which wait; None if none fits."""
     return next(match_events(state), None)
 
 
-def match_events(state: WorkflowState) -> Iterator[tuple[SentEvent, int]]:
+def match_events(state: Waiting) -> Iterator[tuple[SentEvent, int]]:
     """Which waiting step gets which sent event: each event, in the order sent, goes to the
     longest waiting step that accepts it."""
     waiting = list(state.awaiting)
@@ -189,7 +213,7 @@ def match_events(state: WorkflowState) -> Iterator[tuple[SentEvent, int]]:
                 break
 
 
-def next_wake(state: WorkflowState) -> int | None:
+def next_wake(state: Waiting) -> int | None:
     """The earliest time at which something happens by itself; None if it waits for others."""
     if state.position < 0:
         return state.header.start_at
@@ -203,7 +227,7 @@ def next_time(record: StepRecord) -> int | None:
     return record.deadline_at if record.state == "started" else record.due_at
 
 
-def is_parkable(state: WorkflowState, now: int) -> bool:
+def is_parkable(state: Waiting, now: int) -> bool:
     """Whether nothing runs, is ready or is due soon, so that no worker needs to hold it."""
     if state.status != "in_progress" or state.busy or state.settled:
         return False
@@ -211,20 +235,6 @@ def is_parkable(state: WorkflowState, now: int) -> bool:
         return False
     wake = next_wake(state)
     return wake is None or wake > now + PARK_AFTER_MS
-
-
-def parked(state: WorkflowState) -> WorkflowState:
-    """The state with no owner, to be woken when its next time comes or a message arrives."""
-    return replace(state, owner=None, wake_at=next_wake(state))
-
-
-def survived(state: WorkflowState) -> WorkflowState:
-    """The state after a worker took in all that was recorded for it, and lives.
-
-    Whatever killed earlier owners, it was not this workflow's handler taking in a recorded fact.
-    (An action's outcome that nobody recorded is bounded by the attempts of its step.)
-    """
-    return replace(state, takeovers=0) if state.takeovers else state
 
 
 def due_timers(state: WorkflowState) -> list[SetTimer]:

@@ -16,14 +16,22 @@ from msgspec.structs import replace
 
 from perdure import determinism
 from perdure.core.commands import RunStep
-from perdure.core.draft import Decision
+from perdure.core.draft import Draft
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
-from perdure.core.messages import Admission, Asked, Ended, FactDelivered, HandlerBlocked, Message
+from perdure.core.messages import (
+    Admission,
+    Asked,
+    Ended,
+    FactDelivered,
+    FailWorkflow,
+    HandlerBlocked,
+    Message,
+)
 from perdure.core.replay import Handler, Reaction
-from perdure.core.transition import transition
-from perdure.core.workflow import WorkflowState, is_parkable, next_fact, parked, survived
+from perdure.core.transition import advance
+from perdure.core.workflow import WorkflowState, is_parkable, next_fact, next_wake
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
 from perdure.step import StepRules
@@ -74,7 +82,7 @@ class Unit(msgspec.Struct, kw_only=True):
 
     Attributes:
         expected_epoch: what the stored row must have; None when the row is to be inserted.
-        state: after all decisions.
+        state: as the actor has it; after all decisions, what they made of it.
         messages: what it was decided from, to be taken up again if the commit fails.
         inbox: rows of the inbox that it was decided from, to be deleted with it.
         held: ready queries and mutations that wait for the end of a pause.
@@ -85,30 +93,23 @@ class Unit(msgspec.Struct, kw_only=True):
     actor: Actor
     expected_epoch: Epoch | None
     state: WorkflowState
+    _draft: Draft | None = None
     messages: Sequence[Message] = ()
     inbox: list[int] = msgspec.field(default_factory=list)
     writes: list[Write] = msgspec.field(default_factory=list)
     effects: list[Effect] = msgspec.field(default_factory=list)
-    ready: list[StepRecord] = msgspec.field(default_factory=list)
     held: list[int] = msgspec.field(default_factory=list)
     order: Any = None
 
-    def take(self, decision: Decision) -> None:
-        """Add a decision."""
-        self.state = decision.state
-        if decision.writes:
-            self.writes += decision.writes
-        if decision.effects:
-            self.effects += decision.effects
-        if decision.ready:
-            self.ready += decision.ready
+    @property
+    def draft(self) -> Draft:
+        """What it is decided in: from `Decider.begin` to `Decider.finish`."""
+        assert self._draft is not None, "not under way"
+        return self._draft
 
-    def attempts(self) -> int:
-        """How many attempts of actions it starts: permits that it uses."""
-        count = 0
-        for effect in self.effects:
-            count += isinstance(effect, RunAttempt)
-        return count
+    @draft.setter
+    def draft(self, draft: Draft | None) -> None:
+        self._draft = draft
 
     def functions(self) -> list[int]:
         """The steps whose functions run in the unit's transaction."""
@@ -126,57 +127,62 @@ class Decider:
 
     rules: StepRules
 
-    def apply(self, unit: Unit, message: Message, now: int) -> None:
-        """One transition."""
-        unit.take(transition(unit.state, message, now, self.rules.limits))
+    def begin(self, unit: Unit, now: int) -> Draft:
+        """Open a unit, and take in all its messages."""
+        draft = unit.draft = Draft.of(unit.state, now, self.rules.limits)
+        for message in unit.messages:
+            advance(draft, message)
+        return draft
+
+    def fail(self, unit: Unit, error: ErrorInfo, now: int) -> None:
+        """Open a unit, and end its workflow."""
+        draft = unit.draft = Draft.of(unit.state, now, self.rules.limits)
+        advance(draft, FailWorkflow(error=error))
 
     def decide(self, unit: Unit, now: int, admission: Admission) -> None:
-        """Take in all messages, then deliver facts to the handler until it has to wait."""
-        for message in unit.messages:
-            self.apply(unit, message, now)
-        self._deliver_all(unit, now, admission)
-        unit.state = survived(unit.state)
+        """Open a unit, and deliver facts to the handler until it has to wait."""
+        self._deliver_all(unit, self.begin(unit, now), admission)
+        unit.draft.survive()
 
-    def _deliver_all(self, unit: Unit, now: int, admission: Admission) -> None:
-        actor = unit.actor
-        # Should the handler turn out to be blocked, nothing of what was delivered is journaled.
-        mark = (unit.state, len(unit.writes), len(unit.effects), len(unit.ready))
-        if actor.must_replay and unit.state.position >= 0:
+    def _deliver_all(self, unit: Unit, draft: Draft, admission: Admission) -> None:
+        actor, now = unit.actor, draft.now
+        if actor.must_replay and draft.position >= 0:
             actor.must_replay = False
-            if not self._replay(unit, now, mark):
+            if not self._replay(unit, draft):
                 return
-        while (fact := next_fact(unit.state, now)) is not None:
-            if actor.handler is None and not self._replay(unit, now, mark):
+        while (fact := next_fact(draft, now)) is not None:
+            if actor.handler is None and not self._replay(unit, draft):
                 return
-            if unit.state.status != "in_progress":
+            if draft.status != "in_progress":
                 return
             assert actor.handler is not None
-            self.apply(unit, FactDelivered(fact=fact), now)
-            delivery = Delivery(unit.state.position, unit.state.stamp, fact)
+            advance(draft, FactDelivered(fact=fact))
+            delivery = Delivery(draft.position, draft.stamp, fact)
             reaction = _guarded(actor.handler, delivery)
-            if isinstance(reaction, Ended):
-                reaction = self._end(unit, reaction)
+            if isinstance(reaction, Asked):
+                if reaction.steps:
+                    reaction = replace(reaction, admission=_left(admission, draft))
+            elif isinstance(reaction, Ended):
+                reaction = self._end(draft, reaction)
             if isinstance(reaction, HandlerBlocked):
-                self._block(unit, mark, reaction, now)
+                self._block(unit, reaction, now)
                 return
-            if isinstance(reaction, Asked) and reaction.steps:
-                reaction = replace(reaction, admission=_left(admission, unit))
-            self.apply(unit, reaction, now)
+            advance(draft, reaction)
 
-    def _replay(self, unit: Unit, now: int, mark: Any) -> bool:
+    def _replay(self, unit: Unit, draft: Draft) -> bool:
         """Build the handler and run it through the journal; False if it is blocked."""
-        actor, header = unit.actor, unit.state.header
+        actor, header, now = unit.actor, draft.header, draft.now
         actor.close()
         definition = self.rules.registry.get(header.name)
         journal = actor.journal
         assert journal is not None, "the journal of a dropped handler was not loaded again"
         if not isinstance(definition, Workflow):
             error = ErrorInfo("DefinitionError", f"{header.name!r} is no workflow in this process")
-            self._block(unit, mark, HandlerBlocked(error=error), now)
+            self._block(unit, HandlerBlocked(error=error), now)
             return False
-        start_ms = unit.state.started_at
+        start_ms = draft.started_at
         if start_ms is None:
-            start_ms = max(now, unit.state.stamp)
+            start_ms = max(now, draft.stamp)
         launch = launcher(definition, header.arguments, self.rules)
         actor.handler = Handler(header.workflow_id, launch, journal, start_ms)
         actor.journal = None
@@ -184,20 +190,20 @@ class Decider:
             return True
         reaction = _guarded(actor.handler, None)
         if isinstance(reaction, HandlerBlocked):
-            self._block(unit, mark, reaction, now)
+            self._block(unit, reaction, now)
             return False
-        self.apply(unit, reaction, now)
+        advance(draft, reaction)
         return True
 
-    def _end(self, unit: Unit, ended: Ended) -> Ended | HandlerBlocked:
+    def _end(self, draft: Draft, ended: Ended) -> Ended | HandlerBlocked:
         """The end of a workflow; it waits for a process that knows its `on_complete`."""
-        name = unit.state.header.on_complete
+        name = draft.header.on_complete
         if name is None or isinstance(self.rules.registry.get(name), Mutation):
             return ended
         text = f"its on_complete {name!r} is no mutation in this process: it ends where it is"
         return HandlerBlocked(error=ErrorInfo("DefinitionError", text))
 
-    def wait_for_definition(self, unit: Unit, record: StepRecord, now: int) -> None:
+    def wait_for_definition(self, draft: Draft, record: StepRecord) -> None:
         """A step of a function that this process does not define: give the workflow up, so that
         it goes on where the function is defined."""
         command = record.command
@@ -206,33 +212,42 @@ class Decider:
             f"{command.kind} {command.function!r} of step {record.number} is not defined in this"
             " process: the workflow goes on where it is"
         )
-        self.apply(unit, HandlerBlocked(error=ErrorInfo("DefinitionError", text)), now)
+        advance(draft, HandlerBlocked(error=ErrorInfo("DefinitionError", text)))
 
-    def _block(self, unit: Unit, mark: Any, blocked: HandlerBlocked, now: int) -> None:
-        unit.state, writes, effects, ready = mark
-        del unit.writes[writes:]
-        del unit.effects[effects:]
-        del unit.ready[ready:]
+    def _block(self, unit: Unit, blocked: HandlerBlocked, now: int) -> None:
+        """Nothing of what was delivered to a handler that is blocked in the end is journaled."""
         unit.actor.close()
-        self.apply(unit, blocked, now)
+        advance(self.begin(unit, now), blocked)
 
-    def park(self, unit: Unit, now: int, *, is_draining: bool) -> None:
-        """Give up the ownership of a workflow that only waits; while draining, of any other too
-        that has no running attempt."""
-        state = unit.state
-        if is_parkable(state, now):
-            unit.state = parked(state)
-        elif is_draining and state.status == "in_progress" and state.owner is not None:
-            if all(record.state != "started" for record in state.live.values()):
-                unit.state = replace(state, owner=None, wake_at=now)
+    def finish(self, unit: Unit, *, is_draining: bool) -> None:
+        """Everything is decided: the draft becomes the state.
+
+        The ownership of a workflow that only waits is given up; while draining, that of any other
+        too that has no running attempt.
+        """
+        draft = unit.draft
+        draft.warn_of_size()
+        if is_parkable(draft, draft.now):
+            draft.give_up(next_wake(draft))
+        elif is_draining and draft.status == "in_progress" and draft.owner is not None:
+            if all(record.state != "started" for record in draft.live.values()):
+                draft.give_up(draft.now)
+        unit.state, unit.writes, unit.effects = draft.state(), draft.writes, draft.effects
+        unit.draft = None
 
 
-def _left(admission: Admission, unit: Unit) -> Admission:
-    """What the unit has not used up of what the pool lets it start."""
-    used = unit.attempts()
-    if not used:
-        return admission
-    return replace(admission, permits=admission.permits - used)
+def attempts(draft: Draft) -> int:
+    """How many attempts of actions it starts: permits that it uses."""
+    count = 0
+    for effect in draft.effects:
+        count += isinstance(effect, RunAttempt)
+    return count
+
+
+def _left(admission: Admission, draft: Draft) -> Admission:
+    """What has not been used up of what the pool lets a workflow start."""
+    used = attempts(draft)
+    return replace(admission, permits=admission.permits - used) if used else admission
 
 
 def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:

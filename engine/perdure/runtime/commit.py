@@ -231,7 +231,7 @@ class Committer:
 
     def _finish(self, scope: Scope, unit: Unit) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
-        done = Committed(unit, unit.state, list(unit.effects), list(unit.ready))
+        done = Committed(unit, unit.state, list(unit.effects), [])
         canceled = scope.after.canceled
         for write in unit.writes:
             if unit.workflow_id in canceled:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 import attrs
 
 from perdure.core.commands import RunStep
+from perdure.core.draft import Draft
 from perdure.core.ids import WorkerId, WorkflowId
-from perdure.core.messages import Admission, FailWorkflow, Message, StepAdmitted
+from perdure.core.messages import Admission, Message, StepAdmitted
+from perdure.core.transition import advance
 from perdure.definitions import Workflow
 from perdure.errors import ErrorInfo
 
-from .actor import Actor, Decider, Unit
+from .actor import Actor, Decider, Unit, attempts
 from .actors import Actors
 from .batch import Batch
 from .claims import Claims
@@ -72,7 +74,7 @@ class DecidePhase:
         batch.tickets = tickets
         self._admit_actions(batch)
         for unit in batch.units.values():
-            self._decider.park(unit, batch.now, is_draining=self.is_draining)
+            self._decider.finish(unit, is_draining=self.is_draining)
         return failed
 
     def _starts_here(self, order: StartOrder, batch: Batch) -> bool:
@@ -110,11 +112,11 @@ class DecidePhase:
             if failures >= FAILURES_MAX:
                 text = f"perdure itself failed {failures} times over this workflow: see its log"
                 error = ErrorInfo("InternalError", text)
-                self._decider.apply(unit, FailWorkflow(error=error), now)
+                self._decider.fail(unit, error, now)
             else:
                 self._decider.decide(unit, now, self._admission())
-                self._admit_functions(unit, now)
-                self._free -= unit.attempts()
+                self._admit_functions(unit, unit.draft)
+                self._free -= attempts(unit.draft)
         except BaseException:
             # Not only `Exception`: nothing that one workflow does may end the worker of all.
             logger.exception("workflow %s: a fault of perdure's; please report it", workflow_id)
@@ -136,34 +138,33 @@ class DecidePhase:
         permits = 0 if self.actors.queue else max(self._free, 0)
         return Admission(self.env.worker_id or "", permits, functions=not self.claims.is_paused)
 
-    def _admit_functions(self, unit: Unit, now: int) -> None:
+    def _admit_functions(self, unit: Unit, draft: Draft) -> None:
         """Queries and mutations need no permit; only a pause of the pool holds them up."""
         numbers = []
-        for ready in unit.ready:
+        for ready in draft.ready:
             if ready.command.kind != "action":
                 numbers.append(ready.number)  # noqa: PERF401  A list of its own costs a call.
         if unit.workflow_id in self.actors.held:
             numbers += self.actors.held.pop(unit.workflow_id)
         for number in numbers:
-            record = unit.state.live.get(number)
+            record = draft.live.get(number)
             if record is None or record.state != "ready":
                 continue  # canceled since
             assert isinstance(record.command, RunStep)
             if self.env.registry.get(record.command.function) is None:
-                self._decider.wait_for_definition(unit, record, now)
+                self._decider.wait_for_definition(draft, record)
                 return
             if self.claims.is_paused and not record.command.inline:
                 unit.held.append(number)
             else:
-                self._decider.apply(unit, StepAdmitted(number=number, runner=self._me), now)
+                advance(draft, StepAdmitted(number=number, runner=self._me))
 
     def _admit_actions(self, batch: Batch) -> None:
         """Start ready actions, oldest first, as far as there are permits."""
         for unit in batch.units.values():
-            for record in unit.ready:
+            for record in unit.draft.ready:
                 if record.command.kind == "action":
                     self.actors.enqueue(unit.workflow_id, record)
-            unit.ready.clear()
         queue = self.actors.queue
         while queue and self._free > 0:
             for step in queue.take(self._free):
@@ -173,18 +174,19 @@ class DecidePhase:
                     if actor is None:
                         continue  # dropped; it is queued again when it is loaded
                     unit_or_none = batch.units[step.workflow_id] = _unit(actor, ())
-                self._free -= self._start(unit_or_none, step.number, batch)
+                    self._decider.begin(unit_or_none, batch.now)
+                self._free -= self._start(unit_or_none.draft, step.number)
 
-    def _start(self, unit: Unit, number: int, batch: Batch) -> int:
+    def _start(self, draft: Draft, number: int) -> int:
         """Start one ready action; how many permits that takes."""
-        record = unit.state.live.get(number)
+        record = draft.live.get(number)
         if record is None or record.state != "ready":
             return 0  # canceled since, or queued twice
         assert isinstance(record.command, RunStep)
         if self.env.registry.get(record.command.function) is None:
-            self._decider.wait_for_definition(unit, record, batch.now)
+            self._decider.wait_for_definition(draft, record)
             return 0
-        self._decider.apply(unit, StepAdmitted(number=number, runner=self._me), batch.now)
+        advance(draft, StepAdmitted(number=number, runner=self._me))
         return 1
 
     @property
