@@ -23,7 +23,7 @@ from perdure.codec import plain
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import RetryPolicy, duration_ms
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Call, Definer, Mutation, Query, Workflow
 from perdure.determinism import install
 from perdure.errors import (
@@ -387,8 +387,10 @@ class WorkflowManager(Definer):
         engine.waiters.add(workflow_id, waiter)
         try:
             # After the waiter was set: what ends from now on is told, what ended before is seen.
-            state = await self._read(lambda reader: _state(reader, workflow_id))
-            outcome = state.outcome
+            header, outcome = engine.holds(workflow_id), None
+            if header is None:
+                state = await self._read(lambda reader: _state(reader, workflow_id))
+                header, outcome = state.header, state.outcome
             if outcome is None:
                 try:
                     async with asyncio.timeout(seconds):
@@ -398,10 +400,10 @@ class WorkflowManager(Definer):
                     raise TimeoutError(text) from None
         finally:
             engine.waiters.discard(workflow_id, waiter)
-        return self._value(state, outcome)
+        return self._value(header, outcome)
 
-    def _value(self, state: WorkflowState, outcome: Outcome) -> Any:
-        workflow_id, name = state.workflow_id, state.header.name
+    def _value(self, header: WorkflowHeader, outcome: Outcome) -> Any:
+        workflow_id, name = header.workflow_id, header.name
         if isinstance(outcome, Succeeded):
             definition = self.registry.get(name)
             if isinstance(definition, Workflow):
@@ -411,9 +413,8 @@ class WorkflowManager(Definer):
             error = outcome.error
             text = f"workflow {name} ({workflow_id}) failed: {error.type}: {error.message}"
             raise WorkflowFailed(text, workflow_id=workflow_id, error=error)
-        raise WorkflowCanceled(
-            f"workflow {name} ({workflow_id}) was canceled", workflow_id=workflow_id
-        )
+        text = f"workflow {name} ({workflow_id}) was canceled"
+        raise WorkflowCanceled(text, workflow_id=workflow_id)
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.

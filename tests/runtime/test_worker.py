@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.runtime.harness import NOW, Rig, Where
 
-from perdure.core.outcomes import Canceled, Failed, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import InternalError, StoreBusy, StoreError, StoreFull
 from perdure.runtime.actor import Unit
@@ -339,6 +339,54 @@ def test_a_cancel_from_elsewhere_cancels_the_attempts(rigs: Make) -> None:
     rig.settle()
     assert rig.outcome(workflow_id) == Canceled()
     assert rig.steps(workflow_id) == [("work", "settled", "canceled")]
+
+
+def test_who_waits_learns_of_the_end_from_the_list_or_from_the_store(rigs: Make) -> None:
+    """A workflow is held from the end of its first turn until its end is told, and not longer.
+
+    Else who comes in between would wait for ever: he does not look into the store, and is told
+    nothing any more.
+    """
+    rig = rigs(d)
+    held: list[object] = []
+    tell = rig.ended
+
+    def ended(workflow_id: str, outcome: Outcome) -> None:
+        held.append(rig.worker.holds(workflow_id))
+        tell(workflow_id, outcome)
+
+    rig.ended = ended  # type: ignore[method-assign]
+    workflow_id = rig.start(working())
+    rig.settle()
+    header = rig.worker.holds(workflow_id)
+    assert header is not None
+    assert (header.workflow_id, header.name) == (workflow_id, "working")
+    rig.runner.succeed("1")
+    rig.settle()
+    assert held == [None]
+    assert rig.worker.holds(workflow_id) is None
+    assert rig.worker.holds("unknown") is None
+
+
+@pytest.mark.parametrize("when", ["before", "in the turn"])
+def test_an_end_elsewhere_makes_the_owner_look_for_it(rigs: Make, when: str) -> None:
+    """Whoever was promised to be told of an end: that another process has ended the workflow is
+    told when the owner lets go of it, however early it saw that something had changed."""
+    rig, client = rigs(d), rigs(d, works=False)
+    workflow_id = rig.start(working())
+    rig.settle()
+    if when == "before":
+        client.done(client.ask_cancel(workflow_id))
+        rig.clock.advance(5)  # it does not look in each turn
+    else:
+        rig.runner.succeed("1")
+    for border in rig.worker.turn():
+        if border == "collected":
+            rig.worker.take_foreign_change()
+        if border == "decided" and when == "in the turn":
+            client.done(client.ask_cancel(workflow_id))
+    let_go = rig.worker.holds(workflow_id) is None
+    assert (let_go, rig.worker.take_foreign_change()) == (True, True)
 
 
 def test_a_fenced_worker_writes_nothing(rig: Rig) -> None:

@@ -51,12 +51,15 @@ class Actor(msgspec.Struct):
         journal: what a replay needs, until the handler was built from it.
         handler: the live handler, once it was needed.
         must_replay: advance the handler even without a fact: its code may have changed.
+        is_over: its workflow has ended, or is out of our hands: who waits for it has been told, or
+            will be.
     """
 
     state: WorkflowState
     journal: Journal | None
     handler: Handler | None = None
     must_replay: bool = False
+    is_over: bool = False
 
     @staticmethod
     def of(loaded: Loaded) -> Actor:

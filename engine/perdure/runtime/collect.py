@@ -129,6 +129,7 @@ class CollectPhase:
             if is_suspect and letter.workflow_id not in batch.messages:
                 self.inbox.release([letter.row_id])
             elif letter.is_revoked:
+                self.foreign_change = True  # it may have been read late
                 self.actors.drop(letter.workflow_id, cancel=True)
             elif letter.message is not None:
                 batch.messages.setdefault(letter.workflow_id, []).append(letter.message)

@@ -18,6 +18,7 @@ import attrs
 
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
+from perdure.core.workflow import WorkflowHeader
 from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
@@ -191,6 +192,11 @@ class Engine:
             raise PerdureError(f"the engine has failed: {self.failure!r}") from self.failure
         if self._is_closed:
             raise NotOpen("the manager has been closed")
+
+    def holds(self, workflow_id: WorkflowId) -> WorkflowHeader | None:
+        """See `Worker.holds`; the list is that of `waiters`."""
+        worker = self._worker
+        return None if worker is None else worker.holds(workflow_id)
 
     def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
         """See `worker.Listener`."""

@@ -20,7 +20,7 @@ from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, Wa
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import AttemptLost
 from perdure.core.outcomes import Outcome
-from perdure.core.workflow import next_fact
+from perdure.core.workflow import WorkflowHeader, next_fact
 from perdure.errors import InternalError, StoreBusy, StoreError
 from perdure.store.base import Fenced, Store, TransactionLost
 
@@ -146,6 +146,15 @@ class Worker:
             # Its lock is given up in any case: the next worker finds it dead.
             logger.warning("the worker could not sign off: %s", error)
 
+    def holds(self, workflow_id: WorkflowId) -> WorkflowHeader | None:
+        """The header of a workflow in progress, if it is in memory here. From any thread.
+
+        If so, whoever was put on the list of the `Listener` before this was called will be told of
+        its end; else the store has to be asked whether it has ended already.
+        """
+        actor = self.actors.get(workflow_id)
+        return None if actor is None or actor.is_over else actor.state.header
+
     def take_foreign_change(self) -> bool:
         """Whether another process has committed since this was last asked."""
         collecting = self._collecting
@@ -251,6 +260,7 @@ class Worker:
 
     def _give_up(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:
         """Somebody else has taken, canceled or restarted these workflows."""
+        self._collecting.foreign_change = True  # some may have ended: see `holds`
         for workflow_id in workflow_ids:
             self.actors.drop(workflow_id, cancel=True)
             unit = batch.units.pop(workflow_id)
@@ -428,6 +438,9 @@ class Worker:
             for request, answer, error in result.replies:
                 by_request[id(request)].answer(answer, error)
         for workflow_id, outcome in result.after.ended:
+            actor = self.actors.get(workflow_id)
+            if actor is not None:
+                actor.is_over = True  # first: see `holds`
             self._listener.ended(workflow_id, outcome)
 
     def _carry_out(self, batch: Batch, result: Result) -> None:
