@@ -270,6 +270,84 @@ async def waiting_then_working(step: Step) -> list[object]:
     return [await step.run_action(work(1)), await step.run_action(work(2))]
 
 
+def applied(rig: Rig, *, passing: int = 0) -> None:
+    """The next commit (but for so many before it) is stored, and its worker is told that it
+    failed; then all goes well."""
+    rig.store.let_pass(passing)
+    rig.store.fail("applied", StoreError("the connection broke"))
+    rig.turn()
+    rig.pass_time(10)
+    rig.settle()
+
+
+def test_children_of_a_doubtful_commit_run(rig: Rig) -> None:
+    """They are this worker's, and nobody else would take them up."""
+    workflow_id = rig.start(waiting_then_parent())
+    rig.settle()
+    rig.ask_event("go", workflow_id)
+    rig.turn()
+    applied(rig, passing=1)  # the parent slept: first it is claimed
+    assert len(rig.runner.started) == 1
+    rig.runner.succeed("5")
+    rig.settle()
+    assert rig.outcome(workflow_id) == 5
+
+
+def test_the_outcome_of_a_child_that_ended_in_doubt_reaches_its_parent(rig: Rig) -> None:
+    """It lies in the inbox, and no other process has committed anything."""
+    workflow_id = rig.start(parent())
+    rig.settle()
+    rig.runner.succeed("5")
+    applied(rig)
+    assert rig.outcome(workflow_id) == 5
+
+
+@pytest.mark.parametrize("what", ["send", "start", "cancel"])
+def test_what_a_mutation_did_in_doubt_is_followed(rig: Rig, what: str) -> None:
+    """The mutation is not run again: what its verbs did is found in the store."""
+    other = rig.start(waiting())
+    workflow_id = rig.start(meddling(what, other))
+    rig.settle()
+    rig.runner.succeed("1")
+    applied(rig)
+    rig.settle()
+    assert rig.outcome(workflow_id) is True
+    expected = {"send": 7, "start": None, "cancel": Canceled()}[what]
+    assert rig.outcome(other) == expected
+    if what == "start":
+        rig.runner.succeed("2")
+        rig.settle()
+        assert rig.outcome("started") == 2
+
+
+@d.workflow
+async def parent(step: Step) -> object:
+    return await step.run_workflow(working())
+
+
+@d.workflow
+async def waiting_then_parent(step: Step) -> object:
+    await step.await_event("go")
+    return await step.run_workflow(working())
+
+
+@d.mutation
+def meddle(ctx: MutationContext, what: str, other: str) -> None:
+    if what == "send":
+        ctx.send_event("go", workflow_id=other, value=7)
+    elif what == "start":
+        ctx.start(working(), id="started")
+    else:
+        ctx.cancel(other)
+
+
+@d.workflow
+async def meddling(step: Step, what: str, other: str) -> bool:
+    await step.run_action(work())
+    await step.run_mutation(meddle(what, other))
+    return True
+
+
 # --- our own faults
 
 

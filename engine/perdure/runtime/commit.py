@@ -105,12 +105,18 @@ class Result(msgspec.Struct):
 _ROWS = (PutStep, PutTick)
 
 
-@attrs.frozen
+@attrs.define
 class Committer:
-    """Commits batches to one store."""
+    """Commits batches to one store.
+
+    Attributes:
+        after: what is to follow the last commit; should it fail and be stored all the same, this
+            is what nobody follows.
+    """
 
     store: Store
     env: Env
+    after: After = attrs.field(factory=After)
 
     def commit(
         self,
@@ -136,6 +142,7 @@ class Committer:
             StoreError: the database is in trouble; nothing is known to be stored.
         """
         result = Result()
+        self.after = result.after
         known = [unit for unit in units if unit.expected_epoch is not None]
         with self.store.transaction() as tx:
             me = self.env.worker_id

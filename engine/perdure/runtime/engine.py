@@ -2,7 +2,8 @@
 
 It holds what outlives a worker (the store, the mailbox, who waits for which workflow) and gives a
 worker that was fenced a new life. Two ways to be driven: `ThreadEngine` has a thread of its own;
-`LoopEngine` runs its turns as plain callbacks of an asyncio loop, with no thread in between.
+`LoopEngine` runs its turns as plain callbacks of an asyncio loop, with no thread in between. (The
+simulator has a third.)
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import attrs
 
@@ -22,6 +23,7 @@ from perdure.core.workflow import WorkflowHeader
 from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
+from .attempts import Attempt, Runner
 from .bridge import Bridge
 from .clock import Clock
 from .commit import Request
@@ -31,7 +33,7 @@ from .operations import StartOrder
 from .runner import ActionRunner
 from .scope import Env
 from .watch import Watchdog
-from .worker import Worker
+from .worker import Border, Worker
 
 logger = logging.getLogger("perdure.worker")
 
@@ -105,8 +107,24 @@ class Waiters:
                 waiter(None, error)
 
 
+class EngineRunner(Runner, Protocol):
+    """What an engine needs of the runner of its worker, beside what the worker does."""
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts that have not ended."""
+        ...
+
+    def cancel_all(self) -> None:
+        """Cancel them."""
+        ...
+
+    def close(self) -> None:
+        """No more attempts will be started."""
+        ...
+
+
 class Engine:
-    """What both kinds of engine share.
+    """What all kinds of engine share.
 
     Args:
         env: without a worker id: each life of the worker gets its own.
@@ -114,7 +132,13 @@ class Engine:
         works: whether to run workflows, or only to carry out requests.
         bridge: to the loop that runs `async def` actions; None for a client.
         verbs: what actions may do with the manager.
+
+    Attributes:
+        wait: after a turn, the seconds until the next one is due; None when the engine is done.
     """
+
+    #: How long to wait at most, though nothing is known to be due: others may have committed.
+    _poll_seconds = POLL_SECONDS
 
     def __init__(
         self,
@@ -135,6 +159,7 @@ class Engine:
         self._verbs = verbs
         self._drain_seconds = drain_seconds
         self._pid = os.getpid()
+        self.wait: float | None = 0.0
         self._is_stopping = False
         self._is_closed = False
         self._drain_until: float | None = None
@@ -144,7 +169,7 @@ class Engine:
         self.mailbox = self._make_mailbox()
         self._watchdog = Watchdog(env.watch)
         self._worker: Worker | None = None
-        self._runner: ActionRunner | None = None
+        self._runner: EngineRunner | None = None
 
     def _make_mailbox(self) -> Mailbox:
         return Mailbox()
@@ -244,17 +269,21 @@ class Engine:
         if not self._works:
             self._worker = Worker(self.env, self.store, self.mailbox, None, self)
             return
-        assert self._bridge is not None
         worker_id = self.clock.new_id()
         env = attrs.evolve(self.env, worker_id=worker_id)
         self.store.hold_worker(worker_id)
         try:
-            self._runner = ActionRunner(env, self.mailbox, self._bridge, self._verbs)
+            self._runner = self._make_runner(env)
             self._worker = Worker(env, self.store, self.mailbox, self._runner, self)
             self._worker.register()
         except BaseException:
             self.store.release_worker(worker_id)
             raise
+
+    def _make_runner(self, env: Env) -> EngineRunner:
+        """What runs the attempts of a life's actions."""
+        assert self._bridge is not None
+        return ActionRunner(env, self.mailbox, self._bridge, self._verbs)
 
     def _end_life(self) -> None:
         worker, runner = self._worker, self._runner
@@ -266,30 +295,44 @@ class Engine:
             runner.cancel_all()
             runner.close()
 
-    def _turn(self) -> float | None:
-        """One turn; the seconds to wait before the next one, or None when the engine is done."""
+    def turn(self) -> Iterator[Border]:
+        """One turn, border by border; `wait` says then when the next one is due.
+
+        It is a generator for a simulator, which may let others run at the borders.
+        """
         worker = self._worker
         if worker is None:
-            return self._begin_next_life()
+            self.wait = self._begin_next_life()
+            return
         try:
             if self._is_stopping and not self._drain():
-                return None
-            if self._bridge is None:
-                worker.run_turn()
-            else:
-                self._bridge.hold()
-                try:
-                    worker.run_turn()
-                finally:
-                    self._bridge.release()
+                self.wait = None
+                return
+            yield from worker.turn()
         except Fenced:
             logger.error("another process took this worker for dead; it starts a new life")
             self._end_life()
             for ticket in worker.unanswered:
                 self.mailbox.put(ticket)
-            return self._begin_next_life()
+            self.wait = self._begin_next_life()
+            return
         self._look_for_ends()
-        return worker.next_wait(POLL_SECONDS)
+        self.wait = worker.next_wait(self._poll_seconds)
+
+    def _turn(self) -> float | None:
+        """One turn; the seconds to wait before the next one, or None when the engine is done."""
+        bridge, watch = self._bridge, self.env.watch
+        watch.turn_since = self.clock.monotonic()
+        if bridge is not None:
+            bridge.hold()
+        try:
+            for _ in self.turn():
+                pass
+        finally:
+            watch.turn_since = None
+            if bridge is not None:
+                bridge.release()
+        return self.wait
 
     def _begin_next_life(self) -> float | None:
         """After a fence; the seconds to wait, for the store may be in trouble as well.

@@ -166,11 +166,8 @@ class Worker:
     def run_turn(self) -> bool:
         """A whole turn; whether there was anything to do."""
         worked = False
-        watch = self.env.watch
-        watch.turn_since = self.clock.monotonic()
         for _ in self.turn():
             worked = True
-        watch.turn_since = None
         return worked
 
     def turn(self) -> Iterator[Border]:
@@ -250,6 +247,7 @@ class Worker:
                 self._give_up(stale.workflow_ids, batch)
             except StoreError as error:
                 self._store_failed(error, batch)
+                self._doubt_commit()
                 return None
             except Exception as error:
                 return self._commit_one_by_one(batch, error)
@@ -302,6 +300,7 @@ class Worker:
             except StoreError as error:
                 self._delay(error)
                 self._doubt(unit)
+                self._doubt_commit()
                 break
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))
@@ -332,6 +331,7 @@ class Worker:
                 raise
             except StoreError as error:
                 self._delay(error)
+                self._doubt_commit()
                 self._collecting.pending.append(_again(ticket))
                 return None
             except FunctionLostTransaction as error:
@@ -390,6 +390,17 @@ class Worker:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt.of(unit.workflow_id, effect.record)
                 self._collecting.doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
+
+    def _doubt_commit(self) -> None:
+        """A commit failed; should it be stored all the same, what it did to others must be found:
+        workflows that it made for this worker, or canceled, events and outcomes that it sent."""
+        after = self._committer.after
+        others = [state.workflow_id for state in after.adopted]
+        others += [*after.revoked, *(workflow_id for workflow_id, _ in after.messages)]
+        for workflow_id in others:
+            self.actors.drop(workflow_id)
+            self.actors.runnable[workflow_id] = None  # it is loaded, if it is (still) ours
+        self._collecting.look_again()
 
     def _delay(self, error: StoreError) -> None:
         if self.trouble is None:
