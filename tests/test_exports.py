@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.sources import parse
 
 import perdure
 import perdure.errors
@@ -43,7 +44,7 @@ def _door(name: str) -> tuple[ModuleType, list[str]]:
 
 def _imported_names(module: ModuleType) -> set[str]:
     """The names that the file of `module` itself imports from its own package."""
-    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    tree = parse(Path(str(module.__file__)))
     return {
         alias.asname or alias.name
         for node in tree.body

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from tests.sources import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "engine"
@@ -237,7 +238,7 @@ def read_imports(source_root: Path) -> tuple[list[str], list[Import]]:
     modules = frozenset(names.values())
     imports = []
     for path, importer in names.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parse(path)
         for node, types_only in _import_nodes(tree):
             where = f"{path.relative_to(source_root.parent)}:{node.lineno}"
             targets = _targets(node, importer, path.name == "__init__.py", modules)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.sources import parse
+
 import perdure.demo
 from perdure.demo.play import STEPS
 
@@ -16,7 +18,7 @@ EXAMPLE = ROOT / "examples" / "onboarding.py"
 
 def _calls(path: Path) -> list[tuple[str, str]]:
     """The steps that `onboarding` asks for: the verb, and the function or event."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parse(path)
     (handler,) = (
         node
         for node in ast.walk(tree)
@@ -33,7 +35,7 @@ def _calls(path: Path) -> list[tuple[str, str]]:
 
 def test_the_program_uses_the_public_door_only() -> None:
     """The program imports from perdure just what any user may."""
-    tree = ast.parse(APP.read_text(encoding="utf-8"))
+    tree = parse(APP)
     imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert [name for name in imported if name and name.startswith("perdure")] == ["perdure"]
 

@@ -141,10 +141,11 @@ class ActionRunner:
 
     def _cancel_task(self, key: AttemptKey) -> None:
         # A task that is cancelled before its first step never runs, and would never report.
+        if key not in self._running or key in self._cancelled:
+            return  # once: a second time would disturb a clean-up
+        self._cancelled.add(key)
         if key in self._begun:
             self._tasks[key].cancel()
-        elif key in self._running:
-            self._cancelled.add(key)
 
     async def _run_on_loop(self, attempt: Attempt, definition: Action[..., Any]) -> None:
         key = attempt.key

@@ -1,0 +1,47 @@
+"""Virtual time: what a simulated process takes for now, and the ids that it makes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+#: When every simulation begins, in ms since the epoch: 2033-05-18 03:33:20 UTC, a round number.
+START_MS = 2_000_000_000_000
+
+
+class TimeSource(Protocol):
+    """The world's time."""
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+class VirtualClock:
+    """The clock of one process: the world's time, and how far this clock is off.
+
+    As the real one it never goes back within a process, whatever is done to it.
+    """
+
+    def __init__(self, time: TimeSource, name: str) -> None:
+        self._time = time
+        self._name = name
+        self._last = 0
+        self._ids = 0
+        self.offset_ms = 0
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch; never less than before."""
+        now = self._time.now + self.offset_ms
+        if now > self._last:
+            self._last = now
+        return self._last
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; no jump of the wall clock is in them."""
+        return (self._time.now - START_MS) / 1000
+
+    def new_id(self) -> str:
+        """A new id, the same in every run of a plan."""
+        self._ids += 1
+        return f"{self._name}.{self._ids}"

@@ -1,0 +1,195 @@
+"""The store as a simulated process sees it: with faults, and with an observer at its commits.
+
+What is committed is told to the observer at once, also where the process is told something else:
+the observer knows what is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+from perdure.core.ids import WorkerId, WorkflowId
+from perdure.core.messages import SentEvent
+from perdure.core.workflow import WorkflowState
+from perdure.errors import StoreBusy, StoreError, StoreFull
+from perdure.store.base import Reader, StateWrite, StepWrite, Store, Transaction
+
+from .plan import Fault
+
+T = TypeVar("T")
+
+#: What a transaction wrote, in order: the name of the method, and what it was given.
+Write: TypeAlias = tuple[str, Any]
+
+Site: TypeAlias = Literal["begin", "commit", "read"]
+
+
+class Crash(BaseException):
+    """The process dies here. Not an `Exception`: no code of the engine may survive it."""
+
+
+class Process(Protocol):
+    """Whose store it is."""
+
+    def passes(self, site: Site) -> Fault | None:
+        """The fault that happens to this process here, if one does."""
+        ...
+
+    def committed(self, writes: list[Write]) -> None:
+        """These writes are on the disk."""
+        ...
+
+
+class SimulatedStore:
+    """A store whose transactions and reads go wrong as planned."""
+
+    def __init__(self, inner: Store, process: Process) -> None:
+        self.inner = inner
+        self.shares_commits = inner.shares_commits
+        self._process = process
+
+    def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
+        self._trouble("begin")
+        self.inner.open(max_parallelism=max_parallelism, works=works)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        return _Faulty(self.inner, self._process, self._trouble)
+
+    def reader(self) -> Reader:
+        self._trouble("read")
+        return self.inner.reader()
+
+    @property
+    def reads_need_engine(self) -> bool:
+        return self.inner.reads_need_engine
+
+    def has_changed(self) -> bool:
+        return self.inner.has_changed()
+
+    def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:
+        return self.inner.dead_workers(worker_ids)
+
+    def is_poisoned(self, error: BaseException) -> bool:
+        return self.inner.is_poisoned(error)
+
+    def hold_worker(self, worker_id: WorkerId) -> None:
+        self.inner.hold_worker(worker_id)
+
+    def release_worker(self, worker_id: WorkerId) -> None:
+        self.inner.release_worker(worker_id)
+
+    def _trouble(self, site: Site) -> None:
+        fault = self._process.passes(site)
+        if fault is not None:
+            if fault.kind == "crash":
+                raise Crash(str(fault))
+            raise _error(fault)
+
+
+def _error(fault: Fault) -> StoreError:
+    match fault.kind:
+        case "busy":
+            return StoreBusy(f"simulated: {fault}")
+        case "full":
+            return StoreFull(f"simulated: {fault}")
+        case _:
+            return StoreError(f"simulated: {fault}")
+
+
+class _Faulty:
+    """A transaction that may fail to begin, or to end."""
+
+    __slots__ = ("_context", "_inner", "_process", "_trouble", "_writes")
+
+    def __init__(self, inner: Store, process: Process, trouble: Callable[[Site], None]) -> None:
+        self._inner = inner
+        self._process = process
+        self._trouble = trouble
+
+    def __enter__(self) -> Transaction:
+        self._trouble("begin")
+        self._context = self._inner.transaction()
+        self._writes: list[Write] = []
+        return Watched(self._context.__enter__(), self._writes)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        end = self._context.__exit__
+        if error is not None:
+            end(kind, error, traceback)
+            return
+        fault = self._process.passes("commit")
+        if fault is not None and fault.kind in ("fails", "full", "crash_before"):
+            failure = Crash(str(fault)) if fault.kind == "crash_before" else _error(fault)
+            end(type(failure), failure, None)
+            raise failure
+        end(None, None, None)
+        self._process.committed(self._writes)
+        if fault is not None:
+            raise Crash(str(fault)) if fault.kind == "crash_after" else _error(fault)
+
+
+class Watched:
+    """A transaction that keeps what is written to workflows, steps, ticks and events.
+
+    Its other methods are those of the transaction itself.
+    """
+
+    def __init__(self, inner: Transaction, writes: list[Write]) -> None:
+        self._inner = inner
+        self._writes = writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
+        self._inner.insert_workflows(states)
+        self._writes.append(("insert", tuple(states)))
+
+    def update_workflows(
+        self, writes: Sequence[StateWrite], *, fence: WorkerId | None = None
+    ) -> set[WorkflowId]:
+        stale = self._inner.update_workflows(writes, fence=fence)
+        if not stale:
+            self._writes.append(("update", tuple(writes)))
+        return stale
+
+    def release_workflows(self, worker_id: WorkerId, now: int, *, is_dead: bool) -> int:
+        self._writes.append(("release", (worker_id, now, is_dead)))
+        return self._inner.release_workflows(worker_id, now, is_dead=is_dead)
+
+    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+        writes = tuple(writes)
+        self._inner.put_steps(writes)
+        self._writes.append(("steps", writes))
+
+    def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
+        ticks = tuple(ticks)
+        self._inner.put_ticks(ticks)
+        self._writes.append(("ticks", ticks))
+
+    def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
+        self._inner.put_event(workflow_id, event, now)
+        self._writes.append(("event", (workflow_id, event)))
+
+    def consume_event(self, workflow_id: WorkflowId, event_id: str, number: int) -> None:
+        self._inner.consume_event(workflow_id, event_id, number)
+        self._writes.append(("consume", (workflow_id, event_id, number)))
+
+    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
+        mark = len(self._writes)
+        try:
+            return self._inner.run_user_code(fn, read_only=read_only)
+        except BaseException:
+            del self._writes[mark:]  # what its verbs wrote is undone with it
+            raise

@@ -1,0 +1,163 @@
+"""Faults as data: what goes wrong, where, and when, in one line of text.
+
+A fault is addressed by site and occurrence: ``w0/commit#3=lost_ack`` is the third commit of worker
+w0, and it stays that whatever happens to the other faults of its plan. So a plan can be shrunk by
+leaving faults out. Nothing is drawn during a run: a plan is complete before it begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+#: The version of the notation, and its mark.
+PREFIX = "pd1:"
+
+_FAULT = re.compile(
+    r"(?P<actor>[^/;#=\s]+)/(?P<site>[a-z_]+)#(?P<occurrence>[1-9][0-9]*)=(?P<kind>[a-z_]+)"
+    r"(?:\*(?P<burst>[1-9][0-9]*))?(?::(?P<duration>[0-9]+)(?P<unit>ms|s|m|h))?"
+)
+_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+
+
+class PlanError(ValueError):
+    """A text is no plan."""
+
+
+@attrs.frozen(order=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        actor: to whom: a worker, a client, a function.
+        site: where.
+        occurrence: at which passing of that site, from 1.
+        kind: what happens there.
+        burst: so many passings in a row.
+        duration: in ms, for the kinds that take some.
+    """
+
+    actor: str
+    site: str
+    occurrence: int
+    kind: str
+    burst: int = 1
+    duration: int = 0
+
+    def __str__(self) -> str:
+        burst = f"*{self.burst}" if self.burst > 1 else ""
+        duration = f":{_duration_text(self.duration)}" if self.duration else ""
+        return f"{self.actor}/{self.site}#{self.occurrence}={self.kind}{burst}{duration}"
+
+
+def _duration_text(ms: int) -> str:
+    unit = next(unit for unit, size in _UNITS.items() if ms % size == 0)
+    return f"{ms // _UNITS[unit]}{unit}"
+
+
+class FaultPlan:
+    """Faults, none twice at one place; equal plans have equal texts.
+
+    Raises:
+        PlanError: two faults at one place.
+    """
+
+    __slots__ = ("faults",)
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.faults = tuple(sorted(faults))
+        places = Counter((fault.actor, fault.site, fault.occurrence) for fault in self.faults)
+        for (actor, site, occurrence), count in places.items():
+            if count > 1:
+                raise PlanError(f"{count} faults at {actor}/{site}#{occurrence}: one is enough")
+
+    @staticmethod
+    def parse(text: str) -> FaultPlan:
+        """The plan that `text` says; an empty text is the plan in which nothing goes wrong.
+
+        Raises:
+            PlanError: the message shows the part that is no fault, and how one looks.
+        """
+        text = text.strip()
+        if not text:
+            return FaultPlan()
+        if not text.startswith(PREFIX):
+            raise PlanError(f"a plan begins with {PREFIX!r}, and this does not: {text[:60]!r}")
+        faults = []
+        for part in text.removeprefix(PREFIX).split(";"):
+            if not part.strip():
+                continue
+            found = _FAULT.fullmatch(part.strip())
+            if found is None:
+                raise PlanError(
+                    f"{part.strip()!r} is no fault: write actor/site#occurrence=kind, such as"
+                    " w0/commit#3=lost_ack, w1/decided#2=pause:40s or charge/attempt#1=raises*3"
+                )
+            faults.append(
+                Fault(
+                    found["actor"],
+                    found["site"],
+                    int(found["occurrence"]),
+                    found["kind"],
+                    int(found["burst"] or 1),
+                    int(found["duration"] or 0) * _UNITS[found["unit"] or "ms"],
+                )
+            )
+        return FaultPlan(faults)
+
+    def without(self, fault: Fault) -> FaultPlan:
+        """The plan that leaves this one out."""
+        return FaultPlan(other for other in self.faults if other != fault)
+
+    def __str__(self) -> str:
+        return PREFIX + ";".join(map(str, self.faults)) if self.faults else ""
+
+    def __repr__(self) -> str:
+        return f"FaultPlan({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FaultPlan) and self.faults == other.faults
+
+    def __hash__(self) -> int:
+        return hash(self.faults)
+
+    def __len__(self) -> int:
+        return len(self.faults)
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self.faults)
+
+
+class Injector:
+    """Says at each passing of a site what goes wrong there, and counts the passings.
+
+    Attributes:
+        census: how often each site was passed, by (actor, site).
+        fired: the faults that have happened, in order.
+        is_healed: from now on nothing goes wrong any more.
+    """
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self.census: dict[tuple[str, str], int] = {}
+        self.fired: list[Fault] = []
+        self.is_healed = False
+        self._ahead: dict[tuple[str, str], list[Fault]] = {}
+        for fault in plan:
+            self._ahead.setdefault((fault.actor, fault.site), []).append(fault)
+
+    def at(self, actor: str, site: str) -> Fault | None:
+        """The fault of this passing, if there is one."""
+        place = (actor, site)
+        count = self.census[place] = self.census.get(place, 0) + 1
+        faults = self._ahead.get(place)
+        if faults is None or self.is_healed:
+            return None
+        for fault in faults:
+            if fault.occurrence <= count < fault.occurrence + fault.burst:
+                if fault not in self.fired:
+                    self.fired.append(fault)
+                return fault
+        return None

@@ -1,0 +1,356 @@
+"""A simulated process: the production engine, on a virtual clock, with a store that may fail.
+
+It lives and dies as a process does: a crash takes everything with it but what is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from perdure.definitions import Call, Mutation, Query
+from perdure.errors import StoreError
+from perdure.runtime import orders, requests
+from perdure.runtime.contexts import make_context
+from perdure.runtime.engine import Engine, EngineRunner
+from perdure.runtime.mailbox import Mailbox
+from perdure.runtime.scope import Env
+from perdure.step import StepRules
+from perdure.store.base import Store
+
+from .actions import ActionLoop, CallMade, DressedRegistry, SimulatedRunner, SimulatedVerbs
+from .clock import VirtualClock
+from .faulty_store import Crash, SimulatedStore, Site, Write
+from .plan import Fault
+
+if TYPE_CHECKING:
+    from .world import World
+
+#: How long an idle engine takes to see what another process has committed, in ms: it polls.
+POLL_MS = 20
+
+#: How long it takes until a process that died is started again, in ms.
+RESTART_MS = 500
+
+#: How long until a living worker has noticed that another is dead, in ms: see `claims.py`.
+NOTICE_MS = 120
+
+#: The drain of a worker that is stopped, in seconds.
+DRAIN_SECONDS = 30.0
+
+
+class SimulatedEngine(Engine):
+    """The production engine; its turns are events of the world."""
+
+    _poll_seconds = float("inf")  # the world knows when another process has committed
+
+    def __init__(self, process: Process, env: Env, store: Store, verbs: Any) -> None:
+        self._process = process
+        super().__init__(
+            env,
+            store,
+            works=process.works,
+            bridge=None,
+            verbs=verbs,
+            drain_seconds=DRAIN_SECONDS,
+        )
+
+    def boot(self, max_parallelism: int | None) -> None:
+        """Open the store, and begin the first life.
+
+        Raises:
+            StoreError: the store cannot be used now.
+        """
+        self.store.open(max_parallelism=max_parallelism, works=self._works)
+        self._begin_life()
+
+    def drop(self) -> None:
+        """The process has died: nothing of it goes on."""
+        if self._worker is not None:
+            self._worker.actors.drop_all()
+
+    def _make_mailbox(self) -> Mailbox:
+        process = self._process
+        return Mailbox(partial(process.has_mail, process.life))
+
+    def _make_runner(self, env: Env) -> EngineRunner:
+        process = self._process
+        registry = DressedRegistry(env.registry, process, process.world.stubs)
+        return SimulatedRunner(env, self.mailbox, process.loop, self._verbs, registry)
+
+
+class Process:
+    """One process of the world.
+
+    Args:
+        works: whether it runs a worker; a client only carries out requests.
+
+    Attributes:
+        is_alive: between its boot and its crash or end.
+        life: how often it was booted.
+    """
+
+    def __init__(self, world: World, name: str, rules: StepRules, *, works: bool) -> None:
+        self.world = world
+        self.name = name
+        self.works = works
+        self.is_alive = False
+        self.life = 0
+        self._rules = rules
+        self._steps: Generator[str, None, None] | None = None
+        self._turn_at: int | None = None
+        self._is_paused = False
+        self._is_late = False
+        self._has_worked = False
+
+    @property
+    def now(self) -> int:
+        return self.world.now
+
+    # --- life and death -----------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the process."""
+        self.life += 1
+        self.is_alive = True
+        self._steps, self._turn_at = None, None
+        self._is_paused = self._is_late = False
+        self.clock = VirtualClock(self.world, f"{self.name}.{self.life}")
+        self.loop = ActionLoop(self)
+        env = Env(rules=self._rules, clock=self.clock, make_context=make_context)
+        self.orders = Orders(env)
+        self.inner = self.world.open_disk()
+        store = SimulatedStore(self.inner, self)
+        self.engine = SimulatedEngine(self, env, store, SimulatedVerbs(self.ask, self.orders))
+        self.world.note(self.name, "boot")
+        try:
+            self.engine.boot(self.world.max_parallelism)
+        except StoreError as error:
+            self.world.note(self.name, "boot failed", error)
+            self._die()
+        except Crash:
+            self._die()
+        else:
+            self.wake(self.now)
+
+    def crash(self) -> None:
+        """Die at once; somebody starts it again."""
+        if self.is_alive:
+            self.world.note(self.name, "crash")
+            self._die()
+
+    def _die(self) -> None:
+        self.is_alive = False
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.close()
+        self.engine.drop()
+        self.loop.close()
+        self.world.crashed(self)
+        life = self.life
+        self.world.at(self.now + RESTART_MS, self.name, lambda: self._restart(life))
+
+    def close(self) -> None:
+        """The world has ended."""
+        if self.is_alive:
+            self.is_alive = False
+            if self._steps is not None:
+                self._steps.close()
+            self.engine.drop()
+            self.loop.close()
+            self.inner.close()
+
+    def _restart(self, life: int) -> None:
+        if not self.is_alive and self.life == life:
+            self.boot()
+
+    # --- turns --------------------------------------------------------------------------------
+
+    def has_mail(self, life: int) -> None:
+        """Something was put into the mailbox that the process had in this life."""
+        if not self.is_alive or self.life != life:
+            return
+        fault = self.world.faults.at(self.name, "wake")
+        if fault is None:
+            self.wake(self.now)
+        else:  # "lost": the poll finds it; "late"
+            self.wake(self.now + (fault.duration or POLL_MS))
+
+    def wake(self, at: int) -> None:
+        """Have a turn at `at` at the latest."""
+        if self._turn_at is None or at < self._turn_at:
+            self._turn_at = at
+            life = self.life
+            self.world.at(at, self.name, lambda: self._begin_turn(at, life))
+
+    def _begin_turn(self, at: int, life: int) -> None:
+        if self._turn_at != at or self.life != life or not self.is_alive:
+            return
+        self._turn_at = None
+        if self._is_paused:
+            self._is_late = True  # it looks as soon as it goes on
+            return
+        fault = self.world.faults.at(self.name, "turn")
+        if fault is not None:
+            self._befall(fault)
+            if not self.is_alive:
+                return
+        steps = self.engine.turn()
+        assert isinstance(steps, Generator)
+        self._steps, self._has_worked = steps, False
+        self._go_on(life)
+
+    def _befall(self, fault: Fault) -> None:
+        """What goes wrong at the begin of a turn."""
+        world = self.world
+        match fault.kind:
+            case "crash":
+                self.crash()
+            case "evict":  # live handlers are a cache
+                self._evict()
+            case "jump":
+                self.clock.offset_ms += fault.duration
+            case "jump_back":
+                self.clock.offset_ms -= fault.duration
+            case "fenced":
+                world.lose_lease(self)
+            case _:
+                raise AssertionError(f"no such thing befalls a turn: {fault}")
+
+    def _evict(self) -> None:
+        """Drop all actors; those that are still ours are loaded again in this turn."""
+        worker = self.engine._worker
+        if worker is not None:
+            for workflow_id in list(worker.actors):
+                worker.actors.drop(workflow_id)
+                worker.actors.runnable[workflow_id] = None
+
+    def _go_on(self, life: int) -> None:
+        if self.life != life or not self.is_alive or self._steps is None:
+            return
+        is_late, self._is_paused, self._is_late = self._is_late, False, False
+        try:
+            for border in self._steps:
+                self._has_worked = True
+                fault = self.world.faults.at(self.name, border.replace(" ", "_"))
+                if fault is None:
+                    continue
+                if fault.kind == "crash":
+                    self.crash()
+                    return
+                # "pause": others go on meanwhile, for longer than anybody waits for the dead.
+                self._is_paused = True
+                if fault.kind == "zombie":
+                    self.world.lose_lease(self)
+                self.world.at(self.now + fault.duration, self.name, lambda: self._go_on(life))
+                return
+        except Crash as crash:
+            self.world.note(self.name, "crash", crash)
+            self._die()
+            return
+        self._steps = None
+        wait = self.engine.wait
+        if wait is None:
+            self.is_alive = False  # drained
+        elif wait < float("inf"):
+            self.wake(self.now + math.ceil(wait * 1000))
+        elif self._has_worked:
+            # An idle engine polls for ever; here until a poll finds nothing. After that only a
+            # commit of others, or the time, could give it something to do: then it is woken.
+            self.wake(self.now + POLL_MS)
+        if is_late:
+            self.wake(self.now)
+
+    # --- what others ask of it ----------------------------------------------------------------
+
+    def soon(self, fn: Callable[[], None]) -> None:
+        self.at(self.now, fn)
+
+    def at(self, when: int, fn: Callable[[], None]) -> None:
+        life = self.life
+
+        def run() -> None:
+            if self.is_alive and self.life == life:
+                fn()
+
+        self.world.at(when, self.name, run)
+
+    def passes(self, site: Site) -> Fault | None:
+        return self.world.faults.at(self.name, site)
+
+    def committed(self, writes: list[Write]) -> None:
+        self.world.committed(self, writes)
+
+    def attempt_passes(self, action: str, site: str) -> Fault | None:
+        return self.world.faults.at(action, site)
+
+    def made(self, call: CallMade) -> None:
+        self.world.made(call)
+
+    async def ask(self, request: Any) -> Any:
+        """Have the engine carry out a request; for actions, on their loop."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(value) if error is None else future.set_exception(error)
+
+        def answer(value: Any, error: BaseException | None) -> None:
+            self.loop.call(settle, value, error)
+
+        self.engine.submit(request, answer)
+        return await future
+
+
+@attrs.frozen
+class Orders:
+    """Calls as requests, as the manager makes them."""
+
+    env: Env
+
+    def start(
+        self,
+        call: Call[Any],
+        *,
+        id: str | None = None,
+        on_complete: Any = None,
+        context: Any = None,
+        run_after: Any = None,
+        run_at: Any = None,
+    ) -> Any:
+        return orders.start_order(
+            self.env,
+            call,
+            now=self.env.clock.now_ms(),
+            id=id,
+            on_complete=on_complete,
+            context=context,
+            run_after=run_after,
+            run_at=run_at,
+        )
+
+    def cancel(self, workflow_id: str) -> Any:
+        return requests.Cancel(orders.checked_id(workflow_id))
+
+    def event(
+        self,
+        event: Any = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> Any:
+        return orders.event_order(
+            self.env, event, workflow_id=workflow_id, id=id, value=value, error=error
+        )
+
+    def function(self, call: Call[Any], kind: type[Query[..., Any] | Mutation[..., Any]]) -> Any:
+        verb = f"run_{kind.__name__.lower()}"
+        definition = orders.checked_call(call, kind, verb, self.env.registry)
+        return requests.RunFunction(definition, call.encode(self.env.limits.value_bytes))

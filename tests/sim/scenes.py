@@ -1,0 +1,307 @@
+"""Definitions and scenarios of the simulator's tests: one of each thing that the engine does.
+
+Nothing is asserted here but what a scenario's own `check` says of its ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from typing import Any
+
+from perdure.core.retry import RetryPolicy
+from perdure.definitions import Definer
+from perdure.errors import StepFailed
+from perdure.runtime.contexts import ActionContext, MutationContext
+from perdure.step import Step
+from perdure_sim.actions import Stub
+from perdure_sim.explore import Scenario
+from perdure_sim.world import World
+
+d = Definer()
+
+#: Attempts follow each other at once, so that a scenario takes few events.
+QUICK = RetryPolicy(max_attempts=9, initial_backoff=0.1, jitter=False)
+
+
+def make_ledger(db: sqlite3.Connection) -> None:
+    """A table in which each effect of a mutation leaves a row."""
+    db.execute("CREATE TABLE ledger (entry TEXT NOT NULL)")
+
+
+def ledger(world: World) -> list[str]:
+    """The entries, in the order in which they were made."""
+    return [entry for (entry,) in world.db.execute("SELECT entry FROM ledger ORDER BY rowid")]
+
+
+def expect_once(world: World, *entries: str) -> None:
+    """Each of these entries is there once, and nothing else."""
+    counts = Counter(ledger(world))
+    assert counts == Counter(entries), f"the ledger has {dict(counts)}, expected {entries}"
+
+
+@d.action(retry=True)
+async def charge(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@d.action
+async def once(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@d.action(retry=QUICK, timeout=60)
+async def quick(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@d.mutation
+def note(ctx: MutationContext, n: int) -> int:
+    return n
+
+
+@d.mutation
+def write(ctx: MutationContext, entry: str) -> str:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    return entry
+
+
+@d.mutation
+def write_and_fail(ctx: MutationContext, entry: str) -> None:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    raise ValueError("no")
+
+
+@d.mutation
+def ended(ctx: MutationContext, workflow_id: str, outcome: object, context: object) -> None:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
+
+
+# --- two orders: the scenario to measure by -------------------------------------------------------
+
+
+@d.workflow
+async def order(step: Step, n: int) -> int:
+    first = await step.run_action(charge(n))
+    second, third = await asyncio.gather(step.run_action(charge(n + 1)), step.run_mutation(note(n)))
+    await step.await_event("go", timeout=3600)
+    await step.sleep(5)
+    return first + second + third
+
+
+def two_orders(world: World) -> None:
+    """Two orders, and ten seconds later the events that they wait for."""
+    for number in range(2):
+        world.start(order(number), id=f"o{number}")
+
+    def go() -> None:
+        for number in range(2):
+            world.send_event("go", workflow_id=f"o{number}", value=1)
+
+    world.after(10_000, go)
+
+
+#: Two workers, two workflows with all that a workflow does: the scenario to measure by.
+REFERENCE = Scenario(
+    name="reference", definer=d, script=two_orders, stubs={"charge": Stub(takes_ms=30)}
+)
+
+# --- a transfer: mutations, a compensation, `on_complete` -----------------------------------------
+
+
+@d.workflow
+async def transfer(step: Step, name: str) -> str:
+    await step.run_mutation(write(f"{name} taken"))
+    try:
+        await step.run_mutation(write_and_fail(f"{name} never"))
+    except StepFailed:
+        await step.run_mutation(write(f"{name} given back"))
+    await step.run_action(quick(1))
+    await asyncio.gather(*[step.run_mutation(write(f"{name} {n}")) for n in range(3)])
+    return name
+
+
+def two_transfers(world: World) -> None:
+    """Two transfers whose ends are noted."""
+    for name in "ab":
+        world.start(transfer(name), id=name, on_complete=ended)
+
+
+def check_transfers(world: World) -> None:
+    """Each mutation's effect is there once, and that of the one that failed is not."""
+    what = ("taken", "given back", "0", "1", "2", "ended")
+    expect_once(world, *(f"{name} {each}" for name in "ab" for each in what))
+
+
+TRANSFERS = Scenario(
+    name="transfers", definer=d, script=two_transfers, setup=make_ledger, check=check_transfers
+)
+
+# --- events: in order, and each to one await ------------------------------------------------------
+
+
+@d.workflow
+async def listener(step: Step) -> list[object]:
+    heard: list[object] = []
+    for _ in range(4):
+        heard.append(await step.await_event("word"))  # noqa: PERF401  One after the other.
+    both = await asyncio.gather(step.await_event("word"), step.await_event("other"))
+    try:
+        await step.await_event("never", timeout=2)
+    except TimeoutError:
+        heard.append("late")
+    return [*heard, *both]
+
+
+def words(world: World) -> None:
+    """Six words, some at once and some later, and something else in between."""
+    world.start(listener(), id="l")
+
+    def send(*values: object) -> None:
+        for value in values:
+            world.send_event("word", workflow_id="l", value=value)
+
+    world.after(5_000, lambda: send(1, 2, 3))
+    world.after(9_000, lambda: send(4))
+    world.after(14_000, lambda: world.send_event("other", workflow_id="l", value="o"))
+    world.after(15_000, lambda: send(5))
+
+
+EVENTS = Scenario(name="events", definer=d, script=words)
+
+# --- a fan that is wider than the pool ------------------------------------------------------------
+
+
+@d.workflow
+async def fan(step: Step, width: int) -> int:
+    numbers = await asyncio.gather(*[step.run_action(quick(n)) for n in range(width)])
+    return sum(numbers)
+
+
+def two_fans(world: World) -> None:
+    """Ten actions, two at a time."""
+    world.start(fan(6), id="wide")
+    world.start(fan(4), id="narrow")
+
+
+FANS = Scenario(
+    name="fans", definer=d, script=two_fans, stubs={"quick": Stub(takes_ms=40)}, max_parallelism=2
+)
+
+# --- races, timers of asyncio's own, and at most once ---------------------------------------------
+
+
+@d.workflow
+async def racer(step: Step) -> str:
+    slow: asyncio.Future[Any] = step.run_action(quick(1))
+    fast: asyncio.Future[Any] = step.sleep(0.01)
+    done, _ = await asyncio.wait({slow, fast}, return_when=asyncio.FIRST_COMPLETED)
+    told = ["slow" if slow in done else "fast"]
+    slow.cancel()
+    try:
+        async with asyncio.timeout(3):
+            await step.await_event("never")
+    except TimeoutError:
+        told.append("timeout")
+    for _ in range(3):
+        await asyncio.sleep(1.5)
+    try:
+        await step.run_action(once(1))
+    except StepFailed as error:
+        told.append(error.error.type)
+        return " ".join(told[:2])
+    return " ".join(told)
+
+
+def one_race(world: World) -> None:
+    """One workflow."""
+    world.start(racer(), id="r")
+
+
+RACE = Scenario(
+    name="race",
+    definer=d,
+    script=one_race,
+    stubs={"quick": Stub(takes_ms=500), "once": Stub(takes_ms=50)},
+)
+
+# --- a tree that is cancelled ---------------------------------------------------------------------
+
+
+@d.workflow
+async def leaf(step: Step, seconds: int) -> int:
+    await step.run_action(quick(seconds))
+    await step.sleep(seconds)
+    return seconds
+
+
+@d.workflow
+async def tree(step: Step, seconds: int) -> int:
+    return sum(await asyncio.gather(*[step.run_workflow(leaf(seconds + n)) for n in range(3)]))
+
+
+def two_trees(world: World) -> None:
+    """One ends by itself, the other is cancelled while its leaves sleep."""
+    world.start(tree(3), id="kept", on_complete=ended)
+    world.start(tree(10_000), id="felled", on_complete=ended)
+    world.after(1_000_000, lambda: world.cancel("felled"))
+
+
+def check_trees(world: World) -> None:
+    """Both ends are noted once; nothing of the felled tree is left."""
+    expect_once(world, "kept ended", "felled ended")
+    for workflow_id, known in world.history.workflows.items():
+        outcome = known.state.outcome
+        assert outcome is not None, f"{workflow_id} is left"
+
+
+TREES = Scenario(name="trees", definer=d, script=two_trees, setup=make_ledger, check=check_trees)
+
+# --- mutations that start, send and cancel --------------------------------------------------------
+
+
+@d.workflow
+async def follower(step: Step) -> object:
+    return await step.await_event("lead")
+
+
+@d.mutation
+def lead(ctx: MutationContext, follower_id: str) -> None:
+    ctx.db.execute("INSERT INTO ledger VALUES ('led')")
+    ctx.start(leaf(1), id="led")
+    ctx.send_event("lead", workflow_id=follower_id, value="come")
+    ctx.cancel("idler")
+
+
+@d.workflow
+async def idler(step: Step) -> None:
+    for _ in range(30):
+        await step.run_action(quick(0))
+        await step.sleep(40)
+
+
+@d.workflow
+async def leader(step: Step, follower_id: str) -> str:
+    await step.run_action(quick(1))
+    await step.run_mutation(lead(follower_id))
+    return "led"
+
+
+def a_leader(world: World) -> None:
+    """A mutation that meddles with three other workflows in its own transaction."""
+    world.start(follower(), id="f")
+    world.start(idler(), id="idler", on_complete=ended)
+    world.after(60_000, lambda: world.start(leader("f"), id="leader"))
+
+
+LEADERS = Scenario(
+    name="leaders",
+    definer=d,
+    script=a_leader,
+    setup=make_ledger,
+    check=lambda world: expect_once(world, "led", "idler ended"),
+    may_wait=frozenset("f"),  # where the leader fails, it waits for ever
+)
+
+SCENARIOS = (REFERENCE, TRANSFERS, EVENTS, FANS, RACE, TREES, LEADERS)
