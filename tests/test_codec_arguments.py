@@ -164,3 +164,13 @@ def test_parameters_without_annotation_take_any_json() -> None:
 
     codec = ArgumentsCodec.of(fn, where="w")
     assert codec.encode(([1, "a"],), {}, where="w", limit=LIMIT) == '{"x":[1,"a"],"y":null}'
+
+
+def test_a_name_that_means_something_to_classes_is_a_name_like_others() -> None:
+    """No value of an argument is called when its holder is thrown away."""
+
+    def fn(ctx: object, __del__: int, other: str) -> None: ...
+
+    codec = ArgumentsCodec.of(fn, where="fn")
+    _, kwargs = codec.bind('{"__del__":1,"other":"x"}', where="arguments of fn")
+    assert kwargs == {"__del__": 1, "other": "x"}

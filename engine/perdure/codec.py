@@ -489,6 +489,8 @@ def _decoder_of_all(parameters: tuple[_Parameter, ...]) -> Callable[[Json], Any]
     """One decoder for all arguments: a third of what one for each takes."""
     if not all(each.codec.is_plain for each in parameters):
         return None
+    if any(each.name.startswith("__") for each in parameters):
+        return None  # `__del__` and its like mean something to a class
     try:
         fields = [(each.name, each.codec.annotation) for each in parameters]
         whole = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True)

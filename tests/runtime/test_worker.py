@@ -320,6 +320,16 @@ def test_what_a_mutation_did_in_doubt_is_followed(rig: Rig, what: str) -> None:
         assert rig.outcome("started") == 2
 
 
+def test_a_cancel_in_doubt_is_not_held(rig: Rig) -> None:
+    """Who asks for its result afterwards is sent to the store, and not made to wait for ever."""
+    workflow_id = rig.start(working())
+    rig.settle()
+    rig.ask_cancel(workflow_id)
+    applied(rig)
+    assert rig.outcome(workflow_id) == Canceled()
+    assert rig.worker.holds(workflow_id) is None
+
+
 @d.workflow
 async def parent(step: Step) -> object:
     return await step.run_workflow(working())

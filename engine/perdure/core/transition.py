@@ -187,10 +187,10 @@ def _on_ended(draft: Draft, message: Ended) -> None:
 def _take_commands(
     draft: Draft, message: Asked | Ended, admission: Admission | None = None
 ) -> None:
-    canceled: list[int] = []
+    canceled: dict[int, None] = {}
     if message.cancels:
         first_new = message.steps[0][0] if message.steps else draft.next_number
-        canceled = list(dict.fromkeys(cancel.number for cancel in message.cancels))
+        canceled = dict.fromkeys(cancel.number for cancel in message.cancels)
         # What was open before goes first: an event id that it awaited may be awaited anew.
         for number in canceled:
             if number < first_new:

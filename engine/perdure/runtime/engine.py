@@ -41,10 +41,6 @@ logger = logging.getLogger("perdure.worker")
 #: a few microseconds; events and cancels from other processes wait half of this on average.
 POLL_SECONDS = 0.02
 
-#: How long turns may follow each other before the loop that they share with actions gets its round,
-#: in seconds: some three commits.
-BURST_SECONDS = 0.001
-
 #: How long to wait before another try to begin a life, in seconds.
 RETRY_SECONDS = 1.0
 
@@ -465,9 +461,10 @@ class ThreadEngine(Engine):
 class LoopEngine(Engine):
     """An engine whose turns are callbacks of an asyncio loop."""
 
-    _handle: asyncio.TimerHandle | None = None
+    # A plain handle, with no `when`, is what some loops give for a moment that is close.
+    _handle: asyncio.Handle | None = None
+    _wake_at = 0.0
     _is_due = False
-    _is_ticking = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say on which loop, and so in which thread, `run` will be called."""
@@ -502,52 +499,46 @@ class LoopEngine(Engine):
             return
         self._is_due = True
         try:
-            if threading.get_ident() != self._loop_thread:
-                self._loop.call_soon_threadsafe(self._tick)
-            elif not self._is_ticking:  # else the tick sees it before it ends
+            if threading.get_ident() == self._loop_thread:
                 self._loop.call_soon(self._tick)
+            else:
+                self._loop.call_soon_threadsafe(self._tick)
         except RuntimeError:
             pass  # the loop is closed
 
     def _tick(self) -> None:
         if self._done.done():
             return
-        self._is_ticking = True
+        self._is_due = False
         try:
-            wait = self._burst()
+            wait = self._turn()
             may_end = self._until_idle and not self._is_stopping
             is_idle = may_end and wait is not None and wait > 0 and self.is_idle()
         except BaseException as error:
             self.failure = error
             self._done.set_exception(error)
             return
-        self._is_ticking = False
         if wait is None:
             self._done.set_result(None)
         elif is_idle:
             self.stop()
-        elif wait > 0 and not self._is_due:
+        elif wait > 0:
             self._wake_in(wait)
         else:
-            self._is_due = False
             self._wake()
-
-    def _burst(self) -> float | None:
-        """Turns, while there is something to do, for a moment; as `_turn`."""
-        until = self.clock.monotonic() + BURST_SECONDS
-        while True:
-            self._is_due = False
-            wait = self._turn()
-            if wait != 0 or self.clock.monotonic() >= until:
-                return wait
 
     def _wake_in(self, seconds: float) -> None:
         """Have a tick in `seconds` at the latest. A timer that is set earlier serves as well: under
         load each tick would otherwise cancel one and make one."""
-        at = self._loop.time() + seconds
-        handle = self._handle
-        if handle is not None:
-            if not handle.cancelled() and self._loop.time() < handle.when() <= at:
+        now = self._loop.time()
+        at = now + seconds
+        if self._handle is not None:
+            if now < self._wake_at <= at:
                 return
-            handle.cancel()
-        self._handle = self._loop.call_at(at, self._wake)
+            self._handle.cancel()
+        self._handle, self._wake_at = self._loop.call_at(at, self._wake_now), at
+
+    def _wake_now(self) -> None:
+        # It may come early, by a coarse clock's tick: then another one has to be set.
+        self._handle = None
+        self._wake()

@@ -1,18 +1,15 @@
-"""Asyncio loops: tasks that begin at once, and how a loop of our own ends.
+"""Asyncio loops of our own: how they end. Nothing that was run on one may hold up the end for ever.
 
-Nothing that was run on one may hold up the end for ever: `asyncio.run` waits without bound for
-tasks and threads that do not heed their cancellation.
+`asyncio.run` waits without bound for tasks and threads that do not heed their cancellation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
 from typing import Any, TypeVar
 
 from perdure.errors import PerdureError
@@ -32,50 +29,6 @@ def refuse_loop(verb: str, instead: str) -> None:
     except RuntimeError:
         return
     raise PerdureError(f"manager.{verb} would block the running asyncio loop: {instead}")
-
-
-def start_task(
-    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], context: Context
-) -> asyncio.Task[T]:
-    """A task that has taken its first step already; what waits for nothing has ended.
-
-    That saves a round of the loop. To be called on the loop's thread, while it runs. Where it
-    cannot be done (a loop not of asyncio's own on Python 3.11, a task factory, a task on the
-    stack), the task begins in the next round.
-    """
-    if loop.get_task_factory() is not None or asyncio.current_task(loop) is not None:
-        return loop.create_task(coro, context=context)
-    return _start_task(loop, coro, context)
-
-
-if sys.version_info >= (3, 12):
-
-    def _start_task(
-        loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], context: Context
-    ) -> asyncio.Task[T]:
-        return asyncio.Task(coro, loop=loop, context=context, eager_start=True)
-
-else:
-
-    def _start_task(
-        loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], context: Context
-    ) -> asyncio.Task[T]:
-        steps: list[Callable[[], None]] = []
-
-        def keep(step: Callable[[], None], *, context: Context) -> None:
-            steps.append(step)
-
-        try:
-            # What a new task does is ask its loop to call its first step soon.
-            loop.call_soon = keep  # type: ignore[assignment, method-assign]
-        except AttributeError:  # a loop that is not written in Python
-            return loop.create_task(coro, context=context)
-        try:
-            task = asyncio.Task(coro, loop=loop, context=context)
-        finally:
-            del loop.call_soon
-        context.run(steps[0])
-        return task
 
 
 class OwnLoop:

@@ -31,7 +31,6 @@ from perdure.errors import (
 from .attempts import Attempt, AttemptKey
 from .bridge import Bridge
 from .contexts import ActionContext, Verbs
-from .loops import start_task
 from .mailbox import Mailbox, Post
 from .scope import Env
 
@@ -134,10 +133,9 @@ class ActionRunner:
     def _spawn(self, tasks: list[tuple[Attempt, Action[..., Any]]]) -> None:
         loop = self._bridge.loop
         for attempt, definition in tasks:
-            run = self._run_on_loop(attempt, definition)
-            task = start_task(loop, run, self._context.copy())
-            if not task.done():
-                self._tasks[attempt.key] = task
+            self._tasks[attempt.key] = loop.create_task(
+                self._run_on_loop(attempt, definition), context=self._context.copy()
+            )
 
     def _cancel_task(self, key: AttemptKey) -> None:
         # A task that is cancelled before its first step never runs, and would never report.
