@@ -22,13 +22,13 @@ class Disk:
         crash: the process of this store has died: what it had not committed is undone, and its
             locks are free.
         lose_lease: the others take this worker for dead, though it lives.
-        db: the application's own tables, as a reader finds them.
+        connect: to the application's own tables, as a reader finds them.
     """
 
     open: Callable[[], Store]
     crash: Callable[[Store], None]
     lose_lease: Callable[[str], None]
-    db: sqlite3.Connection
+    connect: Callable[[], sqlite3.Connection]
 
 
 def sqlite_disk(path: Path) -> Disk:
@@ -45,5 +45,5 @@ def sqlite_disk(path: Path) -> Disk:
         open=lambda: SqliteStore(str(path), durability="process"),
         crash=crash,
         lose_lease=lambda worker_id: None,
-        db=sqlite3.connect(path),
+        connect=lambda: sqlite3.connect(path),
     )

@@ -7,6 +7,7 @@ leaving faults out.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import sqlite3
@@ -113,8 +114,9 @@ def run(
     """
     disk = make_disk()
     if scenario.setup is not None:
-        scenario.setup(disk.db)
-        disk.db.commit()
+        with contextlib.closing(disk.connect()) as db:
+            scenario.setup(db)
+            db.commit()
     world = World(
         scenario.definer,
         disk,

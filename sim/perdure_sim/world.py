@@ -7,6 +7,7 @@ first comes first. So a run is a function of its scenario and its plan, and noth
 from __future__ import annotations
 
 import heapq
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -86,7 +87,7 @@ class World:
         self.events = 0
         self.trace = Trace()
         self._disk = disk
-        self.db = disk.db
+        self._db: sqlite3.Connection | None = None
         self._heap: list[tuple[int, int, str, Callable[[], None]]] = []
         self._sequence = 0
         self.rules = rules = StepRules(
@@ -255,4 +256,13 @@ class World:
         """Close what the run has left open."""
         for process in self.processes:
             process.close()
-        self.db.close()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The application's own tables."""
+        if self._db is None:
+            self._db = self._disk.connect()
+        return self._db

@@ -134,14 +134,8 @@ def play(
     for each in world.history.check_store(store):
         check_replay(world.rules, each)
     store.close()
-    close(world)
+    world.close()
     return world
-
-
-def close(world: World) -> None:
-    """Close what the processes of a world have open."""
-    for process in world.processes:
-        process.inner.close()
 
 
 def value(world: World, workflow_id: str = "x") -> Any:

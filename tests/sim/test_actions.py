@@ -12,7 +12,6 @@ from tests.sim.acting import (
     acting,
     both,
     calls,
-    close,
     d,
     failure,
     hang,
@@ -280,4 +279,4 @@ def test_a_dressed_registry_changes_actions_only(tmp_path: Path) -> None:
     assert (found.name, found.arguments, found.result) == ("plain", plain.arguments, plain.result)
     assert [dressed.get(name) for name in ("put", "total", "acting")] == [put, total, acting]
     assert dressed.get("nobody") is None
-    close(world)
+    world.close()

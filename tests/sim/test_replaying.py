@@ -13,7 +13,6 @@ from typing import Any
 import attrs
 import pytest
 from msgspec.structs import replace
-from tests.sim.acting import close
 
 from perdure.core.commands import RunStep
 from perdure.core.journal import StepRecord
@@ -156,7 +155,7 @@ class Played:
     def end(self) -> Loaded:
         """The workflow as it is in the end; the world is over."""
         self.world.settle()
-        close(self.world)
+        self.world.close()
         return self.all()[0]
 
 
@@ -213,7 +212,7 @@ def test_a_journal_is_accepted_at_any_time_of_its_life(tmp_path: Path, name: str
         for loaded in played.all():
             check_replay(played.rules, loaded)
             seen.add(loaded.state.position)
-    close(played.world)
+    played.world.close()
     assert {-1, facts - 1} <= seen
 
 
