@@ -1,0 +1,275 @@
+"""The model store of the simulator: the contract of `perdure.store.base` on dicts in memory.
+
+`MemoryDatabase` is the disk: it outlives the processes. Each simulated process has a
+`MemoryStore` on it, which it opens, and closes or loses in a crash. All of it is for one thread;
+nothing here reads a clock, or leaves anything to chance.
+
+What the contract leaves open is as in SQLite; that the two agree is a property test
+(property_tests/test_stores_agree.py). What is missing: user code does not see the engine's tables
+(`perdure_…`), which SQLite would let it read.
+What does not belong here: faults. Whoever wants some wraps a store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from perdure.core.ids import WorkerId
+from perdure.core.limits import PARALLELISM_DEFAULT
+from perdure.errors import NotOpen, StoreError
+from perdure.store.base import Reader, Transaction
+from perdure.store.connection import Connection, is_commit_poisoned, translate
+from perdure.store.sqlite import SCHEMA_VERSION
+
+from .memory_rows import Snapshot, Tables, check_parallelism
+from .memory_transaction import MemoryTransaction, Reads, UserTables
+
+
+class MemoryDatabase:
+    """What a disk would hold, and which workers live.
+
+    Args:
+        template: a database whose tables and rows the user's tables begin with. It is copied when
+            they are first needed, which in most simulations is never: leave it as it is.
+    """
+
+    def __init__(self, template: sqlite3.Connection | None = None) -> None:
+        self._tables = Tables()
+        self._users = UserTables(template)
+        self._held: dict[WorkerId, MemoryStore] = {}
+        self._open: _OpenTransaction | None = None
+        self._commits = 0
+
+    def snapshot(self) -> Snapshot:
+        """All committed rows but the user's, to be compared. Costs a copy of some dicts."""
+        with self._committed():
+            return self._tables.snapshot()
+
+    @property
+    def user_tables(self) -> Connection:
+        """The connection that user code gets as ``ctx.db``, for setting its tables up and for
+        looking at them: with `engine_execute`, because `execute` is for user code; and call
+        `commit` after writing."""
+        return self._users.connection
+
+    def crash(self, store: MemoryStore) -> None:
+        """The process of `store` is gone: what it had not committed is undone, its workers are
+        dead, and the store is of no use any more.
+
+        Not from inside user code, which cannot be left in this way: raise something there.
+        """
+        transaction = self._open
+        if transaction is not None and transaction.store is store:
+            transaction.roll_back()
+        self._held = {key: holder for key, holder in self._held.items() if holder is not store}
+        store._forget()
+
+    def lose_lease(self, worker_id: WorkerId) -> None:
+        """Have others take a worker for dead, although its process goes on: a zombie."""
+        self._held.pop(worker_id, None)
+
+    def close(self) -> None:
+        """The disk itself is of no use any more: the user's tables are given back."""
+        assert self._open is None, "a transaction is open: crash its store before"
+        self._users.close()
+
+    @contextlib.contextmanager
+    def _committed(self) -> Iterator[None]:
+        """The tables without what the open transaction has changed, for as long as the block
+        lasts."""
+        if self._open is None:
+            yield
+            return
+        again = self._tables.take_back(self._open.changes)
+        try:
+            yield
+        finally:
+            self._tables.take_back(again)
+
+
+class MemoryStore:
+    """One process's store on a database in memory."""
+
+    shares_commits = True
+
+    #: Any thread could read, but there is only one.
+    reads_need_engine = False
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self.database = database
+        self._transaction: _OpenTransaction | None = None
+        self._reader: MemoryReader | None = None
+        # How many commits are no news: those at the last look, and our own since then.
+        self._seen = -1
+
+    def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
+        """See `base.Store.open`."""
+        database = self.database
+        settings = database._tables.settings
+        if not settings:
+            limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+            check_parallelism(limit)
+            settings["schema_version"] = SCHEMA_VERSION
+            settings["max_parallelism"] = limit
+            settings["next_epoch"] = settings["next_event"] = 1
+            settings["last_inbox"] = 0
+        self._transaction = _OpenTransaction(self)
+        self._reader = MemoryReader(database)
+        self._seen = database._commits - 1  # what was committed before is news
+
+    def close(self) -> None:
+        """Give up everything, as a crash would. May be opened again."""
+        self.database.crash(self)
+
+    def _forget(self) -> None:
+        if self._reader is not None:
+            self._reader.is_closed = True
+        self._transaction = self._reader = None
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """See `base.Store.transaction`.
+
+        Raises:
+            RuntimeError: a transaction is open already, this store's or another's. (At the
+                beginning of the block.)
+        """
+        if self._transaction is None:
+            raise self._not_open()
+        return self._transaction
+
+    def reader(self) -> Reader:
+        """See `base.Store.reader`."""
+        if self._reader is None:
+            raise NotOpen("memory: the store is not open: use `async with manager:`")
+        return self._reader
+
+    def has_changed(self) -> bool:
+        """See `base.Store.has_changed`."""
+        if self._transaction is None:
+            raise self._not_open()
+        commits = self.database._commits
+        if self._seen == commits:
+            return False
+        self._seen = commits
+        return True
+
+    def hold_worker(self, worker_id: str) -> None:
+        """See `base.Store.hold_worker`."""
+        if self._transaction is None:
+            raise self._not_open()
+        held = self.database._held
+        if worker_id in held:
+            raise StoreError(f"memory: worker {worker_id!r} is held by another process")
+        held[worker_id] = self
+
+    def release_worker(self, worker_id: str) -> None:
+        """See `base.Store.release_worker`."""
+        held = self.database._held
+        if held.get(worker_id) is self:
+            del held[worker_id]
+
+    def dead_workers(self, worker_ids: Collection[str]) -> list[str]:
+        """See `base.Store.dead_workers`."""
+        held = self.database._held
+        return [worker_id for worker_id in worker_ids if worker_id not in held]
+
+    def is_poisoned(self, error: BaseException) -> bool:
+        """See `base.Store.is_poisoned`."""
+        return is_commit_poisoned(error)
+
+    def _not_open(self) -> StoreError:
+        return StoreError("memory: the store is not open, or its process has crashed")
+
+
+class MemoryReader(Reads):
+    """Reads what is committed, for as long as its store is open."""
+
+    __slots__ = ("_database", "is_closed")
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database._tables)
+        self._database = database
+        self.is_closed = False
+
+
+def _of_committed(name: str) -> Callable[..., Any]:
+    """The read of that name, without what the open transaction has changed."""
+    inherited = getattr(Reads, name)
+
+    @functools.wraps(inherited)
+    def read(self: MemoryReader, /, *args: Any, **kwargs: Any) -> Any:
+        if self.is_closed:
+            raise NotOpen("memory: the store was closed meanwhile: read while the manager is open")
+        if self._database._open is None:
+            return inherited(self, *args, **kwargs)
+        with self._database._committed():
+            return inherited(self, *args, **kwargs)
+
+    return read
+
+
+for _name in vars(Reads):
+    if not _name.startswith("_"):
+        setattr(MemoryReader, _name, _of_committed(_name))
+
+
+class _OpenTransaction:
+    """Begin, then commit or roll back: one object for all transactions of a store."""
+
+    __slots__ = ("_database", "_rows", "store")
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self._database = store.database
+        self._rows = MemoryTransaction(self._database._tables, self._database._users)
+
+    @property
+    def changes(self) -> list[Any]:
+        return self._rows.changes
+
+    def __enter__(self) -> Transaction:
+        database = self._database
+        if database._open is not None:
+            whose = "this" if database._open is self else "another"
+            raise RuntimeError(f"a transaction of {whose} store is open: they must not overlap")
+        database._open = self
+        self._rows.begin()
+        return self._rows
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        database = self._database
+        if database._open is not self:
+            # Its store has crashed meanwhile, and all was undone. Whoever goes on is not told
+            # that it was committed.
+            if error is None:
+                raise NotOpen("memory: the process of this store has crashed: nothing is stored")
+            return
+        if error is not None:
+            self._undo(error)
+            return
+        try:
+            has_changed = self._rows.end()
+        except BaseException as failure:
+            self._undo(failure)
+            raise
+        database._open = None
+        if has_changed:
+            database._commits += 1
+            self.store._seen += 1
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back; raise what the error means for the store, if it means something."""
+        self.roll_back()
+        trouble = translate(error, "memory")
+        if trouble is not None:
+            raise trouble from error
+
+    def roll_back(self) -> None:
+        """Take back what was written, and be over."""
+        self._rows.undo()
+        self._database._open = None
