@@ -12,6 +12,8 @@ import attrs
 from perdure.store.base import Store
 from perdure.store.sqlite import SqliteStore
 
+from .memory import MemoryDatabase, MemoryStore
+
 
 @attrs.frozen(kw_only=True)
 class Disk:
@@ -22,13 +24,17 @@ class Disk:
         crash: the process of this store has died: what it had not committed is undone, and its
             locks are free.
         lose_lease: the others take this worker for dead, though it lives.
-        connect: to the application's own tables, as a reader finds them.
+        connect: to the application's own tables, as a reader finds them now.
+        prepare: have the application make its tables, before any process opens the store.
+        close: the world has ended.
     """
 
     open: Callable[[], Store]
     crash: Callable[[Store], None]
     lose_lease: Callable[[str], None]
     connect: Callable[[], sqlite3.Connection]
+    prepare: Callable[[Callable[[sqlite3.Connection], object]], None]
+    close: Callable[[], None]
 
 
 def sqlite_disk(path: Path) -> Disk:
@@ -41,9 +47,53 @@ def sqlite_disk(path: Path) -> Disk:
                 store._connection.rollback()
         store.close()
 
+    def prepare(make_tables: Callable[[sqlite3.Connection], object]) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            make_tables(db)
+            db.commit()
+
     return Disk(
         open=lambda: SqliteStore(str(path), durability="process"),
         crash=crash,
         lose_lease=lambda worker_id: None,
         connect=lambda: sqlite3.connect(path),
+        prepare=prepare,
+        close=lambda: None,
+    )
+
+
+def memory_disk() -> Disk:
+    """The model store: fast, and the one whose workers can be taken for dead while they live."""
+    database = MemoryDatabase()
+
+    def prepare(make_tables: Callable[[sqlite3.Connection], object]) -> None:
+        nonlocal database
+        template = sqlite3.connect(":memory:")
+        make_tables(template)
+        template.commit()
+        database.close()
+        database = MemoryDatabase(template)
+
+    def crash(store: Store) -> None:
+        assert isinstance(store, MemoryStore)
+        database.crash(store)
+
+    def connect() -> sqlite3.Connection:
+        copy = sqlite3.connect(":memory:")
+        database.user_tables.backup(copy)
+        return copy
+
+    def lose_lease(worker_id: str) -> None:
+        database.lose_lease(worker_id)
+
+    def close() -> None:
+        database.close()
+
+    return Disk(
+        open=lambda: MemoryStore(database),
+        crash=crash,
+        lose_lease=lose_lease,
+        connect=connect,
+        prepare=prepare,
+        close=close,
     )

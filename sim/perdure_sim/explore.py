@@ -7,7 +7,6 @@ leaving faults out.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
 import sqlite3
@@ -114,9 +113,7 @@ def run(
     """
     disk = make_disk()
     if scenario.setup is not None:
-        with contextlib.closing(disk.connect()) as db:
-            scenario.setup(db)
-            db.commit()
+        disk.prepare(scenario.setup)
     world = World(
         scenario.definer,
         disk,

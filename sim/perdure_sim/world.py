@@ -259,6 +259,7 @@ class World:
         if self._db is not None:
             self._db.close()
             self._db = None
+        self._disk.close()
 
     @property
     def db(self) -> sqlite3.Connection:

@@ -304,4 +304,10 @@ LEADERS = Scenario(
     may_wait=frozenset("f"),  # where the leader fails, it waits for ever
 )
 
+
+@d.workflow
+async def forever(step: Step) -> None:
+    await step.await_event("never")
+
+
 SCENARIOS = (REFERENCE, TRANSFERS, EVENTS, FANS, RACE, TREES, LEADERS)

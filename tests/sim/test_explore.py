@@ -8,10 +8,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.sim.scenes import REFERENCE, d, order
+from tests.sim.scenes import REFERENCE, SCENARIOS, d, forever, order
 
 from perdure.core.outcomes import Succeeded
-from perdure_sim.disks import Disk, sqlite_disk
+from perdure_sim.disks import Disk, memory_disk, sqlite_disk
 from perdure_sim.explore import (
     KINDS,
     Explorer,
@@ -30,8 +30,10 @@ OUTCOMES = {"o0": Succeeded("1"), "o1": Succeeded("4")}
 MakeDisk = Callable[[], Disk]
 
 
-@pytest.fixture
-def make_disk(tmp_path: Path) -> MakeDisk:
+@pytest.fixture(params=["memory", "sqlite"])
+def make_disk(request: pytest.FixtureRequest, tmp_path: Path) -> MakeDisk:
+    if request.param == "memory":
+        return memory_disk
     names = itertools.count()
     return lambda: sqlite_disk(tmp_path / f"{next(names)}.db")
 
@@ -124,10 +126,6 @@ def test_a_workflow_that_cannot_end_is_an_alarm(make_disk: MakeDisk) -> None:
     found = run(lonely, FaultPlan(), make_disk, {})
     assert isinstance(found.failure, ResultChanged)  # the event timed out: both have ended
 
-    @d.workflow
-    async def forever(step: object) -> None:
-        await step.await_event("never")  # type: ignore[attr-defined]
-
     def waits(world: World) -> None:
         world.start(forever(), id="f")
 
@@ -183,3 +181,37 @@ def test_the_first_faults_of_the_sweep_find_nothing_wrong(make_disk: MakeDisk) -
     runs = itertools.takewhile(lambda found: found.plan.faults[0].occurrence == 1, explorer.sweep())
     wrong = [(str(found.plan), repr(found.failure)) for found in runs if found.failure is not None]
     assert wrong == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_both_stores_give_the_same(scenario: Scenario, tmp_path: Path) -> None:
+    """Outcomes and journals are equal, without faults and with one."""
+    for number, text in enumerate(("", "pd1:w0/commit#6=crash_after")):
+        path = tmp_path / f"{number}.db"
+        runs = [
+            run(scenario, FaultPlan.parse(text), make)
+            for make in (memory_disk, lambda path=path: sqlite_disk(path))
+        ]
+        assert [found.failure for found in runs] == [None, None]
+        one, other = (journals(found.world) for found in runs)
+        assert one == other
+        assert runs[0].outcomes == runs[1].outcomes
+
+
+def journals(world: World) -> dict[str, list[object]]:
+    """Of each step what was asked, what came of it and where; not the traceback of a failure."""
+    return {
+        workflow_id: [
+            (r.command, r.outcome and r.outcome.kind, r.asked_position, r.delivered_position)
+            for r in known.steps.values()
+        ]
+        for workflow_id, known in world.history.workflows.items()
+    }
+
+
+def test_a_worker_that_is_taken_for_dead_begins_a_new_life() -> None:
+    """It stood still for forty seconds; the other one has gone on, and nothing was done twice."""
+    found = run(REFERENCE, FaultPlan.parse("pd1:w0/decided#2=zombie:40s"), memory_disk, OUTCOMES)
+    assert found.failure is None
+    assert [str(fault) for fault in found.world.faults.fired] == ["w0/decided#2=zombie:40s"]
+    assert "w1" in {call.process for call in found.world.calls}
