@@ -65,9 +65,10 @@ def sqlite_disk(path: Path) -> Disk:
 def memory_disk() -> Disk:
     """The model store: fast, and the one whose workers can be taken for dead while they live."""
     database = MemoryDatabase()
+    template: sqlite3.Connection | None = None
 
     def prepare(make_tables: Callable[[sqlite3.Connection], object]) -> None:
-        nonlocal database
+        nonlocal database, template
         template = sqlite3.connect(":memory:")
         make_tables(template)
         template.commit()
@@ -88,6 +89,8 @@ def memory_disk() -> Disk:
 
     def close() -> None:
         database.close()
+        if template is not None:
+            template.close()
 
     return Disk(
         open=lambda: MemoryStore(database),
