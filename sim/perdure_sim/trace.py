@@ -13,9 +13,9 @@ from msgspec import Struct
 from .clock import START_MS
 
 #: boot, crash, …: of a process. commit: something is on the disk. attempt: an action's code begins.
-#: ask, answer: of a client. fault: something goes wrong, as planned.
+#: ask, answer: of a client. heal: from here on nothing goes wrong any more.
 EventKind: TypeAlias = Literal[
-    "boot", "boot failed", "crash", "drained", "commit", "attempt", "ask", "answer", "fault", "heal"
+    "boot", "boot failed", "crash", "commit", "attempt", "ask", "answer", "heal"
 ]
 
 

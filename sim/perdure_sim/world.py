@@ -127,6 +127,8 @@ class World:
             fn()
             if self.violation is not None:
                 raise self.violation
+        if self.violation is not None:
+            raise self.violation  # of what was done before the first event
         if until is not None:
             self.now = max(self.now, until)
 
@@ -203,7 +205,6 @@ class World:
             client.engine.submit(deed.request, answer)
         except PerdureError as error:
             deed.is_done, deed.error = True, error
-            return
 
     # --- what processes tell ------------------------------------------------------------------
 
