@@ -177,10 +177,12 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Definition[..., Any]] = {}
+        self._workflow_names: tuple[str, ...] | None = None
 
     def add(self, definition: Definition[..., Any]) -> None:
         """Take up a definition; raises DefinitionError if its name is taken."""
         other = self._by_name.setdefault(definition.name, definition)
+        self._workflow_names = None
         if other is not definition:
             raise DefinitionError(
                 f"{definition.kind} {definition.name} at {definition.place}: the name is taken by"
@@ -194,7 +196,11 @@ class Registry:
     @property
     def workflow_names(self) -> tuple[str, ...]:
         """Names of the workflows, in the order of definition."""
-        return tuple(each.name for each in self if each.kind == "workflow")
+        names = self._workflow_names  # asked for at each look for work
+        if names is None:
+            names = tuple(each.name for each in self if each.kind == "workflow")
+            self._workflow_names = names
+        return names
 
     @property
     def function_names(self) -> tuple[str, ...]:

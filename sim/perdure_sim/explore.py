@@ -7,10 +7,12 @@ leaving faults out.
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -22,7 +24,7 @@ from .actions import Stub
 from .disks import Disk
 from .history import Violation
 from .plan import Fault, FaultPlan
-from .replaying import check_replay
+from .replaying import Shape, check_replay
 from .world import World
 
 
@@ -105,12 +107,38 @@ def run(
     plan: FaultPlan,
     make_disk: Callable[[], Disk],
     expected: Mapping[str, Outcome | None] | None = None,
+    seen: set[Shape] | None = None,
 ) -> Run:
     """One run, to its end, with all laws on.
 
     Args:
         expected: how the workflows end when nothing goes wrong.
+        seen: see `check_replay`.
     """
+    with _no_garbage_collection():
+        return _run(scenario, plan, make_disk, expected, seen)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A run is short and has few cycles: to look for garbage in the middle of it is a fourth of
+    its time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _run(
+    scenario: Scenario,
+    plan: FaultPlan,
+    make_disk: Callable[[], Disk],
+    expected: Mapping[str, Outcome | None] | None,
+    seen: set[Shape] | None,
+) -> Run:
     disk = make_disk()
     if scenario.setup is not None:
         disk.prepare(scenario.setup)
@@ -127,7 +155,7 @@ def run(
     try:
         scenario.script(world)
         world.settle()
-        outcomes = _finish(scenario, world)
+        outcomes = _finish(scenario, world, seen)
         if not any(fault.kind in CHANGING for fault in world.faults.fired):
             scenario.check(world)
             if expected is not None and outcomes != expected:
@@ -139,7 +167,7 @@ def run(
     return Run(scenario=scenario, plan=plan, world=world, failure=failure, outcomes=outcomes)
 
 
-def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
+def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[str, Outcome | None]:
     store = world.open_disk()
     store.open(max_parallelism=None)
     try:
@@ -147,7 +175,7 @@ def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
     finally:
         store.close()
     for each in loaded:
-        check_replay(world.rules, each)
+        check_replay(world.rules, each, seen)
     for deed in world.deeds:
         if not deed.is_done:
             raise Stuck(f"a client was never answered: {deed.name}")
@@ -207,6 +235,7 @@ class Explorer:
     make_disk: Callable[[], Disk]
     census: dict[tuple[str, str], int] = attrs.field(factory=dict)
     expected: dict[str, Outcome | None] = attrs.field(factory=dict)
+    _seen: set[Shape] = attrs.field(factory=set, init=False)
 
     def begin(self) -> Run:
         """The run without faults; it says what is possible, and what is expected."""
@@ -217,7 +246,7 @@ class Explorer:
 
     def try_plan(self, plan: FaultPlan) -> Run:
         """One run."""
-        return run(self.scenario, plan, self.make_disk, self.expected)
+        return run(self.scenario, plan, self.make_disk, self.expected, self._seen)
 
     def sweep(self) -> Iterator[Run]:
         """Each fault alone."""

@@ -4,7 +4,8 @@ beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -23,6 +24,9 @@ from .history import Violation
 PREFIXES_MAX = 20
 
 
+#: See `shape_of`.
+Shape: TypeAlias = Hashable
+
 #: A workflow may end so while its handler waits.
 _ENGINE_ERRORS = ("LimitExceeded", "InternalError")
 
@@ -31,16 +35,42 @@ class ReplayDiffers(Violation):
     """A replay asked for something else than what is recorded."""
 
 
-def check_replay(rules: StepRules, loaded: Loaded) -> None:
-    """Replay a journal, and its prefixes; raises `ReplayDiffers`."""
+def check_replay(rules: StepRules, loaded: Loaded, seen: set[Shape] | None = None) -> None:
+    """Replay a journal, and its prefixes; raises `ReplayDiffers`.
+
+    Args:
+        seen: shapes of journals whose prefixes were replayed before: they are not again, which is
+            what makes runs by the thousand affordable.
+    """
     state = loaded.state
     definition = rules.registry.get(state.header.name)
     if not isinstance(definition, Workflow) or state.started_at is None:
         return
     whole = Journal(state.started_at, loaded.steps, loaded.ticks)
     _check(rules, loaded, whole, is_whole=True)
+    if seen is not None:
+        shape = shape_of(loaded)
+        if shape in seen:
+            return
+        seen.add(shape)
     for position in _positions(len(whole)):
         _check(rules, loaded, _prefix(loaded, position), is_whole=False)
+
+
+def shape_of(loaded: Loaded) -> Shape:
+    """What was asked for where, and what came of it where; no times and no values."""
+    rows = [
+        (
+            record.command.name,
+            record.asked_position,
+            record.delivered_position,
+            record.canceled_position,
+            None if record.outcome is None else record.outcome.kind,
+        )
+        for record in loaded.steps
+    ]
+    ticks = [tick.position for tick in loaded.ticks]
+    return (loaded.state.header.name, loaded.state.header.arguments, tuple(rows), tuple(ticks))
 
 
 def _positions(count: int) -> Iterator[int]:

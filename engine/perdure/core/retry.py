@@ -78,6 +78,7 @@ class RetryPolicy:
     max_backoff: timedelta | float | None = None
     jitter: bool = True
     non_retryable: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_class_tuple)
+    _plan: RetryPlan = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         n = self.max_attempts
@@ -85,25 +86,26 @@ class RetryPolicy:
             raise ValueError(
                 f"RetryPolicy(max_attempts={n!r}): give a number from 1 to {ATTEMPTS_MAX}"
             )
-        duration_ms(self.initial_backoff, "RetryPolicy: initial_backoff")
-        if self.max_backoff is not None:
-            duration_ms(self.max_backoff, "RetryPolicy: max_backoff")
         if isinstance(self.base, bool) or not isinstance(self.base, int | float):
             raise TypeError(f"RetryPolicy(base={self.base!r}): give a number")
         if not math.isfinite(self.base) or self.base < 1:
             raise ValueError(f"RetryPolicy(base={self.base!r}): give a finite number from 1")
         if not isinstance(self.jitter, bool):
             raise TypeError(f"RetryPolicy(jitter={self.jitter!r}): give True or False")
-        _error_names(self.non_retryable)
+        # Made once: each step asks for it, at each replay again.
+        object.__setattr__(self, "_plan", self._make_plan())
 
     def plan(self) -> RetryPlan:
         """The policy as it is stored with a step: milliseconds and names."""
+        return self._plan
+
+    def _make_plan(self) -> RetryPlan:
         cap = SLEEP_MS_MAX
         if self.max_backoff is not None:
-            cap = duration_ms(self.max_backoff, "max_backoff")
+            cap = duration_ms(self.max_backoff, "RetryPolicy: max_backoff")
         return RetryPlan(
             max_attempts=self.max_attempts,
-            initial_ms=duration_ms(self.initial_backoff, "initial_backoff"),
+            initial_ms=duration_ms(self.initial_backoff, "RetryPolicy: initial_backoff"),
             base=float(self.base),
             cap_ms=cap,
             jitter=self.jitter,
