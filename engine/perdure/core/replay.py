@@ -140,6 +140,8 @@ class Handler:
         self._futures.clear()
         self.loop.close_tasks()
         self.loop.close()
+        # The task and the future that it waits for hold us: gone at once, not with the garbage.
+        self._main = None
 
     # --- used by what the handler holds -------------------------------------------------------
 
