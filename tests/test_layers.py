@@ -99,7 +99,12 @@ FLOORS = (
         "errors",
         "the core is pure: it can be read, tested and simulated with nothing around it",
     ),
-    Floor("errors", "perdure.errors", "", "everything may import it, so it imports nothing"),
+    Floor(
+        "errors",
+        "perdure.errors perdure.sometimes",
+        "",
+        "everything may import it, so it imports nothing",
+    ),
 )
 
 #: Adapters of one contract: a helper that two of them share belongs beside them, not in one.

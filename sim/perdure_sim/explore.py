@@ -19,6 +19,7 @@ import attrs
 
 from perdure.core.outcomes import Outcome
 from perdure.definitions import Definer
+from perdure.sometimes import observed
 
 from .actions import Stub
 from .disks import Disk
@@ -66,6 +67,7 @@ class Run:
     Attributes:
         failure: the law that was broken, or what else was raised.
         outcomes: by workflow id; None for one that waits.
+        reached: the points of `perdure.sometimes` that it came to.
     """
 
     scenario: Scenario
@@ -73,6 +75,7 @@ class Run:
     world: World
     failure: BaseException | None
     outcomes: dict[str, Outcome | None]
+    reached: frozenset[str]
 
 
 #: What can go wrong where: site to (kind, burst, duration in ms). Longest last.
@@ -115,8 +118,10 @@ def run(
         expected: how the workflows end when nothing goes wrong.
         seen: see `check_replay`.
     """
-    with _no_garbage_collection():
-        return _run(scenario, plan, make_disk, expected, seen)
+    reached: set[str] = set()
+    with _no_garbage_collection(), observed(reached.add):
+        found = _run(scenario, plan, make_disk, expected, seen)
+    return attrs.evolve(found, reached=frozenset(reached))
 
 
 @contextmanager
@@ -164,7 +169,14 @@ def _run(
         failure = error
     finally:
         world.close()
-    return Run(scenario=scenario, plan=plan, world=world, failure=failure, outcomes=outcomes)
+    return Run(
+        scenario=scenario,
+        plan=plan,
+        world=world,
+        failure=failure,
+        outcomes=outcomes,
+        reached=frozenset(),
+    )
 
 
 def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[str, Outcome | None]:

@@ -19,6 +19,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from ..errors import ErrorInfo
+from ..sometimes import sometimes
 from .commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
 from .draft import Decision, Draft
 from .effects import (
@@ -89,7 +90,8 @@ def transition(
 def advance(draft: Draft, message: Message) -> None:
     """The same in place: several messages on one draft come to what one after the other do."""
     if draft.status != "in_progress":
-        return  # whatever it is, it comes too late
+        sometimes("a message comes after the end of its workflow")
+        return
     match message:  # the most frequent first
         case AttemptEnded():
             _on_attempt_ended(draft, message)
@@ -176,6 +178,7 @@ def _on_asked(draft: Draft, message: Asked) -> None:
     draft.timer_at = message.timer_at
     limit = draft.limits.journal_bytes
     if draft.journal_bytes > limit:
+        sometimes("a journal is full")
         _end(draft, Failed(overfull(draft.journal_bytes, limit)))
 
 
@@ -210,7 +213,7 @@ def _cancel(draft: Draft, number: int) -> None:
     """The handler cancelled the future of a step."""
     record = draft.live.get(number)
     if record is None:
-        return  # it was delivered in this very reaction
+        return  # its outcome was delivered in this very reaction
     _stop(draft, record)
     position = draft.position
     final = replace(record_canceled(record, draft.now), canceled_position=position)
@@ -290,6 +293,7 @@ def _event_problem(draft: Draft, event_id: str) -> str | None:
     for number in draft.awaiting:
         record = draft.live.get(number)
         if record is not None and getattr(record.command, "event_id", None) == event_id:
+            sometimes("an event is awaited by id twice")
             return f"is awaited by step {number} already"
     return None
 
@@ -345,7 +349,8 @@ def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
 def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
     record = draft.live.get(message.number)
     if record is None or record.state != "ready":
-        return  # the function canceled its own workflow
+        sometimes("a function has canceled its own workflow")
+        return
     _settle(draft, record, message.outcome, draft.now)
 
 
@@ -370,9 +375,11 @@ def _current_attempt(draft: Draft, message: AttemptEnded | AttemptLost) -> StepR
     """The step that `message` is about, if its attempt is still the one that counts."""
     record = draft.live.get(message.number)
     if record is None or record.state != "started":
-        return None  # canceled, timed out, or reported twice
+        sometimes("an outcome comes for an attempt that was canceled, timed out, or reported")
+        return None
     if (record.started_epoch, record.attempt) != (message.epoch, message.attempt):
-        return None  # an attempt from before a restart, or an earlier one
+        sometimes("an outcome comes for an attempt that another has followed")
+        return None
     return record
 
 
@@ -381,6 +388,7 @@ def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_a
     assert isinstance(record.command, RunStep)
     plan = record.command.retry
     if record.attempt >= plan.max_attempts:
+        sometimes("the attempts of a step are used up")
         _settle(draft, record, Failed(error), accepted_at)
         return
     key = (draft.header.workflow_id, record.asked_epoch, record.number)
@@ -413,7 +421,8 @@ def _on_event_sent(draft: Draft, event: SentEvent) -> None:
 def _on_child_ended(draft: Draft, message: ChildEnded) -> None:
     record = draft.live.get(message.number)
     if record is None or record.state != "asked" or record.child_id != message.child_id:
-        return  # canceled by the handler, or a child of before a restart
+        sometimes("a child ends that nobody waits for any more")
+        return
     _settle(draft, record, message.outcome, message.accepted_at)
 
 
@@ -421,7 +430,8 @@ def _on_step_due(draft: Draft, number: int) -> None:
     record, now = draft.live.get(number), draft.now
     at = None if record is None else next_time(record)
     if record is None or at is None or at > now:
-        return  # it ended, or waits for a later time that has a timer of its own
+        sometimes("a timer fires for a step that has gone on")
+        return
     match record.state:
         case "asked":
             _on_asked_step_due(draft, record, at)
@@ -432,6 +442,7 @@ def _on_step_due(draft: Draft, number: int) -> None:
         case "started":
             assert isinstance(record.command, RunStep)
             text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
+            sometimes("an attempt takes longer than its timeout")
             _stop(draft, record)
             _fail_attempt(draft, record, ErrorInfo("TimeoutError", text), at)
         case "ready" | "settled":
@@ -451,7 +462,8 @@ def _on_asked_step_due(draft: Draft, record: StepRecord, at: int) -> None:
         case AwaitEvent():
             for event, number in match_events(draft):
                 if number == record.number and (event.sent_at or 0) <= at:
-                    return  # its event was sent in time and will be delivered
+                    sometimes("an event was sent in time, and its timeout came first")
+                    return
             text = f"no event {record.command.name!r} came in time"
             _settle(draft, record, Failed(ErrorInfo("TimeoutError", text)), at)
         case RunChild():

@@ -20,6 +20,7 @@ from perdure.core.outcomes import Canceled
 from perdure.core.pool import Share, permits_to_hold
 from perdure.core.workflow import Blocked, WorkflowState
 from perdure.errors import ErrorInfo
+from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, InboxRow, Loaded, StateWrite, Store, Transaction, WorkerRow
 
 from .operations import encode_inbox
@@ -131,6 +132,8 @@ class Claims:
             self._dead_check_at = now + DEAD_CHECK_MS
             self._bury_dead(now)
         claimed = self._claimed_in_doubt(now) if self._doubtful else []
+        if claimed:
+            sometimes("a claim whose commit seemed to fail was stored")
         if not claimed and not has_changed and (self.next_at is None or self.next_at > now):
             return []
         reader = self._store.reader()
@@ -152,11 +155,13 @@ class Claims:
     def _claim(self, now: int) -> list[Claimed]:
         with self._store.transaction() as tx:
             if tx.is_fenced(self._me):
+                sometimes("a worker finds itself fenced when it looks for work")
                 raise Fenced
             found = tx.load(tx.claimable(self._names, now, CLAIM_MAX))
             suspects = [each for each in found if each.state.takeovers >= TAKEOVERS_ALONE]
             if suspects:
                 # It may be what killed its workers: nothing else is to be at risk with it.
+                sometimes("a workflow that may kill its worker is taken up alone")
                 found = suspects[:1]
             self._doubtful = [each.state.workflow_id for each in found]
             living = {row.worker_id for row in tx.workers() if not row.is_fenced}
@@ -175,6 +180,7 @@ class Claims:
     def _taken(self, state: WorkflowState, epoch: Epoch, now: int) -> WorkflowState:
         if state.takeovers < TAKEOVERS_MAX:
             return replace(state, owner=self._me, epoch=epoch, wake_at=None)
+        sometimes("a workflow has outlived too many workers")
         text = (
             f"its worker died {state.takeovers} times while it owned this workflow: mend what"
             " kills the process, then cancel or restart the workflow"
@@ -192,6 +198,7 @@ class Claims:
         if not self._others:
             return
         for dead in self._store.dead_workers([row.worker_id for row in self._others]):
+            sometimes("a worker finds another one dead")
             with self._store.transaction() as tx:
                 if tx.is_fenced(self._me):
                     raise Fenced
@@ -239,6 +246,7 @@ class Claims:
         limit, rows = reader.config().max_parallelism, reader.workers()
         mine = next((row for row in rows if row.worker_id == self._me), None)
         if mine is None:
+            sometimes("a worker finds itself struck off when it looks for permits")
             raise Fenced
         share = self._share(rows, limit, running, needed)
         wanting = mine.wanting if len(rows) == 1 else share.wanting  # alone nobody needs to know
@@ -265,6 +273,13 @@ class Claims:
 
 def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple[Message, ...]:
     """Attempts whose workers are gone: what they did is not known."""
+    lost = [
+        record
+        for record in state.live.values()
+        if record.state == "started" and record.runner not in living
+    ]
+    if lost:
+        sometimes("an attempt was lost with its worker")
     return tuple(
         AttemptLost(
             number=record.number,
@@ -272,6 +287,5 @@ def _lost(state: WorkflowState, living: Collection[WorkerId], now: int) -> tuple
             attempt=record.attempt,
             accepted_at=now,
         )
-        for record in state.live.values()
-        if record.state == "started" and record.runner not in living
+        for record in lost
     )

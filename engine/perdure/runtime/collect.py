@@ -14,6 +14,7 @@ import attrs
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import EventSent, StepDue
 from perdure.core.workflow import WorkflowState
+from perdure.sometimes import sometimes
 from perdure.store.base import Store
 
 from .actor import Actor
@@ -171,12 +172,14 @@ class CollectPhase:
             return
         for loaded in self.claims.load(missing):
             if loaded.state.owner == self.env.worker_id:
+                sometimes("a workflow of ours is loaded again")
                 self.actors.adopt(Actor.of(loaded))
                 self._start_doubtful(loaded.state)
                 self._forget_events(loaded.state.workflow_id, batch)
         for workflow_id in missing:
             if workflow_id in self.actors:
                 continue
+            sometimes("a message is for a workflow that is no longer ours")
             messages = batch.messages.pop(workflow_id)
             # Its new owner reads the rows himself.
             self.inbox.release(batch.inbox.pop(workflow_id, ()))
@@ -196,6 +199,7 @@ class CollectPhase:
             and (attempt := Attempt.of(state.workflow_id, record)).key in keys
         ]
         if attempts:
+            sometimes("an attempt is run whose start seemed not to be stored")
             assert self.actors.runner is not None
             self.actors.runner.start(attempts)
 

@@ -34,6 +34,7 @@ from perdure.core.outcomes import Failed, Outcome
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowState
 from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
+from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
 
 from . import operations
@@ -149,6 +150,7 @@ class Committer:
             if me is None:
                 tx.check_schema()  # a worker would be fenced by an upgrade; a client has no row
             elif not known and tx.is_fenced(me):
+                sometimes("a worker that was taken for dead tries to start something")
                 raise Fenced  # else the fence is in the first update
             scope = Scope(
                 env=self.env,
@@ -203,6 +205,7 @@ class Committer:
             except Exception as error:
                 result.refused.append((unit, None, error))
             else:
+                sometimes("a start that was carried out is asked for again")
                 result.refused.append((unit, answer, None))
         return kept
 
@@ -214,7 +217,9 @@ class Committer:
             stale = tx.update_workflows(writes, fence=self.env.worker_id)
             if stale:
                 if self.env.worker_id is not None and tx.is_fenced(self.env.worker_id):
+                    sometimes("a worker that was taken for dead tries to write")
                     raise Fenced
+                sometimes("a write is refused because its epoch is stale")
                 raise StaleUnits(stale)
         steps: list[StepWrite] = []
         ticks: list[tuple[WorkflowId, int, int]] = []
@@ -242,7 +247,8 @@ class Committer:
         canceled = scope.after.canceled
         for write in unit.writes:
             if unit.workflow_id in canceled:
-                # By a mutation of this very transaction: what it had asked for is void.
+                # What it had asked for is void.
+                sometimes("a workflow is canceled by a mutation of its own transaction")
                 return done
             if not isinstance(write, _ROWS):
                 self._carry_out(scope, done, write)
@@ -300,7 +306,8 @@ class Committer:
     def _call_function(self, scope: Scope, done: Committed, number: int) -> None:
         record = done.state.live.get(number)
         if record is None or record.state != "ready":
-            return  # ended in the very turn in which it was admitted
+            sometimes("a function was admitted in the turn in which its step ended")
+            return
         assert isinstance(record.command, RunStep)
         outcome = run_step_function(scope, done.unit.workflow_id, number, record.command)
         self._apply(scope, done, FunctionEnded(number=number, outcome=outcome))
@@ -310,6 +317,7 @@ class Committer:
         done.state = decision.state
         if done.state.owner is None and done.state.settled:
             # It was given up because it only waited: now it has something to learn.
+            sometimes("a workflow that was given up learns something in the same transaction")
             done.state = replace(done.state, wake_at=scope.now)
         done.effects.extend(decision.effects)
         done.ready.extend(decision.ready)

@@ -18,6 +18,7 @@ from perdure.core.messages import Admission, Message, StepAdmitted
 from perdure.core.transition import advance
 from perdure.definitions import Workflow
 from perdure.errors import ErrorInfo
+from perdure.sometimes import sometimes
 
 from .actor import Actor, Decider, Unit, attempts
 from .actors import Actors
@@ -155,6 +156,7 @@ class DecidePhase:
                 self._decider.wait_for_definition(draft, record)
                 return
             if self.claims.is_paused and not record.command.inline:
+                sometimes("a function waits because the pool is paused")
                 unit.held.append(number)
             else:
                 advance(draft, StepAdmitted(number=number, runner=self._me))
@@ -181,7 +183,8 @@ class DecidePhase:
         """Start one ready action; how many permits that takes."""
         record = draft.live.get(number)
         if record is None or record.state != "ready":
-            return 0  # canceled since, or queued twice
+            sometimes("a ready action in the queue is not to be started any more")
+            return 0
         assert isinstance(record.command, RunStep)
         if self.env.registry.get(record.command.function) is None:
             self._decider.wait_for_definition(draft, record)

@@ -21,6 +21,7 @@ from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader
 from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
+from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
 from .attempts import Attempt, Runner
@@ -306,6 +307,7 @@ class Engine:
                 return
             yield from worker.turn()
         except Fenced:
+            sometimes("a worker begins a new life")
             logger.error("another process took this worker for dead; it starts a new life")
             self._end_life()
             for ticket in worker.unanswered:

@@ -13,6 +13,7 @@ from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definition, Mutation, Query
 from perdure.errors import DefinitionError, ErrorInfo, StoreError
+from perdure.sometimes import sometimes
 from perdure.store.base import TransactionLost
 
 from .inside import inside_transaction
@@ -170,5 +171,6 @@ def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) ->
     except BaseException:
         for items, mark in zip(lists, marks, strict=True):
             del items[mark:]  # type: ignore[attr-defined]
+        sometimes("what a function did is undone")
         del after.canceled[canceled:]
         raise

@@ -17,6 +17,7 @@ from perdure.core.messages import (
     SentEvent,
 )
 from perdure.core.outcomes import Canceled
+from perdure.sometimes import sometimes
 from perdure.store.base import InboxRow, Store, Transaction
 
 from .operations import decode_inbox, encode_inbox
@@ -86,6 +87,7 @@ class InboxReader:
 
     def _letter(self, row: InboxRow) -> Letter:
         if row.kind == "revoked":
+            sometimes("a worker reads that a workflow is no longer its own")
             return Letter(row.row_id, row.workflow_id, None, is_revoked=True)
         return Letter(row.row_id, row.workflow_id, self._message(row))
 
@@ -94,7 +96,8 @@ class InboxReader:
             event_id = msgspec.json.decode(row.body)
             found = self._store.reader().find_event(event_id)
             if found is None or found[2]:
-                return None  # consumed already: it was loaded with the workflow
+                sometimes("an event in the inbox has been consumed already")
+                return None
             return EventSent(event=found[1])
         assert row.number is not None
         body, outcome = decode_inbox(row.body)
@@ -151,6 +154,7 @@ class InboxReader:
         for message in messages:
             match message:
                 case AttemptEnded():
+                    sometimes("the outcome of an attempt is passed on to another worker")
                     rows.append(_attempt_row(workflow_id, message))
                 case AttemptLost():
                     rows.append(_lost_row(workflow_id, message))

@@ -22,6 +22,7 @@ from perdure.core.messages import AttemptLost
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader, next_fact
 from perdure.errors import InternalError, StoreBusy, StoreError
+from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, TransactionLost
 
 from .actor import Actor, Unit
@@ -177,6 +178,7 @@ class Worker:
             Fenced: another process took this worker for dead: start a new life.
         """
         if self._retry_at > self.clock.monotonic():
+            sometimes("a turn waits because the store was in trouble")
             self._withdraw_late_tickets()
             return
         batch = Batch(self.clock.now_ms())
@@ -195,6 +197,7 @@ class Worker:
                 self._carry_out(batch, result)
             yield "carried out"
         except Fenced:
+            sometimes("a turn ends because another process took this worker for dead")
             # The next life finds the rest in the store; what callers asked for it must be given.
             asked = (*batch.tickets, *batch.starts.values(), *self._collecting.pending)
             self.unanswered = [_again(item) for item in asked if isinstance(item, Ticket)]
@@ -259,6 +262,7 @@ class Worker:
     def _give_up(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:
         """Somebody else has taken, canceled or restarted these workflows."""
         self._collecting.foreign_change = True  # some may have ended: see `holds`
+        sometimes("a decision is dropped because the workflow belongs to another now")
         for workflow_id in workflow_ids:
             self.actors.drop(workflow_id, cancel=True)
             unit = batch.units.pop(workflow_id)
@@ -270,6 +274,7 @@ class Worker:
         """Something spoils the batch: each unit gets a transaction of its own, to find out what."""
         if not isinstance(error, FunctionLostTransaction | TransactionLost | UnitFailed):
             logger.warning("a batch could not be committed (%r): now one by one", error)
+        sometimes("a batch is committed one by one")
         whole = Result()
         for unit in list(batch.units.values()):
             part = self._commit_unit(unit, batch)
@@ -371,6 +376,8 @@ class Worker:
     def _store_failed(self, error: StoreError, batch: Batch) -> None:
         """The database is in trouble: drop the actors, keep the messages, try again later."""
         self._delay(error)
+        if batch.units:
+            sometimes("a whole batch of decisions is dropped with its commit")
         for unit in batch.units.values():
             unit.actor.close()  # a fresh one is nowhere else
             self._doubt(unit)
@@ -439,6 +446,7 @@ class Worker:
             batch.starts.pop(unit.workflow_id).answer(answer, error)
             if unit.workflow_id not in self.actors:
                 # Stored by a commit of ours that seemed to fail, perhaps: then it is ours.
+                sometimes("a workflow that was started is not in memory")
                 self.actors.runnable[unit.workflow_id] = None
         for done in result.committed:
             ticket = batch.starts.pop(done.unit.workflow_id, None)
