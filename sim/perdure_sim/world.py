@@ -18,6 +18,7 @@ from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy
 from perdure.definitions import Call, Definer
 from perdure.errors import PerdureError, StoreError
+from perdure.runtime import requests
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -163,6 +164,10 @@ class World:
     def cancel(self, workflow_id: str) -> Deed:
         """Cancel a workflow."""
         return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
+
+    def set_parallelism(self, limit: int) -> Deed:
+        """Change how many actions may run at once, over all workers."""
+        return self._do(f"parallelism {limit}", lambda p: requests.UpdateConfig(limit))
 
     def after(self, delay_ms: int, fn: Callable[[], object]) -> None:
         """Have a client do something later."""
