@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -23,6 +23,7 @@ from perdure_sim.explore import (
     single_faults,
 )
 from perdure_sim.plan import FaultPlan
+from perdure_sim.sqlite_memory import SqliteMemory
 from perdure_sim.world import World
 
 OUTCOMES = {"o0": Succeeded("1"), "o1": Succeeded("4")}
@@ -30,12 +31,18 @@ OUTCOMES = {"o0": Succeeded("1"), "o1": Succeeded("4")}
 MakeDisk = Callable[[], Disk]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def make_disk(request: pytest.FixtureRequest, tmp_path: Path) -> MakeDisk:
-    if request.param == "memory":
-        return memory_disk
-    names = itertools.count()
-    return lambda: sqlite_disk(tmp_path / f"{next(names)}.db")
+@pytest.fixture(params=["memory", "sqlite in memory", "sqlite in files"])
+def make_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeDisk]:
+    match request.param:
+        case "memory":
+            yield memory_disk
+        case "sqlite in memory":
+            disks = SqliteMemory()
+            yield disks
+            disks.close()
+        case _:
+            names = itertools.count()
+            yield lambda: sqlite_disk(tmp_path / f"{next(names)}.db")
 
 
 def test_without_faults_the_scenario_gives_what_it_should(make_disk: MakeDisk) -> None:
