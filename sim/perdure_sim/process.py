@@ -26,6 +26,7 @@ from perdure.store.base import Store
 from .actions import ActionLoop, CallMade, DressedRegistry, SimulatedRunner, SimulatedVerbs
 from .clock import VirtualClock
 from .faulty_store import Crash, SimulatedStore, Site, Write
+from .outside import NotSimulated
 from .plan import Fault
 
 if TYPE_CHECKING:
@@ -291,6 +292,9 @@ class Process:
 
     def made(self, call: CallMade) -> None:
         self.world.made(call)
+
+    def reached_outside(self, error: NotSimulated) -> None:
+        self.world.reached_outside(error)
 
     async def ask(self, request: Any) -> Any:
         """Have the engine carry out a request; for actions, on their loop."""

@@ -26,6 +26,7 @@ from .clock import START_MS
 from .disks import Disk
 from .faulty_store import Write
 from .history import History, Violation
+from .outside import NotSimulated
 from .plan import FaultPlan, Injector
 from .process import NOTICE_MS, POLL_MS, Process
 from .trace import EventKind, Trace
@@ -79,7 +80,7 @@ class World:
         self.now = START_MS
         self.faults = Injector(plan)
         self.history = History()
-        self.violation: Violation | None = None
+        self.violation: Violation | NotSimulated | None = None
         self.stubs = dict(stubs or {})
         self.max_parallelism = max_parallelism
         self.calls: list[CallMade] = []
@@ -245,6 +246,10 @@ class World:
         self.note(call.process, "attempt", call)
         self.calls.append(call)
         self._watch(lambda: self.history.attempt_begins(call))
+
+    def reached_outside(self, error: NotSimulated) -> None:
+        """An action did what cannot be simulated: what it might swallow, the run must not."""
+        self.violation = self.violation or error
 
     def _watch(self, look: Callable[[], None]) -> None:
         """Keep what law is broken: raised here, the engine would take it for its own trouble."""
