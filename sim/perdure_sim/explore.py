@@ -8,7 +8,6 @@ leaving faults out.
 from __future__ import annotations
 
 import random
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,13 +16,15 @@ import attrs
 
 from perdure.core.outcomes import Outcome
 from perdure.definitions import Definer
+from perdure.store.base import Loaded
 
 from .actions import Stub
 from .disks import Disk
+from .faults import CHANGING, KINDS
 from .history import Violation
 from .plan import Fault, FaultPlan
-from .replaying import check_replay
-from .world import World
+from .replaying import ReplayDiffers, check_replay
+from .world import EPOCH, World
 
 
 class Stuck(Violation):
@@ -41,7 +42,10 @@ class Scenario:
     Attributes:
         script: tells the clients of a new world what to do.
         setup: makes the application's own tables.
+        next_definer: what a deploy in the middle brings: other code for the same names.
         may_wait: ids of workflows that need not end.
+        may_change: kinds of fault under which they may end otherwise, beside those after which any
+            workflow may.
         check: looks at the world at the end, unless something happened that may change a result;
             raises if something is wrong.
     """
@@ -53,7 +57,9 @@ class Scenario:
     workers: int = 2
     max_parallelism: int | None = None
     setup: Callable[[sqlite3.Connection], object] | None = None
+    next_definer: Definer | None = None
     may_wait: frozenset[str] = frozenset()
+    may_change: frozenset[str] = frozenset()
     check: Callable[[World], None] = lambda world: None
 
 
@@ -71,33 +77,6 @@ class Run:
     world: World
     failure: BaseException | None
     outcomes: dict[str, Outcome | None]
-
-
-#: What can go wrong where: site to (kind, burst, duration in ms). Longest last.
-KINDS: dict[str, tuple[tuple[str, int, int], ...]] = {
-    "begin": (("busy", 1, 0), ("busy", 3, 0), ("full", 2, 0), ("crash", 1, 0)),
-    "commit": (
-        ("fails", 1, 0),
-        ("lost_ack", 1, 0),
-        ("crash_before", 1, 0),
-        ("crash_after", 1, 0),
-        ("fails", 3, 0),
-        ("lost_ack", 3, 0),
-        ("full", 2, 0),
-    ),
-    "read": (("fails", 1, 0), ("fails", 3, 0), ("crash", 1, 0)),
-    "turn": (("crash", 1, 0), ("evict", 1, 0), ("fenced", 1, 0), ("jump", 1, 60_000)),
-    "collected": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "decided": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "committed": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "told": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "carried_out": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "wake": (("lost", 1, 0), ("late", 1, 5_000)),
-    "attempt": (("raises", 1, 0), ("raises", 3, 0), ("slow", 1, 90_000), ("raises_for_good", 1, 0)),
-}
-
-#: Faults that may change how a workflow ends.
-CHANGING = frozenset({"raises_for_good"})
 
 
 def run(
@@ -121,6 +100,7 @@ def run(
         workers=scenario.workers,
         stubs=scenario.stubs,
         max_parallelism=scenario.max_parallelism,
+        next_definer=scenario.next_definer,
     )
     failure: BaseException | None = None
     outcomes: dict[str, Outcome | None] = {}
@@ -128,7 +108,8 @@ def run(
         scenario.script(world)
         world.settle()
         outcomes = _finish(scenario, world)
-        if not any(fault.kind in CHANGING for fault in world.faults.fired):
+        changing = CHANGING | scenario.may_change
+        if not any(fault.kind in changing for fault in world.faults.fired):
             scenario.check(world)
             if expected is not None and outcomes != expected:
                 raise ResultChanged(f"{outcomes}, without faults {expected}")
@@ -147,7 +128,7 @@ def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
     finally:
         store.close()
     for each in loaded:
-        check_replay(world.rules, each)
+        _check_replay(world, each)
     for deed in world.deeds:
         if not deed.is_done:
             raise Stuck(f"a client was never answered: {deed.name}")
@@ -160,10 +141,16 @@ def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
                 f" at {state.wake_at}, blocked {state.blocked}, open steps {steps}"
             )
     # A child's id has the epoch of its parent in it, which depends on who took that up, and when.
-    return {_EPOCH.sub("", each.state.workflow_id): each.state.outcome for each in loaded}
+    return {EPOCH.sub("", each.state.workflow_id): each.state.outcome for each in loaded}
 
 
-_EPOCH = re.compile(r"@\d+")
+def _check_replay(world: World, loaded: Loaded) -> None:
+    try:
+        check_replay(world.rules, loaded)
+    except ReplayDiffers:
+        if world.next_rules is None:
+            raise
+        check_replay(world.next_rules, loaded)  # then it fits the code of the deploy
 
 
 # --- plans ----------------------------------------------------------------------------------------
@@ -189,7 +176,7 @@ def random_plan(rng: random.Random, census: dict[tuple[str, str], int], most: in
     for _ in range(1 + min(int(rng.expovariate(0.5)), most - 1)):
         actor, site = rng.choice(places)
         count = census[actor, site]
-        occurrence = rng.randint(1, max(1, count + count // 2))
+        occurrence = rng.randint(1, count + (count + 1) // 2)
         kind, burst, duration = rng.choice(KINDS[site])
         fault = Fault(actor, site, occurrence, kind, burst, duration)
         faults[actor, site, occurrence] = fault
