@@ -46,6 +46,10 @@ class VirtualClock:
         self.offset_ms += self._drift_ms()
         self._drift_percent, self._drifts_since = percent, self._time.now
 
+    def real_ms(self, ms: int) -> int:
+        """How long it takes until this clock has gone on by so much, if it does not stand still."""
+        return -(-ms * 100 // (100 + self._drift_percent))
+
     def set_right(self) -> None:
         """Show the world's time, or, where that would be back, stand still until it has come."""
         self.offset_ms = self._drift_percent = 0

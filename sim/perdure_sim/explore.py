@@ -24,7 +24,7 @@ from .faults import CHANGING, KINDS
 from .history import Violation
 from .plan import Fault, FaultPlan
 from .replaying import ReplayDiffers, check_replay
-from .world import EPOCH, World
+from .world import EPOCH, World, is_given_up
 
 
 class Stuck(Violation):
@@ -44,8 +44,8 @@ class Scenario:
         setup: makes the application's own tables.
         next_definer: what a deploy in the middle brings: other code for the same names.
         may_wait: ids of workflows that need not end.
-        may_change: kinds of fault under which they may end otherwise, beside those after which any
-            workflow may.
+        may_change: kinds of fault (``jump``, or only at one site: ``turn=jump``) under which they
+            may end otherwise, beside those under which any workflow may.
         check: looks at the world at the end, unless something happened that may change a result;
             raises if something is wrong.
     """
@@ -108,8 +108,7 @@ def run(
         scenario.script(world)
         world.settle()
         outcomes = _finish(scenario, world)
-        changing = CHANGING | scenario.may_change
-        if not any(fault.kind in changing for fault in world.faults.fired):
+        if not _may_differ(scenario, world):
             scenario.check(world)
             if expected is not None and outcomes != expected:
                 raise ResultChanged(f"{outcomes}, without faults {expected}")
@@ -118,6 +117,18 @@ def run(
     finally:
         world.close()
     return Run(scenario=scenario, plan=plan, world=world, failure=failure, outcomes=outcomes)
+
+
+def _may_change(scenario: Scenario, fault: Fault) -> bool:
+    kinds = {fault.kind, f"{fault.site}={fault.kind}"}
+    return fault.kind in CHANGING or not kinds.isdisjoint(scenario.may_change)
+
+
+def _may_differ(scenario: Scenario, world: World) -> bool:
+    """Whether something happened under which workflows may end otherwise."""
+    if any(_may_change(scenario, fault) for fault in world.faults.fired):
+        return True
+    return any(is_given_up(known.state) for known in world.history.workflows.values())
 
 
 def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
@@ -132,9 +143,13 @@ def _finish(scenario: Scenario, world: World) -> dict[str, Outcome | None]:
     for deed in world.deeds:
         if not deed.is_done:
             raise Stuck(f"a client was never answered: {deed.name}")
+    if any(is_given_up(each.state) for each in loaded):
+        may_wait = frozenset(each.state.workflow_id for each in loaded)  # they wait for a person
+    else:
+        may_wait = scenario.may_wait
     for each in loaded:
         state = each.state
-        if state.outcome is None and state.workflow_id not in scenario.may_wait:
+        if state.outcome is None and state.workflow_id not in may_wait:
             steps = [f"{r.number} {r.command.name} {r.state}" for r in state.live.values()]
             raise Stuck(
                 f"{state.workflow_id} is in progress, and nothing moves: owner {state.owner}, wakes"

@@ -64,7 +64,7 @@ SITES: dict[str, tuple[Kind, ...]] = {
         Kind("power_loss", "all processes die, and what was stored last is lost", ((1, 50),)),
     ),
     "read": (
-        Kind("fails", "an error", ((1, 0), (3, 0))),
+        Kind("fails", "an error, and nothing is read", ((1, 0), (3, 0))),
         Kind("crash", "the process dies"),
     ),
     # --- of a process: its life and its turns

@@ -362,7 +362,8 @@ class Process:
         if wait < float("inf"):
             # Where the clock stands still, an engine looks again and again; here each second.
             still = min(self.clock.stands_still_ms, 1000)
-            self.wake(self.now + max(math.ceil(wait * 1000), still if wait else 0))
+            wait_ms = self.clock.real_ms(math.ceil(wait * 1000))
+            self.wake(self.now + max(wait_ms, still if wait else 0))
         elif self._has_worked:
             # An idle engine polls for ever; here until a poll finds nothing. After that only a
             # commit of others, or the time, could give it something to do: then it is woken.

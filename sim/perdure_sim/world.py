@@ -16,8 +16,9 @@ from typing import Any
 
 import attrs
 
-from perdure.core.limits import Limits, Portions
+from perdure.core.limits import TAKEOVERS_MAX, Limits, Portions
 from perdure.core.retry import RetryPolicy
+from perdure.core.workflow import WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.step import StepRules
@@ -60,6 +61,17 @@ def _no_answer(value: Any, error: BaseException | None) -> None:
 
 class HotSpin(AssertionError):
     """Events follow each other without end."""
+
+
+class BlockedWithoutCause(Violation):
+    """A workflow is blocked, though its code is what it was and its workers live."""
+
+
+def is_given_up(state: WorkflowState) -> bool:
+    """Whether so many workers died with it, one after the other, that nobody takes it up again."""
+    blocked = state.blocked
+    is_lost = blocked is not None and blocked.error.type == "WorkerLost"
+    return is_lost and state.takeovers >= TAKEOVERS_MAX
 
 
 @attrs.define
@@ -400,6 +412,8 @@ class World:
             elif kind == "update":
                 for write in what:
                     touched[write.state.workflow_id] = None
+                    if write.state.blocked is not None:
+                        self._watch(partial(self._check_blocked, write.state))
         for workflow_id in touched:
             actor = self._plain_id(workflow_id)
             if actor is None:
@@ -411,6 +425,15 @@ class World:
                 self.at(self.now, "client", partial(_call, partial(self.cancel, workflow_id)))
             else:
                 process.evict(workflow_id)
+
+    def _check_blocked(self, state: WorkflowState) -> None:
+        assert state.blocked is not None
+        error = state.blocked.error
+        is_misfit = error.type in ("DeterminismError", "DefinitionError")
+        if is_misfit and self.next_rules is not None:
+            return  # this code does not fit; it goes on with code that does
+        if not is_given_up(state):
+            raise BlockedWithoutCause(f"{state.workflow_id}: {error.type}: {error.message}")
 
     def _plain_id(self, workflow_id: str) -> str | None:
         """A workflow's id as faults are addressed to it: the same whoever took its parent up."""

@@ -168,7 +168,12 @@ def words(world: World) -> None:
     world.after(14_000, lambda: world.send_event("other", workflow_id="l", value="o"), deed)
 
 
-EVENTS = Scenario(name="events", definer=d, script=words)
+EVENTS = Scenario(
+    name="events",
+    definer=d,
+    script=words,
+    may_change=frozenset({"power_loss"}),  # words that were lost are sent again, after others
+)
 
 # --- a fan that is wider than the pool ------------------------------------------------------------
 
@@ -310,4 +315,91 @@ async def forever(step: Step) -> None:
     await step.await_event("never")
 
 
-SCENARIOS = (REFERENCE, TRANSFERS, EVENTS, FANS, RACE, TREES, LEADERS)
+# --- a deploy in the middle: code that fits, and code that does not -------------------------------
+
+old, fitting, unfit = Definer(), Definer(), Definer()
+
+
+@old.action(retry=QUICK)
+async def pack(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@old.action(retry=QUICK)
+async def post(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+for definer in (fitting, unfit):
+    definer.registry.add(pack)
+fitting.registry.add(post)
+
+
+@old.workflow
+async def parcel(step: Step, n: int) -> int:
+    packed = await step.run_action(pack(n))
+    await step.await_event("go", timeout=3600)
+    await step.sleep(5)
+    return packed + await step.run_action(post(n))
+
+
+@fitting.workflow(name="parcel")
+async def parcel_next(step: Step, n: int, version: int = 1) -> int:
+    if version >= 2:
+        return await step.run_action(post(n))
+    packed = await step.run_action(pack(n))
+    await step.await_event("go", timeout=3600)
+    await step.sleep(5)
+    return packed + await step.run_action(post(n))
+
+
+@fitting.workflow
+async def returned(step: Step, n: int) -> int:
+    return n
+
+
+@unfit.action(name="send", retry=QUICK)
+async def post_renamed(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@unfit.workflow(name="parcel")
+async def parcel_reordered(step: Step, n: int) -> str:
+    await step.sleep(5)
+    packed = await step.run_action(pack(n))
+    return f"sent {packed + await step.run_action(post_renamed(n))}"
+
+
+def two_parcels(world: World) -> None:
+    """Two parcels, one after the other."""
+
+    def go(workflow_id: str) -> None:
+        world.send_event("go", workflow_id=workflow_id)
+
+    def start(number: int) -> None:
+        workflow_id = f"p{number}"
+        deed = world.start(parcel(number), id=workflow_id)
+        world.after(3_000, partial(go, workflow_id), deed)
+
+    start(1)
+    world.after(2_000, partial(start, 2))
+
+
+_SLOW = {"pack": Stub(takes_ms=50), "post": Stub(takes_ms=50)}
+
+#: Code that replays what the old one has begun, and so changes nothing.
+DEPLOYS = Scenario(
+    name="deploys", definer=old, next_definer=fitting, script=two_parcels, stubs=_SLOW
+)
+
+#: Code that does not. What one of the two has begun waits until it is back.
+MISFITS = Scenario(
+    name="misfits",
+    definer=old,
+    next_definer=unfit,
+    script=two_parcels,
+    stubs=_SLOW,
+    may_change=frozenset({"deploy=drain", "deploy=kill"}),
+)
+
+SCENARIOS = (REFERENCE, TRANSFERS, EVENTS, FANS, RACE, TREES, LEADERS, DEPLOYS, MISFITS)
