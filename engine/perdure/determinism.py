@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from threading import get_ident
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -435,6 +435,9 @@ _FILES: Final = (
 )
 _THREADS: Final = "_thread.start_new_thread _thread.start_joinable_thread"
 
+#: Audit events of what leaves the process, or begins a thread.
+REACHES_OUTSIDE: Final = frozenset(f"{_CONNECT} {_TALK} {_PROCESS} {_THREADS}".split())
+
 #: Audit event to what should be done instead.
 _REFUSED: Final = {
     "open": _ACTION,
@@ -463,8 +466,12 @@ _HOUSEKEEPING: Final = tuple(
     vars(module) for module in (sys.modules["_frozen_importlib"], logging, weakref)
 )
 
-#: Identities of the threads that advance a handler just now; mostly empty.
-_guarded: set[int] = set()
+#: What to raise for an audit event, which is also given as the call that the user wrote; None to
+#: let it pass.
+Refuse: TypeAlias = Callable[[str, str], Exception | None]
+
+#: The threads that advance a handler just now, by identity; mostly empty.
+_guarded: dict[int, Refuse] = {}
 _install_lock: Final = threading.Lock()
 _installed = False
 
@@ -485,18 +492,24 @@ def install() -> None:
         _installed = True
 
 
-def enter() -> int:
+def refuse_in_handler(event: str, call: str) -> Exception | None:
+    """What is raised in a handler."""
+    text = f"{call} in a workflow handler: a replay would do it again. Instead: {_REFUSED[event]}"
+    return DeterminismError(text)
+
+
+def enter(refuse: Refuse = refuse_in_handler) -> int:
     """Guard this thread from now on; give the result to `leave`, in a ``finally``."""
     ident = get_ident()
     if ident in _guarded:
         return 0
-    _guarded.add(ident)
+    _guarded[ident] = refuse
     return ident
 
 
 def leave(token: int) -> None:
     """End what `enter` began; inside another guarded section, that one goes on."""
-    _guarded.discard(token)
+    _guarded.pop(token, None)
 
 
 class guarded:  # noqa: N801  Used like a function, as contextlib.suppress is.
@@ -514,32 +527,30 @@ class guarded:  # noqa: N801  Used like a function, as contextlib.suppress is.
 class suspended:  # noqa: N801  As above.
     """``with suspended(): ...``: for engine code that runs while a handler is on the stack."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_refuse",)
 
     def __enter__(self) -> None:
-        ident = get_ident()
-        self._token = ident if ident in _guarded else 0
-        _guarded.discard(ident)
+        self._refuse = _guarded.pop(get_ident(), None)
 
     def __exit__(self, *_: object) -> None:
-        if self._token:
-            _guarded.add(self._token)
+        if self._refuse is not None:
+            _guarded[get_ident()] = self._refuse
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     """Refuse by raising: an exception in an audit hook aborts the audited operation."""
     if not _guarded:
         return  # First and cheapest, since this runs for every id() and every log line.
-    if event not in _REFUSED or get_ident() not in _guarded:
+    refuse = _guarded.get(get_ident())
+    if event not in _REFUSED or refuse is None:
         return
     if event == "open" and not _opens_for_writing(args):
         return
-    if _is_housekeeping(sys._getframe(1)):
+    if is_housekeeping(sys._getframe(1)):
         return
-    raise DeterminismError(
-        f"{_spell(event, args)} in a workflow handler: a replay would do it again. "
-        f"Instead: {_REFUSED[event]}"
-    )
+    error = refuse(event, _spell(event, args))
+    if error is not None:
+        raise error
 
 
 def _opens_for_writing(args: tuple[Any, ...]) -> bool:
@@ -552,7 +563,7 @@ def _opens_for_writing(args: tuple[Any, ...]) -> bool:
     return by_mode or (type(flags) is int and bool(flags & _WRITE_FLAGS))
 
 
-def _is_housekeeping(frame: types.FrameType | None) -> bool:
+def is_housekeeping(frame: types.FrameType | None) -> bool:
     """Whether the handler is not the one who asked; see `_HOUSEKEEPING`.
 
     The search ends at the engine: what lies below it called the engine, not the handler, and may

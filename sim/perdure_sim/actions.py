@@ -10,19 +10,25 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
 
-from perdure.core.loop import WorkflowLoop
+from perdure import determinism
+from perdure.codec import TypeCodec
+from perdure.core.commands import RunStep
+from perdure.core.outcomes import Json, Outcome
 from perdure.definitions import Action, Call, Definition, Mutation, Query, Registry
 from perdure.errors import NonRetryableError
+from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.mailbox import Mailbox
 from perdure.runtime.runner import ActionRunner
 from perdure.runtime.scope import Env
 
 from .clock import START_MS
+from .outside import NotSimulated, OutsideLoop, in_action, watched
 from .plan import Fault
 
 #: The function of a stub: it gets what the action gets.
@@ -90,8 +96,33 @@ class Host(Protocol):
         """An attempt's code begins."""
         ...
 
+    def reached_outside(self, error: NotSimulated) -> None:
+        """An attempt's code did what cannot be simulated."""
+        ...
 
-class _TrackedLoop(WorkflowLoop):
+
+@attrs.frozen
+class OddResult:
+    """Stands for a result that the engine must not accept: too large, or of the wrong type."""
+
+    kind: str
+    value: Any
+
+
+@attrs.frozen
+class _NoRoom:
+    """A codec under which any value is over the limit."""
+
+    inner: TypeCodec[Any]
+
+    def encode(self, value: Any, *, where: str, limit: int) -> Json:
+        return self.inner.encode(value, where=where, limit=0)
+
+
+_ODD_RESULTS = ("too_much", "wrong_type")
+
+
+class _TrackedLoop(OutsideLoop):
     """A loop whose attempts are tasks of its own, and so end with it."""
 
     __slots__ = ()
@@ -110,8 +141,9 @@ class ActionLoop:
 
     def __init__(self, host: Host) -> None:
         self.loop = _TrackedLoop(f"actions of {host.name}", START_MS)
-        self._host = host
+        self.host = host
         self._timer_at: int | None = None
+        determinism.install()
 
     def hold(self) -> None:
         """Nothing to hold: each call is an event of its own."""
@@ -121,7 +153,7 @@ class ActionLoop:
 
     def call(self, fn: Callable[..., Any], *args: Any) -> None:
         """Run ``fn(*args)`` on the loop, in an event of its own."""
-        self._host.soon(lambda: self._run(lambda: fn(*args)))
+        self.host.soon(lambda: self._run(lambda: fn(*args)))
 
     def close(self) -> None:
         """The process is gone, and its tasks with it."""
@@ -129,8 +161,8 @@ class ActionLoop:
 
     def _run(self, fn: Callable[[], Any]) -> None:
         loop = self.loop
-        with loop.entered():
-            loop.set_now(self._host.now)
+        with loop.entered(), watched():
+            loop.set_now(self.host.now)
             fn()
             loop.drain()
         self._set_timer()
@@ -139,12 +171,12 @@ class ActionLoop:
         at = self.loop.next_timer_ms()
         if at is not None and (self._timer_at is None or at < self._timer_at):
             self._timer_at = at
-            self._host.at(max(at, self._host.now), lambda: self._fire(at))
+            self.host.at(max(at, self.host.now), lambda: self._fire(at))
 
     def _fire(self, at: int) -> None:
         if self._timer_at == at:
             self._timer_at = None
-        self._run(lambda: self.loop.fire_timers(self._host.now))
+        self._run(lambda: self.loop.fire_timers(self.host.now))
 
 
 class SimulatedRunner(ActionRunner):
@@ -156,6 +188,34 @@ class SimulatedRunner(ActionRunner):
         rules = attrs.evolve(env.rules, registry=registry)
         dressed = attrs.evolve(env, rules=rules)
         super().__init__(dressed, mailbox, loop, verbs)  # type: ignore[arg-type]
+        self._host = loop.host
+
+    def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
+        if not isinstance(value, OddResult):
+            return super()._encode(definition, value)
+        if value.kind == "wrong_type":
+            return super()._encode(definition, value)  # which is of no type that anybody declared
+        narrow: Any = _NoRoom(definition.result)
+        return super()._encode(attrs.evolve(definition, result=narrow), value.value)
+
+    def _report(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool = True) -> None:
+        report = partial(super()._report, attempt, outcome, is_retryable=is_retryable)
+        host, command = self._host, attempt.record.command
+        assert isinstance(command, RunStep)
+        fault = host.attempt_passes(command.function, "report")
+        match fault and fault.kind:
+            case None:
+                report()
+            case "crash":  # what it did is done, and nobody knows
+                host.soon(host.crash)
+            case "twice":
+                report()
+                report()
+            case "late":
+                assert fault is not None
+                host.at(host.now + fault.duration, report)
+            case _:
+                raise AssertionError(f"no such thing befalls a report: {fault}")
 
 
 class DressedRegistry(Registry):
@@ -182,6 +242,7 @@ class DressedRegistry(Registry):
         host, name = self._host, action.name
         stub = self._stubs.get(name, Stub())
         fn = stub.fn or action.fn
+        call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
             host.made(
@@ -196,13 +257,18 @@ class DressedRegistry(Registry):
                     arguments=(*args, *kwargs.values()),
                 )
             )
+            in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
             if stub.takes_ms:
                 await asyncio.sleep(stub.takes_ms / 1000)
             if fault is not None:
                 await _befall(fault, host)
-            value = fn(context, *args, **kwargs)
-            return await value if inspect.isawaitable(value) else value
+            value = call(context, *args, **kwargs)
+            if inspect.isawaitable(value):
+                value = await value
+            if fault is not None and fault.kind in _ODD_RESULTS:
+                return OddResult(fault.kind, value)
+            return value
 
         return attrs.evolve(action, fn=run, is_async=True)
 
@@ -223,8 +289,27 @@ async def _befall(fault: Fault, host: Host) -> None:
                     await asyncio.sleep((until - host.now) / 1000)
                 except asyncio.CancelledError:
                     continue
+        case "crash":  # in the middle of its code
+            host.soon(host.crash)
+            await asyncio.Event().wait()
+        case "too_much" | "wrong_type":
+            pass  # when it has ended
         case _:
             raise AssertionError(f"no such thing befalls an attempt: {fault}")
+
+
+def _without_loop(fn: StubFunction) -> StubFunction:
+    """A plain `def` action runs in a thread of its own in production, where no loop runs."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            asyncio._set_running_loop(loop)
+
+    return call
 
 
 class SimulatedVerbs:

@@ -28,14 +28,39 @@ class VirtualClock:
         self._name = name
         self._last = 0
         self._ids = 0
+        self._drift_percent = 0
+        self._drifts_since = 0
         self.offset_ms = 0
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch; never less than before."""
         now = self._time.now + self.offset_ms
+        if self._drift_percent:
+            now += self._drift_ms()
         if now > self._last:
             self._last = now
         return self._last
+
+    def drift(self, percent: int) -> None:
+        """Run too fast by so much from now on, or, below 0, too slow."""
+        self.offset_ms += self._drift_ms()
+        self._drift_percent, self._drifts_since = percent, self._time.now
+
+    def real_ms(self, ms: int) -> int:
+        """How long it takes until this clock has gone on by so much, if it does not stand still."""
+        return -(-ms * 100 // (100 + self._drift_percent))
+
+    def set_right(self) -> None:
+        """Show the world's time, or, where that would be back, stand still until it has come."""
+        self.offset_ms = self._drift_percent = 0
+
+    @property
+    def stands_still_ms(self) -> int:
+        """How long this clock will show the same time."""
+        return max(0, self._last - self._time.now - self.offset_ms - self._drift_ms())
+
+    def _drift_ms(self) -> int:
+        return (self._time.now - self._drifts_since) * self._drift_percent // 100
 
     def monotonic(self) -> float:
         """Seconds since some moment; no jump of the wall clock is in them."""

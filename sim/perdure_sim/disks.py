@@ -24,6 +24,9 @@ class Disk:
         crash: the process of this store has died: what it had not committed is undone, and its
             locks are free.
         lose_lease: the others take this worker for dead, though it lives.
+        keep_commits: remember from now on how to undo them, for `undo_commits`.
+        count_commits: how many there were since.
+        undo_commits: all but the first so many are lost. No process lives. None if none can be.
         connect: to the application's own tables, as a reader finds them now.
         prepare: have the application make its tables, before any process opens the store.
         close: the world has ended.
@@ -32,13 +35,19 @@ class Disk:
     open: Callable[[], Store]
     crash: Callable[[Store], None]
     lose_lease: Callable[[str], None]
+    keep_commits: Callable[[], None]
+    count_commits: Callable[[], int]
+    undo_commits: Callable[[int], None] | None
     connect: Callable[[], sqlite3.Connection]
     prepare: Callable[[Callable[[sqlite3.Connection], object]], None]
     close: Callable[[], None]
 
 
 def sqlite_disk(path: Path) -> Disk:
-    """An SQLite file; its workers hold real locks, so none can be taken for dead that lives."""
+    """An SQLite file; its workers hold real locks, so none can be taken for dead that lives.
+
+    What is committed is never lost: a power loss only kills all processes.
+    """
 
     def crash(store: Store) -> None:
         assert isinstance(store, SqliteStore)
@@ -56,6 +65,9 @@ def sqlite_disk(path: Path) -> Disk:
         open=lambda: SqliteStore(str(path), durability="process"),
         crash=crash,
         lose_lease=lambda worker_id: None,
+        keep_commits=lambda: None,
+        count_commits=lambda: 0,
+        undo_commits=None,
         connect=lambda: sqlite3.connect(path),
         prepare=prepare,
         close=lambda: None,
@@ -87,6 +99,15 @@ def memory_disk() -> Disk:
     def lose_lease(worker_id: str) -> None:
         database.lose_lease(worker_id)
 
+    def keep_commits() -> None:
+        database.keep_commits()
+
+    def count_commits() -> int:
+        return database.count_commits()
+
+    def undo_commits(count: int) -> None:
+        database.undo_commits(count)
+
     def close() -> None:
         database.close()
         if template is not None:
@@ -96,6 +117,9 @@ def memory_disk() -> Disk:
         open=lambda: MemoryStore(database),
         crash=crash,
         lose_lease=lose_lease,
+        keep_commits=keep_commits,
+        count_commits=count_commits,
+        undo_commits=undo_commits,
         connect=connect,
         prepare=prepare,
         close=close,

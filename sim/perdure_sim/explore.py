@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import random
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,18 +16,19 @@ from typing import Any
 
 import attrs
 
-from perdure.core.limits import TAKEOVERS_MAX, Limits
+from perdure.core.limits import Limits
 from perdure.core.outcomes import Failed, Outcome
-from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definer
 from perdure.sometimes import observed
+from perdure.store.base import Loaded
 
 from .actions import Stub
 from .disks import Disk
+from .faults import CHANGING, KINDS
 from .history import Violation
 from .plan import Fault, FaultPlan
-from .replaying import Shape, check_replay
-from .world import World
+from .replaying import ReplayDiffers, Shape, check_replay
+from .world import EPOCH, World, is_given_up
 
 
 class Stuck(Violation):
@@ -47,7 +47,10 @@ class Scenario:
         script: tells the clients of a new world what to do.
         setup: makes the application's own tables.
         limits: of the engine.
+        next_definer: what a deploy in the middle brings: other code for the same names.
         may_wait: ids of workflows that need not end.
+        may_change: kinds of fault (``jump``, or only at one site: ``turn=jump``) under which they
+            may end otherwise, beside those under which any workflow may.
         check: looks at the world at the end, unless something happened that may change a result;
             raises if something is wrong.
     """
@@ -60,7 +63,9 @@ class Scenario:
     max_parallelism: int | None = None
     limits: Limits = attrs.field(factory=Limits)
     setup: Callable[[sqlite3.Connection], object] | None = None
+    next_definer: Definer | None = None
     may_wait: frozenset[str] = frozenset()
+    may_change: frozenset[str] = frozenset()
     check: Callable[[World], None] = lambda world: None
 
 
@@ -80,33 +85,6 @@ class Run:
     failure: BaseException | None
     outcomes: dict[str, Outcome | None]
     reached: frozenset[str]
-
-
-#: What can go wrong where: site to (kind, burst, duration in ms). Longest last.
-KINDS: dict[str, tuple[tuple[str, int, int], ...]] = {
-    "begin": (("busy", 1, 0), ("busy", 3, 0), ("full", 2, 0), ("crash", 1, 0)),
-    "commit": (
-        ("fails", 1, 0),
-        ("lost_ack", 1, 0),
-        ("crash_before", 1, 0),
-        ("crash_after", 1, 0),
-        ("fails", 3, 0),
-        ("lost_ack", 3, 0),
-        ("full", 2, 0),
-    ),
-    "read": (("fails", 1, 0), ("fails", 3, 0), ("crash", 1, 0)),
-    "turn": (("crash", 1, 0), ("evict", 1, 0), ("fenced", 1, 0), ("jump", 1, 60_000)),
-    "collected": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "decided": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "committed": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "told": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "carried_out": (("crash", 1, 0), ("pause", 1, 2_000), ("zombie", 1, 40_000)),
-    "wake": (("lost", 1, 0), ("late", 1, 5_000)),
-    "attempt": (("raises", 1, 0), ("raises", 3, 0), ("slow", 1, 90_000), ("raises_for_good", 1, 0)),
-}
-
-#: Faults that may change how a workflow ends.
-CHANGING = frozenset({"raises_for_good"})
 
 
 def run(
@@ -159,6 +137,7 @@ def _run(
         stubs=scenario.stubs,
         max_parallelism=scenario.max_parallelism,
         limits=scenario.limits,
+        next_definer=scenario.next_definer,
     )
     failure: BaseException | None = None
     outcomes: dict[str, Outcome | None] = {}
@@ -166,8 +145,7 @@ def _run(
         scenario.script(world)
         world.settle()
         outcomes = _finish(scenario, world, seen)
-        given_up = any(_waits_for_people(known.state) for known in world.history.workflows.values())
-        if not given_up and not any(fault.kind in CHANGING for fault in world.faults.fired):
+        if not _may_differ(scenario, world):
             scenario.check(world)
             if expected is not None and outcomes != expected:
                 raise ResultChanged(f"{outcomes}, without faults {expected}")
@@ -185,6 +163,18 @@ def _run(
     )
 
 
+def _may_change(scenario: Scenario, fault: Fault) -> bool:
+    kinds = {fault.kind, f"{fault.site}={fault.kind}"}
+    return fault.kind in CHANGING or not kinds.isdisjoint(scenario.may_change)
+
+
+def _may_differ(scenario: Scenario, world: World) -> bool:
+    """Whether something happened under which workflows may end otherwise."""
+    if any(_may_change(scenario, fault) for fault in world.faults.fired):
+        return True
+    return any(is_given_up(known.state) for known in world.history.workflows.values())
+
+
 def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[str, Outcome | None]:
     store = world.open_disk()
     store.open(max_parallelism=None)
@@ -193,15 +183,17 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
     finally:
         store.close()
     for each in loaded:
-        check_replay(world.rules, each, seen)
+        _check_replay(world, each, seen)
     for deed in world.deeds:
         if not deed.is_done:
             raise Stuck(f"a client was never answered: {deed.name}")
+    if any(is_given_up(each.state) for each in loaded):
+        may_wait = frozenset(each.state.workflow_id for each in loaded)  # they wait for a person
+    else:
+        may_wait = scenario.may_wait
     for each in loaded:
         state = each.state
-        if _waits_for_people(state):
-            continue
-        if state.outcome is None and state.workflow_id not in scenario.may_wait:
+        if state.outcome is None and state.workflow_id not in may_wait:
             steps = [f"{r.number} {r.command.name} {r.state}" for r in state.live.values()]
             raise Stuck(
                 f"{state.workflow_id} is in progress, and nothing moves: owner {state.owner}, wakes"
@@ -209,13 +201,8 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
             )
     # A child's id has the epoch of its parent in it, which depends on who took that up, and when.
     return {
-        _EPOCH.sub("", each.state.workflow_id): _comparable(each.state.outcome) for each in loaded
+        EPOCH.sub("", each.state.workflow_id): _comparable(each.state.outcome) for each in loaded
     }
-
-
-def _waits_for_people(state: WorkflowState) -> bool:
-    """Whether it has outlived so many workers that nobody takes it up any more by himself."""
-    return state.blocked is not None and state.takeovers >= TAKEOVERS_MAX
 
 
 def _comparable(outcome: Outcome | None) -> Outcome | None:
@@ -225,7 +212,13 @@ def _comparable(outcome: Outcome | None) -> Outcome | None:
     return outcome
 
 
-_EPOCH = re.compile(r"@\d+")
+def _check_replay(world: World, loaded: Loaded, seen: set[Shape] | None) -> None:
+    try:
+        check_replay(world.rules, loaded, seen)
+    except ReplayDiffers:
+        if world.next_rules is None:
+            raise
+        check_replay(world.next_rules, loaded, seen)  # then it fits the code of the deploy
 
 
 # --- plans ----------------------------------------------------------------------------------------
@@ -251,7 +244,7 @@ def random_plan(rng: random.Random, census: dict[tuple[str, str], int], most: in
     for _ in range(1 + min(int(rng.expovariate(0.5)), most - 1)):
         actor, site = rng.choice(places)
         count = census[actor, site]
-        occurrence = rng.randint(1, max(1, count + count // 2))
+        occurrence = rng.randint(1, count + (count + 1) // 2)
         kind, burst, duration = rng.choice(KINDS[site])
         fault = Fault(actor, site, occurrence, kind, burst, duration)
         faults[actor, site, occurrence] = fault

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from perdure.core.ids import WorkerId, WorkflowId
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
-from perdure.errors import StoreBusy, StoreError, StoreFull
+from perdure.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
 from perdure.store.base import Reader, StateWrite, StepWrite, Store, Transaction
 
 from .plan import Fault
@@ -25,6 +25,11 @@ T = TypeVar("T")
 Write: TypeAlias = tuple[str, Any]
 
 Site: TypeAlias = Literal["begin", "commit", "read"]
+
+
+#: Kinds at a commit under which nothing is stored, and those after which the process is dead.
+_BEFORE = ("fails", "full", "disk_full", "crash_before")
+_DEADLY = ("crash_after", "power_loss")
 
 
 class Crash(BaseException):
@@ -96,8 +101,10 @@ def _error(fault: Fault) -> StoreError:
     match fault.kind:
         case "busy":
             return StoreBusy(f"simulated: {fault}")
-        case "full":
+        case "full" | "disk_full":
             return StoreFull(f"simulated: {fault}")
+        case "read_only":
+            return StoreReadOnly(f"simulated: {fault}")
         case _:
             return StoreError(f"simulated: {fault}")
 
@@ -129,14 +136,14 @@ class _Faulty:
             end(kind, error, traceback)
             return
         fault = self._process.passes("commit")
-        if fault is not None and fault.kind in ("fails", "full", "crash_before"):
+        if fault is not None and fault.kind in _BEFORE:
             failure = Crash(str(fault)) if fault.kind == "crash_before" else _error(fault)
             end(type(failure), failure, None)
             raise failure
         end(None, None, None)
         self._process.committed(self._writes)
         if fault is not None:
-            raise Crash(str(fault)) if fault.kind == "crash_after" else _error(fault)
+            raise Crash(str(fault)) if fault.kind in _DEADLY else _error(fault)
 
 
 class Watched:

@@ -327,6 +327,29 @@ class History:
         if state.started_at is not None and state.stamp < at:
             raise TimeWentBack(f"{state.workflow_id}: stamp {state.stamp}, last fact at {at}")
 
+    def rewind(
+        self, kept: list[tuple[int, int, list[Write] | CallMade]]
+    ) -> list[tuple[int, int, list[Write] | CallMade]]:
+        """The power was lost: begin anew with what is left, as (when, anything, what happened).
+
+        Attempts whose recorded start was lost are forgotten, and left out of what is returned:
+        they may run again, under another key.
+        """
+        History.__init__(self)
+        left = []
+        for each in kept:
+            at, _, what = each
+            if isinstance(what, CallMade):
+                known = self.workflows.get(what.workflow_id)
+                record = None if known is None else known.steps.get(what.step_number)
+                if record is None or record.attempt < what.attempt:
+                    continue
+                self.attempt_begins(what)
+            else:
+                self.take(what, at)
+            left.append(each)
+        return left
+
     # --- attempts -----------------------------------------------------------------------------
 
     def attempt_begins(self, call: CallMade) -> None:

@@ -26,7 +26,7 @@ from perdure.store.base import Reader, Transaction
 from perdure.store.connection import Connection, is_commit_poisoned, translate
 from perdure.store.sqlite import SCHEMA_VERSION
 
-from .memory_rows import Snapshot, Tables, check_parallelism
+from .memory_rows import Change, Snapshot, Tables, check_parallelism
 from .memory_transaction import MemoryTransaction, Reads, UserTables
 
 
@@ -44,6 +44,7 @@ class MemoryDatabase:
         self._held: dict[WorkerId, MemoryStore] = {}
         self._open: _OpenTransaction | None = None
         self._commits = 0
+        self._kept: list[tuple[list[Change], sqlite3.Connection | None]] | None = None
 
     def snapshot(self) -> Snapshot:
         """All committed rows but the user's, to be compared. Costs a copy of some dicts."""
@@ -73,9 +74,41 @@ class MemoryDatabase:
         """Have others take a worker for dead, although its process goes on: a zombie."""
         self._held.pop(worker_id, None)
 
+    def keep_commits(self) -> None:
+        """Remember from now on how to undo commits. It costs a copy of the user's tables for each
+        commit that changes them."""
+        self._kept = []
+
+    def count_commits(self) -> int:
+        """How many there were since `keep_commits`."""
+        return len(self._kept or ())
+
+    def undo_commits(self, count: int) -> None:
+        """Undo all commits but the first so many: the power was lost before they were synced.
+        No store may be open."""
+        assert self._open is None and self._kept is not None
+        lost, self._kept = self._kept[count:], self._kept[:count]
+        for changes, copy in reversed(lost):
+            self._tables.take_back(changes)
+            if copy is not None:
+                copy.close()
+        copies = [copy for _, copy in self._kept if copy is not None]
+        self._users.restore(copies[-1] if copies else None)
+
+    def _keep(self, changes: list[Change], *, has_users: bool) -> None:
+        assert self._kept is not None
+        copy = None
+        if has_users:
+            copy = sqlite3.connect(":memory:")
+            self._users.connection.backup(copy)
+        self._kept.append((changes, copy))
+
     def close(self) -> None:
         """The disk itself is of no use any more: the user's tables are given back."""
         assert self._open is None, "a transaction is open: crash its store before"
+        for _, copy in self._kept or ():
+            if copy is not None:
+                copy.close()
         self._users.close()
 
     @contextlib.contextmanager
@@ -252,12 +285,15 @@ class _OpenTransaction:
         if error is not None:
             self._undo(error)
             return
+        changes, has_users = self._rows.changes, database._users.is_begun
         try:
             has_changed = self._rows.end()
         except BaseException as failure:
             self._undo(failure)
             raise
         database._open = None
+        if database._kept is not None:
+            database._keep(changes, has_users=has_users)
         if has_changed:
             database._commits += 1
             self.store._seen += 1

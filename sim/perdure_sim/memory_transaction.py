@@ -110,6 +110,13 @@ class UserTables:
                 self.connection.rollback()
             self.is_begun = False
 
+    def restore(self, copy: sqlite3.Connection | None) -> None:
+        """Make the tables what they were in `copy`; None: what they begin with."""
+        if copy is None:
+            self.close()
+        else:
+            copy.backup(self.connection)
+
     def close(self) -> None:
         """Forget the tables."""
         if self._connection is not None:

@@ -17,9 +17,10 @@ import attrs
 PREFIX = "pd1:"
 
 _FAULT = re.compile(
-    r"(?P<actor>[^/;#=\s]+)/(?P<site>[a-z_]+)#(?P<occurrence>[1-9][0-9]*)=(?P<kind>[a-z_]+)"
+    r"(?P<actor>[^;#=\s]+)/(?P<site>[a-z_]+)#(?P<occurrence>[1-9][0-9]*)=(?P<kind>[a-z_]+)"
     r"(?:\*(?P<burst>[1-9][0-9]*))?(?::(?P<duration>[0-9]+)(?P<unit>ms|s|m|h))?"
 )
+_ACTOR = re.compile(r"[^;#=\s]+")
 _UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 
 
@@ -161,3 +162,12 @@ class Injector:
                     self.fired.append(fault)
                 return fault
         return None
+
+    def has(self, kind: str) -> bool:
+        """Whether the plan has a fault of that kind, anywhere."""
+        return any(fault.kind == kind for faults in self._ahead.values() for fault in faults)
+
+
+def is_actor(name: str) -> bool:
+    """Whether a fault can be addressed to this name."""
+    return _ACTOR.fullmatch(name) is not None

@@ -25,7 +25,9 @@ from perdure.store.base import Store
 
 from .actions import ActionLoop, CallMade, DressedRegistry, SimulatedRunner, SimulatedVerbs
 from .clock import VirtualClock
+from .faults import DRIFT_PERCENT
 from .faulty_store import Crash, SimulatedStore, Site, Write
+from .outside import NotSimulated
 from .plan import Fault
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ RESTART_MS = 500
 
 #: How long until a living worker has noticed that another is dead, in ms: see `claims.py`.
 NOTICE_MS = 120
+
+#: Turns that work because handlers were dropped, and not because there is anything to do: one loads
+#: them, one looks whether they have anything to do.
+RELOAD_TURNS = 2
 
 #: The drain of a worker that is stopped, in seconds.
 DRAIN_SECONDS = 30.0
@@ -91,6 +97,7 @@ class Process:
         works: whether it runs a worker; a client only carries out requests.
 
     Attributes:
+        rules: the code that it is booted with.
         is_alive: between its boot and its crash or end.
         life: how often it was booted.
     """
@@ -99,14 +106,16 @@ class Process:
         self.world = world
         self.name = name
         self.works = works
+        self.rules = rules
         self.is_alive = False
         self.life = 0
-        self._rules = rules
         self._steps: Generator[str, None, None] | None = None
         self._turn_at: int | None = None
         self._is_paused = False
         self._is_late = False
         self._has_worked = False
+        self._evicted: list[str] = []
+        self._reloads = 0
 
     @property
     def now(self) -> int:
@@ -120,20 +129,31 @@ class Process:
         self.is_alive = True
         self._steps, self._turn_at = None, None
         self._is_paused = self._is_late = False
+        self._evicted = []
         self.clock = VirtualClock(self.world, f"{self.name}.{self.life}")
         self.loop = ActionLoop(self)
-        env = Env(rules=self._rules, clock=self.clock, make_context=make_context)
+        world = self.world
+        env = Env(
+            rules=self.rules,
+            clock=self.clock,
+            make_context=make_context,
+            portions=world.portions,
+        )
         self.orders = Orders(env)
-        self.inner = self.world.open_disk()
+        self.inner = world.open_disk()
         store = SimulatedStore(self.inner, self)
         self.engine = SimulatedEngine(self, env, store, SimulatedVerbs(self.ask, self.orders))
-        self.world.note(self.name, "boot")
+        world.note(self.name, "boot")
+        fault = world.faults.at(self.name, "boot")
         try:
-            self.engine.boot(self.world.max_parallelism)
+            self.engine.boot(world.max_parallelism)
+            if fault is not None:
+                raise Crash(str(fault))
         except StoreError as error:
-            self.world.note(self.name, "boot failed", error)
+            world.note(self.name, "boot failed", error)
             self._die()
-        except Crash:
+        except Crash as crash:
+            world.note(self.name, "crash", crash)
             self._die()
         else:
             self.wake(self.now)
@@ -151,8 +171,34 @@ class Process:
             steps.close()
         self.engine.drop()
         self.loop.close()
-        self.world.crashed(self)
+        self._ended()
+
+    def drain(self) -> None:
+        """End in good order, then start again."""
+        if self.is_alive:
+            self.engine._is_stopping = True
+            self.wake(self.now)
+            for seconds in (DRAIN_SECONDS, DRAIN_SECONDS + 1):  # when the engine waits no longer
+                self.at(self.now + math.ceil(seconds * 1000) + 1, lambda: self.wake(self.now))
+
+    def _drained(self) -> None:
+        """The last turn is over."""
+        self._steps = None
+        try:
+            self.engine._finish()
+        except Crash as crash:
+            self.world.note(self.name, "crash", crash)
+            self._die()
+            return
+        self.is_alive = False
+        self.engine.drop()
+        self.loop.close()
+        self.world.note(self.name, "end")
+        self._ended()
+
+    def _ended(self) -> None:
         life = self.life
+        self.world.crashed(self)
         self.world.at(self.now + RESTART_MS, self.name, lambda: self._restart(life))
 
     def close(self) -> None:
@@ -178,8 +224,20 @@ class Process:
         fault = self.world.faults.at(self.name, "wake")
         if fault is None:
             self.wake(self.now)
-        else:  # "lost": the poll finds it; "late"
-            self.wake(self.now + (fault.duration or POLL_MS))
+            return
+        match fault.kind:
+            case "lost":  # the poll finds it
+                self.wake(self.now + POLL_MS)
+            case "late":
+                self.wake(self.now + fault.duration)
+            case _:  # twice
+                self.wake(self.now)
+                self.at(self.now + 1, lambda: self.wake(self.now))
+
+    def hears(self) -> None:
+        """Another process has committed something: the next poll finds it."""
+        fault = self.world.faults.at(self.name, "poll")
+        self.wake(self.now + (POLL_MS if fault is None else fault.duration))
 
     def wake(self, at: int) -> None:
         """Have a turn at `at` at the latest."""
@@ -195,11 +253,17 @@ class Process:
         if self._is_paused:
             self._is_late = True  # it looks as soon as it goes on
             return
-        fault = self.world.faults.at(self.name, "turn")
+        faults = self.world.faults
+        fault = faults.at(self.name, "turn")
         if fault is not None:
             self._befall(fault)
-            if not self.is_alive:
-                return
+        if self.world.next_rules is not None and self.works:
+            fault = faults.at(self.name, "deploy")
+            if fault is not None:
+                self.rules = self.world.next_rules
+                self.crash() if fault.kind == "kill" else self.drain()
+        if not self.is_alive:
+            return
         steps = self.engine.turn()
         assert isinstance(steps, Generator)
         self._steps, self._has_worked = steps, False
@@ -217,6 +281,12 @@ class Process:
                 self.clock.offset_ms += fault.duration
             case "jump_back":
                 self.clock.offset_ms -= fault.duration
+            case "runs_fast":
+                self.clock.drift(DRIFT_PERCENT)
+            case "runs_slow":
+                self.clock.drift(-DRIFT_PERCENT)
+            case "drain":
+                self.drain()
             case "fenced":
                 world.lose_lease(self)
             case _:
@@ -227,6 +297,29 @@ class Process:
         worker = self.engine._worker
         if worker is not None:
             for workflow_id in list(worker.actors):
+                worker.actors.drop(workflow_id)
+                worker.actors.runnable[workflow_id] = None
+
+    def evict(self, workflow_id: str) -> None:
+        """Drop one live handler, as soon as no turn works with it."""
+        self._evicted.append(workflow_id)
+        if self._steps is None:
+            self.wake(self.now)
+
+    def _drop_cache(self) -> None:
+        """After a turn that worked: drop all handlers, and have them replayed at once."""
+        if self._reloads > 0:
+            self._reloads -= 1
+        elif self._has_worked:
+            self._reloads = RELOAD_TURNS
+            self._evict()
+            self.wake(self.now)
+
+    def _evict_now(self) -> None:
+        worker = self.engine._worker
+        ids, self._evicted = self._evicted, []
+        for workflow_id in ids:
+            if worker is not None and workflow_id in worker.actors:
                 worker.actors.drop(workflow_id)
                 worker.actors.runnable[workflow_id] = None
 
@@ -243,6 +336,9 @@ class Process:
                 if fault.kind == "crash":
                     self.crash()
                     return
+                if fault.kind == "evict":
+                    self._evict()
+                    continue
                 # "pause": others go on meanwhile, for longer than anybody waits for the dead.
                 self._is_paused = True
                 if fault.kind == "zombie":
@@ -256,9 +352,18 @@ class Process:
         self._steps = None
         wait = self.engine.wait
         if wait is None:
-            self.is_alive = False  # drained
-        elif wait < float("inf"):
-            self.wake(self.now + math.ceil(wait * 1000))
+            self._drained()
+            return
+        if self._evicted:
+            self._evict_now()
+            self.wake(self.now)
+        if not self.world.has_cache and self.works:
+            self._drop_cache()
+        if wait < float("inf"):
+            # Where the clock stands still, an engine looks again and again; here each second.
+            still = min(self.clock.stands_still_ms, 1000)
+            wait_ms = self.clock.real_ms(math.ceil(wait * 1000))
+            self.wake(self.now + max(wait_ms, still if wait else 0))
         elif self._has_worked:
             # An idle engine polls for ever; here until a poll finds nothing. After that only a
             # commit of others, or the time, could give it something to do: then it is woken.
@@ -281,7 +386,7 @@ class Process:
         self.world.at(when, self.name, run)
 
     def passes(self, site: Site) -> Fault | None:
-        return self.world.faults.at(self.name, site)
+        return self.world.disk_trouble(site, self.world.faults.at(self.name, site))
 
     def committed(self, writes: list[Write]) -> None:
         self.world.committed(self, writes)
@@ -291,6 +396,9 @@ class Process:
 
     def made(self, call: CallMade) -> None:
         self.world.made(call)
+
+    def reached_outside(self, error: NotSimulated) -> None:
+        self.world.reached_outside(error)
 
     async def ask(self, request: Any) -> Any:
         """Have the engine carry out a request; for actions, on their loop."""

@@ -44,6 +44,9 @@ class SqliteMemory:
             open=lambda: PooledStore(run),
             crash=crash,
             lose_lease=run.lose_lease,
+            keep_commits=lambda: None,
+            count_commits=lambda: 0,
+            undo_commits=None,  # as of a file: what is committed is never lost
             connect=lambda: run.database().connect(),
             prepare=run.prepare,
             close=run.close,

@@ -15,7 +15,7 @@ from .clock import START_MS
 #: boot, crash, …: of a process. commit: something is on the disk. attempt: an action's code begins.
 #: ask, answer: of a client. heal: from here on nothing goes wrong any more.
 EventKind: TypeAlias = Literal[
-    "boot", "boot failed", "crash", "commit", "attempt", "ask", "answer", "heal"
+    "boot", "boot failed", "crash", "end", "commit", "attempt", "ask", "answer", "heal"
 ]
 
 

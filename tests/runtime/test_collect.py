@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from tests.runtime.harness import Rig
 
+from perdure.core.limits import BATCH_MAX
 from perdure.definitions import Definer
 from perdure.errors import StoreError, StoreFull
-from perdure.runtime.collect import BATCH_MAX
 from perdure.runtime.contexts import ActionContext
 from perdure.step import Step
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ async def both(step: Step) -> Any:
 
 
 @d.workflow
+async def planning(step: Step) -> int:
+    return await step.run_action(plain(4))
+
+
+@d.workflow
 async def told(step: Step) -> Any:
     event_id = await step.run_action(act())
     return [event_id, await step.await_event("news")]
@@ -123,18 +129,18 @@ def play(
         stubs=stubs,
         max_parallelism=max_parallelism,
     )
-    world.start(call, id="x")
-    script(world)
-    world.settle()
-    assert [str(fault) for fault in world.faults.fired] == [
-        str(fault) for fault in FaultPlan.parse(plan)
-    ]
-    store = world.open_disk()
-    store.open(max_parallelism=None)
-    for each in world.history.check_store(store):
-        check_replay(world.rules, each)
-    store.close()
-    world.close()
+    with closing(world):
+        world.start(call, id="x")
+        script(world)
+        world.settle()
+        assert [str(fault) for fault in world.faults.fired] == [
+            str(fault) for fault in FaultPlan.parse(plan)
+        ]
+        store = world.open_disk()
+        store.open(max_parallelism=None)
+        for each in world.history.check_store(store):
+            check_replay(world.rules, each)
+        store.close()
     return world
 
 

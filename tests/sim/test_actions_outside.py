@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import subprocess
+import threading
+import time  # noqa: TID251  To be refused.
+import urllib.request
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,11 @@ from tests.sim.acting import (
     Seen,
     acting,
     calls,
+    d,
     failure,
     hang,
     other,
+    planning,
     play,
     put,
     told,
@@ -29,6 +38,8 @@ from perdure.errors import WorkflowNotFound
 from perdure.runtime.contexts import ActionContext
 from perdure_sim.actions import Stub
 from perdure_sim.clock import START_MS
+from perdure_sim.disks import memory_disk
+from perdure_sim.outside import NotSimulated
 from perdure_sim.world import World
 
 # --- what it may not reach ------------------------------------------------------------------------
@@ -51,14 +62,75 @@ async def _executor() -> None:
 def test_an_action_that_reaches_outside_is_told_so(
     tmp_path: Path, reach: Callable[[], Awaitable[Any]], refused: str
 ) -> None:
-    """Threads, sockets and processes would take real time: the attempt fails at once."""
+    """Threads, sockets and processes would take real time: it raises there, and ends the run."""
 
     async def act(ctx: ActionContext, n: int, text: str) -> None:
-        await reach()
+        with suppress(Exception):
+            await reach()
 
-    world = play(tmp_path, acting(), act)
-    kind, message = failure(world)
-    assert (kind, message.partition("(")[0]) == ("DeterminismError", f"loop.{refused}")
+    with pytest.raises(NotSimulated) as caught:
+        play(tmp_path, acting(), act)
+    assert str(caught.value).startswith(f"loop.{refused}(…) in action 'act', in a simulation:")
+    assert str(caught.value).endswith("stub the action, as in sim.stub(act, returns=…)")
+
+
+@pytest.mark.parametrize(
+    ("reach", "refused"),
+    [
+        (lambda: threading.Thread(target=print).start(), "threading.Thread.start"),
+        (lambda: time.sleep(5), "time.sleep"),
+        (time.time, "time.time"),
+        (lambda: datetime.now(UTC), "datetime.now"),  # noqa: TID251
+        (date.today, "date.today"),  # noqa: TID251
+        (socket.socket, "socket.socket"),
+        (lambda: socket.getaddrinfo("localhost", 1), "socket.getaddrinfo"),
+        (lambda: subprocess.run(["true"], check=True), "subprocess.Popen"),
+        (lambda: urllib.request.urlopen("http://localhost:1"), "urllib.request.urlopen"),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_blocking_code_that_reaches_outside_is_told_so(
+    tmp_path: Path, reach: Callable[[], object], refused: str, is_async: bool
+) -> None:
+    """Clocks, sleeps, threads, sockets and processes, in actions of both kinds."""
+
+    def act(ctx: ActionContext, *_: object, **__: object) -> None:
+        reach()
+
+    stubs = {"act": Stub(fn=act), "plain": Stub(fn=act)}
+    world = World(d, memory_disk(), workers=1, stubs=stubs)
+    with closing(world):
+        world.start(acting() if is_async else planning(), id="x")
+        with pytest.raises(NotSimulated) as caught:
+            world.settle()
+    assert str(caught.value).startswith(f"{refused}(")
+    assert f"in action {'act' if is_async else 'plain'!r}" in str(caught.value)
+
+
+def test_an_action_may_log_and_write_files(tmp_path: Path) -> None:
+    """A log record reads the clock for itself; that is no business of the simulation."""
+
+    def act(ctx: ActionContext, n: int, text: str) -> str:
+        ctx.logger.warning("a line")
+        (tmp_path / "out").write_text("written")
+        return (tmp_path / "out").read_text()
+
+    assert value(play(tmp_path, acting(), act)) == "written"
+
+
+def test_a_plain_action_sees_no_running_loop(tmp_path: Path) -> None:
+    """As in production, where it runs in a thread; and it takes no time."""
+
+    def no_loop(ctx: ActionContext, n: int) -> int:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return 7
+
+    world = World(d, memory_disk(), workers=1, stubs={"plain": Stub(fn=no_loop)})
+    with closing(world):
+        world.start(planning(), id="x")
+        world.settle()
+    assert value(world) == 7
 
 
 # --- the manager's verbs --------------------------------------------------------------------------

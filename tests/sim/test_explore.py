@@ -13,7 +13,6 @@ from tests.sim.scenes import REFERENCE, SCENARIOS, d, forever, order
 from perdure.core.outcomes import Succeeded
 from perdure_sim.disks import Disk, memory_disk, sqlite_disk
 from perdure_sim.explore import (
-    KINDS,
     Explorer,
     ResultChanged,
     Scenario,
@@ -22,6 +21,7 @@ from perdure_sim.explore import (
     run,
     single_faults,
 )
+from perdure_sim.faults import KINDS
 from perdure_sim.plan import FaultPlan
 from perdure_sim.sqlite_memory import SqliteMemory
 from perdure_sim.world import World

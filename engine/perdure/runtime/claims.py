@@ -28,15 +28,8 @@ from .scope import Env
 
 logger = logging.getLogger("perdure.worker")
 
-#: Workflows taken up in one transaction: enough to share its commit, few enough to share the work
-#: with other workers that start at the same time.
-CLAIM_MAX = 200
-
 #: How often to look whether other workers still live, in ms. A try of a lock each.
 DEAD_CHECK_MS = 100
-
-#: Epochs held in reserve for workflows that start here.
-EPOCHS_RESERVED = 1000
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -114,9 +107,10 @@ class Claims:
 
     def reserve_epochs(self) -> None:
         """Have epochs at hand for workflows that start here, so that a start needs no look."""
+        count = self._env.portions.epochs
         with self._store.transaction() as tx:
-            first = tx.take_epochs(EPOCHS_RESERVED)
-        self.reserved = list(range(first + EPOCHS_RESERVED - 1, first - 1, -1))
+            first = tx.take_epochs(count)
+        self.reserved = list(range(first + count - 1, first - 1, -1))
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
         """Workflows with their journals."""
@@ -157,7 +151,7 @@ class Claims:
             if tx.is_fenced(self._me):
                 sometimes("a worker finds itself fenced when it looks for work")
                 raise Fenced
-            found = tx.load(tx.claimable(self._names, now, CLAIM_MAX))
+            found = tx.load(tx.claimable(self._names, now, self._env.portions.claims))
             suspects = [each for each in found if each.state.takeovers >= TAKEOVERS_ALONE]
             if suspects:
                 # It may be what killed its workers: nothing else is to be at risk with it.

@@ -31,10 +31,6 @@ logger = logging.getLogger("perdure.worker")
 #: How often, at most, to look whether another process has committed.
 LOOK_SECONDS = 0.002
 
-#: Workflows and requests of one commit: so many that the sync costs each of them next to nothing,
-#: so few that those who wait for it need not wait for long. (500 was no faster, measured.)
-BATCH_MAX = 250
-
 
 @attrs.define
 class CollectPhase:
@@ -66,16 +62,17 @@ class CollectPhase:
         Raises:
             StoreError: what was collected by then is in the batch.
         """
+        most = self.env.portions.batch
         has_changed = self._look_for_changes()
         self.foreign_change = self.foreign_change or has_changed
         if self.actors.runner is not None:
-            if len(self.claims.reserved) < BATCH_MAX:
+            if len(self.claims.reserved) < most:
                 self.claims.reserve_epochs()
             if self._collect_foreign(batch, has_changed):
                 return
         items = self.pending + self.mailbox.take()
-        self.pending = items[BATCH_MAX:]
-        for item in items[:BATCH_MAX]:
+        self.pending = items[most:]
+        for item in items[:most]:
             if isinstance(item, Post):
                 batch.posts.append(item)
                 batch.messages.setdefault(item.workflow_id, []).append(item.message)
@@ -160,7 +157,7 @@ class CollectPhase:
                 if number >= 0:
                     messages.append(StepDue(number=number))
         runnable = self.actors.runnable
-        for workflow_id in list(runnable)[:BATCH_MAX]:
+        for workflow_id in list(runnable)[: self.env.portions.batch]:
             batch.messages.setdefault(workflow_id, [])
             del runnable[workflow_id]
 

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.core.effects import Effect
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
-from perdure.core.limits import Limits
+from perdure.core.limits import Limits, Portions
 from perdure.core.messages import Message
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowState
@@ -82,6 +82,7 @@ class Env:
             because contexts offer the operations that call functions that need contexts.
         watch: what the engine's thread is doing.
         worker_id: None where no worker runs.
+        portions: how much is done at once.
     """
 
     rules: StepRules
@@ -91,6 +92,7 @@ class Env:
         default=attrs.Factory(lambda self: Watch(self.clock), takes_self=True)
     )
     worker_id: WorkerId | None = None
+    portions: Portions = attrs.field(factory=Portions)
 
     @property
     def registry(self) -> Registry:

@@ -1,0 +1,130 @@
+"""What an action must not reach for in a simulation: the network, threads, processes, clocks.
+
+Each would take real time, or give what no plan repeats. While actions run, an audit hook (the one
+that guards handlers) and a profile function look at what they call; nothing of the standard library
+is replaced. What reaches outside is raised in the action, and ends the run: so a test whose action
+never really ran is not green.
+
+Not seen: a clock that is read by compiled code of others, and `time.perf_counter`, by which test
+tools measure themselves. Files are let pass.
+"""
+
+from __future__ import annotations
+
+import _thread
+import datetime as dt
+import sys
+import time  # noqa: TID251  To know its functions when they are called.
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, NoReturn
+
+from perdure import determinism
+from perdure.core.loop import WorkflowLoop
+from perdure.core.refusals import refusal
+from perdure.errors import NonRetryableError
+
+
+class NotSimulated(NonRetryableError):
+    """An action reached for something that is not simulated."""
+
+
+#: The action whose code runs, and whom to tell of what it reaches for.
+in_action: ContextVar[tuple[str, Callable[[NotSimulated], None]] | None] = ContextVar(
+    "in_action", default=None
+)
+
+_NAMES = ["time", "time_ns", "monotonic", "monotonic_ns", "sleep", "gmtime", "localtime", "ctime"]
+
+#: Functions written in C that no audit event tells of, in all Pythons, by identity.
+_WATCHED: dict[Any, str] = {
+    **{getattr(time, name): f"time.{name}" for name in _NAMES},
+    _thread.start_new_thread: "threading.Thread.start",
+}
+
+#: Class methods: bound anew at each call, so known by class and name.
+_NOW = frozenset(("now", "utcnow", "today"))
+
+
+def _error(call: str) -> NotSimulated | None:
+    """The error for a call, told already; None if no action makes it."""
+    found = in_action.get()
+    if found is None:
+        return None
+    name, tell = found
+    error = NotSimulated(
+        f"{call} in action {name!r}, in a simulation: it would reach outside, and no plan could"
+        f" repeat that: stub the action, as in sim.stub({name}, returns=…)"
+    )
+    tell(error)
+    return error
+
+
+def _refuse(event: str, call: str) -> Exception | None:
+    return _error(call) if event in determinism.REACHES_OUTSIDE else None
+
+
+def _watch(frame: FrameType, event: str, function: Any) -> None:
+    if event != "c_call":
+        return
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, type) and function.__name__ in _NOW:
+        if not issubclass(owner, dt.date):
+            return
+        call = f"{owner.__name__}.{function.__name__}(…)"
+    elif owner is time or owner is _thread:
+        name = _WATCHED.get(function)
+        if name is None:
+            return
+        call = f"{name}(…)"
+    else:
+        return
+    if not determinism.is_housekeeping(frame):
+        error = _error(call)
+        if error is not None:
+            raise error
+
+
+class watched:  # noqa: N801  Used like a function, as contextlib.suppress is.
+    """``with watched(): ...``: whatever an action does in this block is looked at.
+
+    A profiler that is on already keeps its place: then clocks and sleeps are not seen.
+    """
+
+    __slots__ = ("_has_profile", "_token")
+
+    def __enter__(self) -> None:
+        self._token = determinism.enter(_refuse)
+        self._has_profile = sys.getprofile() is None
+        if self._has_profile:
+            sys.setprofile(_watch)
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_profile:
+            sys.setprofile(None)
+        determinism.leave(self._token)
+
+
+def _refused(name: str) -> Callable[..., NoReturn]:
+    refuse_in_handler = refusal(name)
+
+    def refuse(self: Any, *args: Any, **kw: Any) -> NoReturn:
+        error = _error(f"loop.{name}(…)")
+        if error is None:
+            refuse_in_handler(self, *args, **kw)
+        raise error
+
+    return refuse
+
+
+class OutsideLoop(WorkflowLoop):
+    """A loop for actions: what it refuses is told as of an action, not of a handler."""
+
+    __slots__ = ()
+
+
+_REFUSAL = refusal("").__code__
+for _name, _method in vars(WorkflowLoop).items():
+    if getattr(_method, "__code__", None) is _REFUSAL:
+        setattr(OutsideLoop, _name, _refused(_name))
