@@ -49,6 +49,7 @@ class Scenario:
         limits: of the engine.
         next_definer: what a deploy in the middle brings: other code for the same names.
         may_wait: ids of workflows that need not end.
+        may_differ: ids of workflows whose outcome hangs on who is faster.
         may_change: kinds of fault (``jump``, or only at one site: ``turn=jump``) under which they
             may end otherwise, beside those under which any workflow may.
         check: looks at the world at the end, unless something happened that may change a result;
@@ -65,6 +66,7 @@ class Scenario:
     setup: Callable[[sqlite3.Connection], object] | None = None
     next_definer: Definer | None = None
     may_wait: frozenset[str] = frozenset()
+    may_differ: frozenset[str] = frozenset()
     may_change: frozenset[str] = frozenset()
     check: Callable[[World], None] = lambda world: None
 
@@ -147,8 +149,7 @@ def _run(
         outcomes = _finish(scenario, world, seen)
         if not _may_differ(scenario, world):
             scenario.check(world)
-            if expected is not None and outcomes != expected:
-                raise ResultChanged(f"{outcomes}, without faults {expected}")
+            _compare(scenario, outcomes, expected)
     except Exception as error:  # a law, or a fault of the engine's that nobody thought of
         failure = error
     finally:
@@ -161,6 +162,19 @@ def _run(
         outcomes=outcomes,
         reached=frozenset(),
     )
+
+
+def _compare(
+    scenario: Scenario,
+    outcomes: Mapping[str, Outcome | None],
+    expected: Mapping[str, Outcome | None] | None,
+) -> None:
+    if expected is None or outcomes == expected:
+        return
+    for workflow_id in sorted({*outcomes, *expected}):
+        now, before = outcomes.get(workflow_id), expected.get(workflow_id)
+        if now != before and workflow_id not in scenario.may_differ:
+            raise ResultChanged(f"{workflow_id} ends as {now}, without faults as {before}")
 
 
 def _may_change(scenario: Scenario, fault: Fault) -> bool:

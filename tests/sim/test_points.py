@@ -18,11 +18,6 @@ from perdure_sim.plan import FaultPlan
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
 BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS)}
 
-#: A worker that is taken for dead twice, and slow in between.
-TWICE_DEAD = (
-    "pd1:w0/collected#5=zombie:40s;w0/decided#1=pause:2s;w1/decided#1=pause:2s;w1/told#2=zombie:40s"
-)
-
 #: For each point a scenario and a plan that lead there.
 WAYS = {
     "a batch is committed one by one": ("spoilers", ""),
@@ -42,7 +37,7 @@ WAYS = {
         "pd1:quick/attempt#1=raises_for_good",
     ),
     "a start that was carried out is asked for again": ("help", "pd1:w0/carried_out#2=crash"),
-    "a timer fires for a step that has gone on": ("late", ""),
+    "a timer fires for a step that has gone on": ("late", "pd1:bounded/attempt#1=raises"),
     "a turn ends because another process took this worker for dead": (
         "events",
         "pd1:w0/carried_out#1=zombie:40s",
@@ -95,7 +90,7 @@ WAYS = {
     "an event was sent in time, and its timeout came first": ("late", "pd1:w0/turn#10=jump:1m"),
     "an outcome comes for an attempt that another has followed": (
         "late",
-        TWICE_DEAD,
+        "pd1:bounded/attempt#1=deaf:1s",
     ),
     "an outcome comes for an attempt that was canceled, timed out, or reported": ("race", ""),
     "the attempts of a step are used up": ("race", "pd1:once/attempt#1=raises"),
