@@ -282,6 +282,7 @@ def soak(
     if as_json:
         print_json({**reporter.summary(), "seed": seed})
     else:
+        click.echo(f"seed {seed}")
         reporter.print_summary()
     return 1 if campaign.total.failures else 0
 

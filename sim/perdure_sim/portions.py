@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,13 +101,13 @@ class Stores:
         numbers = itertools.count()
 
         def make() -> Disk:
-            stem = f"{name}-{next(numbers)}.db"
-            disk = sqlite_disk(folder / stem)
+            mine = folder / f"{name}-{next(numbers)}"
+            mine.mkdir()
+            disk = sqlite_disk(mine / "run.db")
 
             def close() -> None:
                 disk.close()
-                for path in sorted(folder.glob(f"{stem}*")):
-                    path.unlink()
+                shutil.rmtree(mine)
 
             return attrs.evolve(disk, close=close)
 
