@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test docs demo bench examples lint types format check clean
+.PHONY: help setup test docs demo bench soak examples lint types format check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -28,6 +28,12 @@ demo: $(VENV)/.cli ## kill a worker in the middle of a workflow and watch it go 
 
 bench: setup ## measure throughput and latency on this machine
 	$(PY) benchmarks/run.py
+
+MINUTES ?= 1
+JOBS ?= 2
+soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 JOBS=2
+	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS \
+	  --minutes $(MINUTES) --jobs $(JOBS) --keep-going --seed $(or $(SEED),$$(date +%s))
 
 examples: setup ## run each example, in a folder of its own
 	@set -eu; root=$$PWD; count=0; \

@@ -8,8 +8,11 @@ leaving faults out.
 from __future__ import annotations
 
 import gc
+import itertools
+import math
 import random
 import sqlite3
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -249,6 +252,51 @@ def single_faults(census: dict[tuple[str, str], int]) -> Iterator[Fault]:
             if occurrence <= count + count // 2 and (occurrence == 1 or count > 1):
                 for kind, burst, duration in KINDS.get(site, ()):
                     yield Fault(actor, site, occurrence, kind, burst, duration)
+
+
+def spread(faults: Iterable[Fault], census: Mapping[tuple[str, str], int]) -> list[Fault]:
+    """The same faults in an order in which any first part is spread over the run.
+
+    Each kind at each site comes at its first passing, at the last that the census knows, in the
+    middle, and then in the middle of what is left between; passings beyond the census come last.
+    """
+    groups: dict[tuple[str, str], dict[tuple[str, int, int], list[Fault]]] = {}
+    for fault in faults:
+        kinds = groups.setdefault((fault.actor, fault.site), {})
+        kinds.setdefault((fault.kind, fault.burst, fault.duration), []).append(fault)
+    ranked: list[tuple[int, int, Fault]] = []
+    for place, kinds in groups.items():
+        for number, group in enumerate(kinds.values()):
+            within = sorted(fault for fault in group if fault.occurrence <= census[place])
+            beyond = sorted(fault for fault in group if fault.occurrence > census[place])
+            chosen = [*(within[index] for index in _halved(len(within))), *beyond]
+            ranked += ((rank, number, fault) for rank, fault in enumerate(chosen))
+    return [fault for *_, fault in sorted(ranked, key=lambda each: each[:2])]
+
+
+def _halved(length: int) -> Iterator[int]:
+    """All numbers below `length`: both ends, then the middle of each gap, the wide ones first."""
+    yield from (0, length - 1)[:length]
+    gaps = deque([(0, length - 1)])
+    while gaps:
+        low, high = gaps.popleft()
+        if high - low > 1:
+            middle = (low + high) // 2
+            yield middle
+            gaps += [(low, middle), (middle, high)]
+
+
+def pairs(census: dict[tuple[str, str], int]) -> Iterator[FaultPlan]:
+    """Every two single faults together, but not two at one place: so many, for a small scope."""
+    for one, other in itertools.combinations(single_faults(census), 2):
+        if (one.actor, one.site, one.occurrence) != (other.actor, other.site, other.occurrence):
+            yield FaultPlan([one, other])
+
+
+def count_pairs(census: dict[tuple[str, str], int]) -> int:
+    """How many `pairs` gives."""
+    places = Counter((each.actor, each.site, each.occurrence) for each in single_faults(census))
+    return math.comb(places.total(), 2) - sum(math.comb(count, 2) for count in places.values())
 
 
 def random_plan(rng: random.Random, census: dict[tuple[str, str], int], most: int) -> FaultPlan:

@@ -91,6 +91,7 @@ class Claims:
         self.expect(0)
         self._look_config = True
         self._others = None
+        self._dead_check_at = 0  # perhaps one was found, and could not be buried
 
     def take_buried(self) -> bool:
         """Whether a dead worker was found since this was last asked: the inbox may have more."""

@@ -263,7 +263,7 @@ class Worker:
         """Somebody else has taken, canceled or restarted these workflows."""
         self._collecting.foreign_change = True  # some may have ended: see `holds`
         sometimes("a decision is dropped because the workflow belongs to another now")
-        for workflow_id in workflow_ids:
+        for workflow_id in sorted(workflow_ids):
             self.actors.drop(workflow_id, cancel=True)
             unit = batch.units.pop(workflow_id)
             unit.actor.close()
@@ -381,7 +381,9 @@ class Worker:
         for unit in batch.units.values():
             unit.actor.close()  # a fresh one is nowhere else
             self._doubt(unit)
-        for workflow_id in {*batch.messages, *batch.units} - {*batch.starts}:
+        for workflow_id in dict.fromkeys([*batch.messages, *batch.units]):
+            if workflow_id in batch.starts:
+                continue
             self.actors.drop(workflow_id)
             self.actors.runnable[workflow_id] = None
             self._inbox.release(batch.inbox.get(workflow_id, ()))
@@ -464,7 +466,7 @@ class Worker:
 
     def _carry_out(self, batch: Batch, result: Result) -> None:
         attempts: dict[AttemptKey, Attempt] = {}
-        revoked = set(result.after.revoked)
+        revoked = dict.fromkeys(result.after.revoked)
         for done in result.committed:
             if done.unit.workflow_id not in revoked:  # else canceled in the same transaction
                 self._settle_actor(done, batch.now)
