@@ -109,11 +109,19 @@ async def hasty(step: Step) -> str:
     return "ended"
 
 
+@d.workflow
+async def idle(step: Step) -> object:
+    """It is given up in its first turn, perhaps just when its event comes."""
+    return await step.await_event("hurry")
+
+
 def end_in_haste(world: World) -> None:
-    """One cancels itself by a mutation; one cancels what was admitted a moment ago."""
+    """One cancels itself by a mutation; one cancels what was admitted a moment ago; one waits."""
     world.start(suicide(), id="s")
     started = world.start(hasty(), id="h")
     world.after(0, lambda: world.send_event("hurry", workflow_id="h"), started)
+    waits = world.start(idle(), id="i")
+    world.after(100, lambda: world.send_event("hurry", workflow_id="i", value=1), waits)
 
 
 HASTE = Scenario(

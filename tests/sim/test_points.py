@@ -84,7 +84,7 @@ WAYS = {
     "an attempt was lost with its worker": ("reference", "pd1:w0/carried_out#1=crash"),
     "an event in the inbox has been consumed already": (
         "haste",
-        "pd1:c0/commit#1=lost_ack;w0/collected#1=pause:2s",
+        "pd1:c0/commit#2=lost_ack;w0/collected#1=pause:2s",
     ),
     "an event is awaited by id twice": ("late", ""),
     "an event was sent in time, and its timeout came first": ("late", "pd1:w0/turn#10=jump:1m"),
