@@ -12,7 +12,7 @@ from tests.sim.acting import acting, calls, d, failure, value
 from tests.sim.scenes import DEPLOYS, MISFITS, REFERENCE, TRANSFERS, TREES, ledger
 from tests.sim.test_faults import lives, play
 
-from perdure.core.outcomes import Canceled, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure_sim.actions import Stub
 from perdure_sim.clock import START_MS
 from perdure_sim.disks import sqlite_disk
@@ -170,6 +170,15 @@ def test_code_that_fits_changes_nothing(kind: str, turn: int) -> None:
     assert found.outcomes == {"p1": Succeeded("2"), "p2": Succeeded("4")}
     ends = [what for _, what in lives(found) if what in ("crash", "end")]
     assert ends == ["crash" if kind == "kill" else "end"]
+
+
+def test_a_workflow_that_fails_under_the_next_code_is_replayed_with_it() -> None:
+    """Where it failed stands in its traceback, which differs."""
+    found = play(DEPLOYS, "pd1:post/attempt#2=too_much;w0/deploy#2=drain")
+    assert found.outcomes["p1"] == Succeeded("2")
+    outcome = found.world.history.workflows["p2"].state.outcome
+    assert isinstance(outcome, Failed)
+    assert "in parcel_next" in (outcome.error.traceback or "")
 
 
 def blocked(found: Run) -> dict[str, str]:
