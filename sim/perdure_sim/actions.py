@@ -109,6 +109,10 @@ class OddResult:
     value: Any
 
 
+#: What no annotation allows, and no codec can encode.
+_OF_NO_TYPE = object()
+
+
 @attrs.frozen
 class _NoRoom:
     """A codec under which any value is over the limit."""
@@ -194,7 +198,7 @@ class SimulatedRunner(ActionRunner):
         if not isinstance(value, OddResult):
             return super()._encode(definition, value)
         if value.kind == "wrong_type":
-            return super()._encode(definition, value)  # which is of no type that anybody declared
+            return super()._encode(definition, _OF_NO_TYPE)
         narrow: Any = _NoRoom(definition.result)
         return super()._encode(attrs.evolve(definition, result=narrow), value.value)
 

@@ -230,12 +230,16 @@ def _comparable(outcome: Outcome | None) -> Outcome | None:
 
 
 def _check_replay(world: World, loaded: Loaded, seen: set[Shape] | None) -> None:
+    fits = True
     try:
         check_replay(world.rules, loaded, seen)
     except ReplayDiffers:
         if world.next_rules is None:
             raise
-        check_replay(world.next_rules, loaded, seen)  # then it fits the code of the deploy
+        fits = False
+    # Not inside the `except`, which would be told in the tracebacks of what the handler raises.
+    if not fits and world.next_rules is not None:
+        check_replay(world.next_rules, loaded, seen)  # it ended under the code of the deploy
 
 
 # --- plans ----------------------------------------------------------------------------------------

@@ -42,10 +42,6 @@ RESTART_MS = 500
 #: How long until a living worker has noticed that another is dead, in ms: see `claims.py`.
 NOTICE_MS = 120
 
-#: Turns that work because handlers were dropped, and not because there is anything to do: one loads
-#: them, one looks whether they have anything to do.
-RELOAD_TURNS = 2
-
 #: The drain of a worker that is stopped, in seconds.
 DRAIN_SECONDS = 30.0
 
@@ -115,7 +111,7 @@ class Process:
         self._is_late = False
         self._has_worked = False
         self._evicted: list[str] = []
-        self._reloads = 0
+        self._is_reloading = False
 
     @property
     def now(self) -> int:
@@ -130,6 +126,7 @@ class Process:
         self._steps, self._turn_at = None, None
         self._is_paused = self._is_late = False
         self._evicted = []
+        self._is_reloading = False
         self.clock = VirtualClock(self.world, f"{self.name}.{self.life}")
         self.loop = ActionLoop(self)
         world = self.world
@@ -308,10 +305,13 @@ class Process:
 
     def _drop_cache(self) -> None:
         """After a turn that worked: drop all handlers, and have them replayed at once."""
-        if self._reloads > 0:
-            self._reloads -= 1
+        worker = self.engine._worker
+        if worker is None:
+            return
+        if self._is_reloading:
+            self._is_reloading = bool(worker.actors.runnable)
         elif self._has_worked:
-            self._reloads = RELOAD_TURNS
+            self._is_reloading = True
             self._evict()
             self.wake(self.now)
 

@@ -59,7 +59,8 @@ def explorer() -> Explorer:
 def test_each_kind_happens(
     explorer: Explorer, site: str, kind: str, burst: int, duration: int
 ) -> None:
-    """It fires where the census says that its site is passed; no law is broken by it."""
+    """It fires where the census says that its site is passed, and breaks no law; and what comes of
+    it is the same each time."""
     actor, _ = max(
         (place for place in explorer.census if place[1] == site),
         key=lambda place: explorer.census[place],
@@ -68,6 +69,8 @@ def test_each_kind_happens(
     found = explorer.try_plan(FaultPlan([fault]))
     assert found.failure is None
     assert found.world.faults.fired == [fault]
+    again = explorer.try_plan(FaultPlan([fault]))
+    assert again.world.trace.digest() == found.world.trace.digest()
 
 
 def test_each_site_and_kind_is_told_in_one_line() -> None:
@@ -277,6 +280,12 @@ def test_one_handler_is_dropped_at_any_of_its_commits(commit: int) -> None:
     """And no other."""
     begun: list[str] = []
     assert replays(begun, counted(begun), f"pd1:b/touched#{commit}=evict") == {"a": 0, "b": 1}
+
+
+def test_no_cache_and_a_batch_of_one_go_together() -> None:
+    """Each handler that was dropped is loaded in a turn of its own."""
+    found = play(REFERENCE, "pd1:w0/boot#1=crash;world/batch#1=one;world/cache#1=none")
+    assert found.world.events < 1_000
 
 
 def test_without_a_cache_every_turn_begins_with_replays() -> None:
