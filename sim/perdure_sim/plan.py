@@ -136,7 +136,7 @@ class Injector:
     """Says at each passing of a site what goes wrong there, and counts the passings.
 
     Attributes:
-        census: how often each site was passed, by (actor, site).
+        census: how often each site was passed until the heal, by (actor, site).
         fired: the faults that have happened, in order.
         is_healed: from now on nothing goes wrong any more.
     """
@@ -151,10 +151,12 @@ class Injector:
 
     def at(self, actor: str, site: str) -> Fault | None:
         """The fault of this passing, if there is one."""
+        if self.is_healed:
+            return None  # not counted either: nobody should plan for what cannot happen
         place = (actor, site)
         count = self.census[place] = self.census.get(place, 0) + 1
         faults = self._ahead.get(place)
-        if faults is None or self.is_healed:
+        if faults is None:
             return None
         for fault in faults:
             if fault.occurrence <= count < fault.occurrence + fault.burst:
