@@ -48,13 +48,13 @@ def check_replay(rules: StepRules, loaded: Loaded, seen: set[Shape] | None = Non
         return
     whole = Journal(state.started_at, loaded.steps, loaded.ticks)
     _check(rules, loaded, whole, is_whole=True)
-    if seen is not None:
-        shape = shape_of(loaded)
-        if shape in seen:
-            return
-        seen.add(shape)
+    shape = None if seen is None else shape_of(loaded)
+    if seen is not None and shape in seen:
+        return
     for position in _positions(len(whole)):
         _check(rules, loaded, _prefix(loaded, position), is_whole=False)
+    if seen is not None and shape is not None:
+        seen.add(shape)  # not before: what failed must fail again while it is shrunk
 
 
 def shape_of(loaded: Loaded) -> Shape:

@@ -17,7 +17,7 @@ from perdure.step import Step
 from perdure_sim.actions import Stub
 from perdure_sim.clock import START_MS
 from perdure_sim.disks import memory_disk
-from perdure_sim.explore import Explorer, Run, Scenario, run
+from perdure_sim.explore import Explorer, Run, Scenario, run, single_faults
 from perdure_sim.faults import CHANGING, KINDS, SITES, check
 from perdure_sim.plan import Fault, FaultPlan, PlanError
 from perdure_sim.world import World
@@ -71,6 +71,16 @@ def test_each_kind_happens(
     assert found.world.faults.fired == [fault]
     again = explorer.try_plan(FaultPlan([fault]))
     assert again.world.trace.digest() == found.world.trace.digest()
+
+
+def test_clients_crash_too(explorer: Explorer) -> None:
+    """In a turn, at its borders, and around a commit: the sweep has all of it."""
+    drawn = {
+        (fault.site, fault.kind) for fault in single_faults(explorer.census) if fault.actor == "c0"
+    }
+    borders = ("collected", "decided", "committed", "told", "carried_out")
+    assert {(site, "crash") for site in ("turn", "begin", "boot", *borders)} <= drawn
+    assert {("commit", "crash_before"), ("commit", "crash_after")} <= drawn
 
 
 def test_each_site_and_kind_is_told_in_one_line() -> None:

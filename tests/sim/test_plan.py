@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perdure_sim.plan import Fault, FaultPlan, Injector, PlanError
+from perdure_sim.plan import Fault, FaultPlan, Injector, PlanError, is_actor
 
 TEXT = "pd1:charge/attempt#1=raises*3;w0/commit#3=lost_ack;w1/decided#2=pause:40s"
 
@@ -19,6 +19,16 @@ def test_a_plan_is_read_from_its_text_and_written_again() -> None:
     )
     assert str(plan) == TEXT
     assert FaultPlan(reversed(plan.faults)) == plan
+
+
+def test_a_fault_may_be_addressed_to_a_child() -> None:
+    """Whose id has a slash in it."""
+    (fault,) = FaultPlan.parse("pd1:kept/1/touched#2=cancel")
+    assert fault == Fault("kept/1", "touched", 2, "cancel")
+    assert [is_actor(name) for name in ("kept/1", "a b", "a;b", "a#1", "a=b", "")] == [
+        True,
+        *[False] * 5,
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "pd1:", "pd1:;"])
