@@ -39,6 +39,8 @@ PAGE_SECONDS_MAX = 120
 SHELL_LANGUAGES = ("sh", "bash", "shell", "console")
 #: Programs that are known without a look, because every machine of a developer has them.
 COMMON_PROGRAMS = frozenset(["cat", "cd", "cp", "curl", "echo", "kill", "ls", "mkdir", "rm"])
+#: Our own programs, and what python calls them.
+PROGRAMS = {"perdure": "perdure", "perdure-sim": "perdure_sim"}
 #: Options of `perdure` before its command that take a value.
 PERDURE_OPTIONS = ("--app", "--store")
 
@@ -139,11 +141,12 @@ def _extras() -> frozenset[str]:
 
 
 @functools.cache
-def _perdure_knows(command: str) -> bool:
+def _knows(program: str, command: str) -> bool:
     # Asked of the program itself: a list here would be one more thing to forget.
+    python_path = os.pathsep.join([str(ROOT / "engine"), str(ROOT / "sim")])
     done = subprocess.run(
-        [sys.executable, "-m", "perdure", command, "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "engine")},
+        [sys.executable, "-m", PROGRAMS[program], command, "--help"],
+        env={**os.environ, "PYTHONPATH": python_path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -151,13 +154,13 @@ def _perdure_knows(command: str) -> bool:
     return done.returncode == 0
 
 
-def _perdure_fault(words: list[str]) -> str | None:
+def _own_fault(program: str, words: list[str]) -> str | None:
     rest = iter(words)
     for word in rest:
         if word in PERDURE_OPTIONS:
             next(rest, None)
         elif not word.startswith("-"):
-            return None if _perdure_knows(word) else f"perdure has no command {word!r}"
+            return None if _knows(program, word) else f"{program} has no command {word!r}"
     return None
 
 
@@ -181,8 +184,8 @@ def command_fault(words: list[str]) -> str | None:
     if program == "make":
         unknown = [word for word in rest if "=" not in word and word not in _make_targets()]
         return f"the Makefile has no target {unknown}" if unknown else None
-    if program == "perdure":
-        return _perdure_fault(rest)
+    if program in PROGRAMS:
+        return _own_fault(program, rest)
     if program == "pip":
         return _pip_fault(rest)
     if program in ("python", "python3"):
@@ -285,6 +288,7 @@ def test_commands_are_told_from_comments_and_output() -> None:
         "python examples/no_such_example.py",
         "pytest tests/no_such_test.py::test_x",
         "perdrue list",
+        "perdure-sim swep x:Y",
     ],
 )
 def test_a_command_that_does_not_exist_is_found(command: str) -> None:
@@ -299,6 +303,7 @@ def test_a_command_that_does_not_exist_is_found(command: str) -> None:
         "make PYTHON=python3.12 setup",
         "python -m pip install -e '.[dev]'",
         "git clone x",
+        "perdure-sim sweep x:Y",
     ],
 )
 def test_a_command_that_exists_passes(command: str) -> None:

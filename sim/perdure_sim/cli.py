@@ -34,7 +34,7 @@ from .explore import Run, Scenario, count_pairs, single_faults
 from .mutants import MUTANTS, Mutant, planted
 from .parallel import Board, RunTooLong, WorkFailed
 from .plan import FaultPlan, PlanError
-from .portions import BoundedExplorer, Failure, StoreKind, Stores, Tally, quiet
+from .portions import RUN_SECONDS, BoundedExplorer, Failure, StoreKind, Stores, Tally, quiet
 from .scoreboard import Portfolio, Score, try_mutants
 from .targets import Place, TargetError, load
 
@@ -377,6 +377,13 @@ def _census(begun: Begun) -> dict[str, Any]:
 @scenario_options
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page.")
 @click.option("--trace", "with_trace", is_flag=True, help="Print every event too.")
+@click.option(
+    "--run-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=RUN_SECONDS,
+    show_default=True,
+    help="How much of the processor's time it may take.",
+)
 @click.option("--mutant", metavar="NAME", help="With this bug planted: see `mutants`.")
 def replay(
     target: str,
@@ -386,6 +393,7 @@ def replay(
     as_json: bool,
     html: Path | None,
     with_trace: bool,
+    run_seconds: float,
     mutant: str | None,
 ) -> int:
     """Run one PLAN, and show what happened. An empty plan ('') is the run without faults."""
@@ -403,7 +411,9 @@ def replay(
             stack.enter_context(planted(_one_mutant(mutant)))
         stores = stack.enter_context(_stores(kind))
         stack.enter_context(quiet())
-        explorer = BoundedExplorer(scenario, stores.maker("replay"), board=Board())
+        explorer = BoundedExplorer(
+            scenario, stores.maker("replay"), board=Board(), seconds=run_seconds
+        )
         try:
             run = explorer.begin()
             if run.failure is None and len(parsed) > 0:

@@ -39,6 +39,9 @@ TEXT_MAX = 65_536
 #: How long a process may begin no run until it is killed, in seconds of real time.
 SILENCE_SECONDS = 60.0
 
+#: How long it may take until the first run of a process begins, in seconds of real time.
+START_SECONDS = 60.0
+
 #: How often whoever waits looks at the time, in seconds.
 TICK_SECONDS = 0.2
 
@@ -215,6 +218,7 @@ class _Worker(Generic[T, R]):
         self._process: Any = None
         self._connection: Connection | None = None
         self._given = self._seen = (0, 0.0)  # runs, and when there were so many
+        self._runs_at_start = 0
 
     @property
     def handle(self) -> Connection:
@@ -232,6 +236,7 @@ class _Worker(Generic[T, R]):
 
     def _start(self) -> None:
         mine, its = _CONTEXT.Pipe()
+        self._runs_at_start = self._board.runs
         self._connection = mine
         self._process = _CONTEXT.Process(
             target=_serve, args=(its, self._work, self._board), daemon=True
@@ -270,6 +275,8 @@ class _Worker(Generic[T, R]):
         runs, now = self._board.runs, self._clock.monotonic()
         if runs != self._seen[0]:
             self._seen = (runs, now)
+        if runs == self._runs_at_start:
+            seconds = max(seconds, START_SECONDS)  # it imports all that it needs
         return now - self._seen[1] > seconds
 
     def give_up(self, seconds: float) -> Done[T, R]:

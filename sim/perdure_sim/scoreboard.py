@@ -31,9 +31,6 @@ from .targets import Place
 #: runs went otherwise in another process.
 FoundBy: TypeAlias = Literal["first runs", "sweep", "soak", "repeat"]
 
-#: How much of the processor's time a run may take, in seconds: an honest one takes a thousandth.
-RUN_SECONDS = 5.0
-
 #: How long a process may begin no run, in seconds of real time.
 SILENCE_SECONDS = 30.0
 
@@ -53,12 +50,15 @@ class Portfolio:
         runs: random plans after that, over all scenarios in turn.
         seeds: so many times, each with other random plans.
         most: faults a plan, at most.
+        run_seconds: how much of the processor's time a run may take; an honest one takes a
+            thousandth of it.
     """
 
     budget: int = 300_000
     runs: int = 1_000
     seeds: int = 1
     most: int = 8
+    run_seconds: float = 5.0
 
 
 @attrs.frozen(kw_only=True)
@@ -266,7 +266,7 @@ class _Search:
                 place.find(),
                 trial.stores.maker(f"{os.getpid()}-{number}"),
                 board=board,
-                seconds=RUN_SECONDS,
+                seconds=trial.portfolio.run_seconds,
             )
             for number, place in enumerate(trial.places)
         ]
