@@ -8,6 +8,7 @@ may stand for an action's code, and the faults that befall an attempt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +19,10 @@ import attrs
 from perdure import determinism
 from perdure.codec import TypeCodec
 from perdure.core.commands import RunStep
+from perdure.core.limits import Limits
 from perdure.core.outcomes import Json, Outcome
 from perdure.definitions import Action, Call, Definition, Mutation, Query, Registry
-from perdure.errors import NonRetryableError
+from perdure.errors import NonRetryableError, ValidationError
 from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.mailbox import Mailbox
@@ -94,6 +96,11 @@ class Host(Protocol):
 
     def made(self, call: CallMade) -> None:
         """An attempt's code begins."""
+        ...
+
+    def ended(self, call: CallMade, value: str | None, *, is_final: bool) -> None:
+        """An attempt's code has ended: `value` is what it returned, encoded, if it did; `is_final`
+        says that it raised what is not to be tried again."""
         ...
 
     def reached_outside(self, error: NotSimulated) -> None:
@@ -249,19 +256,28 @@ class DressedRegistry(Registry):
         call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
-            host.made(
-                CallMade(
-                    action=name,
-                    workflow_id=context.workflow_id,
-                    step_number=context.step_number,
-                    attempt=context.attempt,
-                    idempotency_key=context.idempotency_key,
-                    process=host.name,
-                    at=host.now,
-                    arguments=(*args, *kwargs.values()),
-                )
+            call = CallMade(
+                action=name,
+                workflow_id=context.workflow_id,
+                step_number=context.step_number,
+                attempt=context.attempt,
+                idempotency_key=context.idempotency_key,
+                process=host.name,
+                at=host.now,
+                arguments=(*args, *kwargs.values()),
             )
+            host.made(call)
             in_action.set((name, host.reached_outside))
+            try:
+                value = await code(context, *args, **kwargs)
+            except BaseException as error:
+                is_final = isinstance(error, (NonRetryableError, *action.raises))
+                host.ended(call, None, is_final=is_final)
+                raise
+            host.ended(call, _encoded(action, value), is_final=False)
+            return value
+
+        async def code(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
             fault = host.attempt_passes(name, "attempt")
             if stub.takes_ms:
                 await asyncio.sleep(stub.takes_ms / 1000)
@@ -275,6 +291,14 @@ class DressedRegistry(Registry):
             return value
 
         return attrs.evolve(action, fn=run, is_async=True)
+
+
+def _encoded(action: Action[..., Any], value: Any) -> str | None:
+    """What is recorded of a result; None if it is refused."""
+    with contextlib.suppress(ValidationError):
+        text: str = action.result.encode(value, where="result", limit=Limits().value_bytes)
+        return text
+    return None
 
 
 async def _befall(fault: Fault, host: Host) -> None:
