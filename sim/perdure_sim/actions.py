@@ -8,10 +8,8 @@ may stand for an action's code, and the faults that befall an attempt.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -19,10 +17,9 @@ import attrs
 from perdure import determinism
 from perdure.codec import TypeCodec
 from perdure.core.commands import RunStep
-from perdure.core.limits import Limits
 from perdure.core.outcomes import Json, Outcome
 from perdure.definitions import Action, Call, Definition, Mutation, Query, Registry
-from perdure.errors import NonRetryableError, ValidationError
+from perdure.errors import NonRetryableError
 from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.mailbox import Mailbox
@@ -98,9 +95,8 @@ class Host(Protocol):
         """An attempt's code begins."""
         ...
 
-    def ended(self, call: CallMade, value: str | None, *, is_final: bool) -> None:
-        """An attempt's code has ended: `value` is what it returned, encoded, if it did; `is_final`
-        says that it raised what is not to be tried again."""
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
+        """An attempt's code has ended, and this is about to be told."""
         ...
 
     def reached_outside(self, error: NotSimulated) -> None:
@@ -210,7 +206,12 @@ class SimulatedRunner(ActionRunner):
         return super()._encode(attrs.evolve(definition, result=narrow), value.value)
 
     def _report(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool = True) -> None:
-        report = partial(super()._report, attempt, outcome, is_retryable=is_retryable)
+        tell = super()._report
+
+        def report() -> None:
+            host.ended(attempt, outcome, is_retryable=is_retryable)
+            tell(attempt, outcome, is_retryable=is_retryable)
+
         host, command = self._host, attempt.record.command
         assert isinstance(command, RunStep)
         fault = host.attempt_passes(command.function, "report")
@@ -256,7 +257,7 @@ class DressedRegistry(Registry):
         call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
-            call = CallMade(
+            made = CallMade(
                 action=name,
                 workflow_id=context.workflow_id,
                 step_number=context.step_number,
@@ -266,18 +267,8 @@ class DressedRegistry(Registry):
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
             )
-            host.made(call)
+            host.made(made)
             in_action.set((name, host.reached_outside))
-            try:
-                value = await code(context, *args, **kwargs)
-            except BaseException as error:
-                is_final = isinstance(error, (NonRetryableError, *action.raises))
-                host.ended(call, None, is_final=is_final)
-                raise
-            host.ended(call, _encoded(action, value), is_final=False)
-            return value
-
-        async def code(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
             fault = host.attempt_passes(name, "attempt")
             if stub.takes_ms:
                 await asyncio.sleep(stub.takes_ms / 1000)
@@ -291,14 +282,6 @@ class DressedRegistry(Registry):
             return value
 
         return attrs.evolve(action, fn=run, is_async=True)
-
-
-def _encoded(action: Action[..., Any], value: Any) -> str | None:
-    """What is recorded of a result; None if it is refused."""
-    with contextlib.suppress(ValidationError):
-        text: str = action.result.encode(value, where="result", limit=Limits().value_bytes)
-        return text
-    return None
 
 
 async def _befall(fault: Fault, host: Host) -> None:

@@ -7,10 +7,11 @@ import math
 import attrs
 
 from perdure.core.commands import RunStep
-from perdure.core.ids import WorkerId, WorkflowId
+from perdure.core.ids import WorkerId, WorkflowId, idempotency_key
 from perdure.core.journal import StepRecord
-from perdure.core.outcomes import Canceled, Succeeded
+from perdure.core.outcomes import Canceled, Outcome, Succeeded
 from perdure.core.retry import RetryPlan
+from perdure.runtime.attempts import Attempt
 
 from .actions import CallMade
 from .known import Change, Commit, Known
@@ -37,7 +38,7 @@ class Body:
         runner: the worker on record for it.
         ended_at: in the world's time; None while it runs, or died with its process.
         value: what it returned, encoded; None if it did not.
-        is_final: it raised what no other attempt can mend.
+        is_final: what it did is not to be tried again.
         is_dead: its process has died under it.
     """
 
@@ -99,12 +100,15 @@ class Bodies:
             names = [f"{each.call.workflow_id}/{each.call.step_number}" for each in running]
             raise TooManyRunning(f"{where} begins; now {names} run, and the limit is {most}")
 
-    def end(self, call: CallMade, now: int, value: str | None, *, is_final: bool) -> None:
-        """The code of an attempt has ended."""
-        key = (call.workflow_id, call.step_number, call.idempotency_key, call.attempt)
-        body = self._running.pop(key, None)
+    def end(self, attempt: Attempt, now: int, outcome: Outcome, *, is_retryable: bool) -> None:
+        """The code of an attempt has ended, and its worker is told."""
+        record = attempt.record
+        name = idempotency_key(attempt.workflow_id, record.number, record.asked_epoch)
+        body = self._running.pop((attempt.workflow_id, record.number, name, record.attempt), None)
         if body is not None:
-            body.ended_at, body.value, body.is_final = now, value, is_final
+            body.ended_at = now
+            body.value = outcome.value if isinstance(outcome, Succeeded) else None
+            body.is_final = not is_retryable
 
     def crash(self, process: str) -> None:
         """A process has died, and all code in it."""

@@ -39,7 +39,8 @@ def check_ends(commit: Commit, workflows: Mapping[WorkflowId, Known]) -> None:
                 if isinstance(change.new.outcome, Succeeded) and not is_there:
                     raise EffectMissing(f"{change.where}: {change.new}")
         elif isinstance(command, RunChild):
-            _check_child(change, workflows)
+            if change.known.steps[change.new.number] is change.new:
+                _check_child(change, workflows)
     for workflow_id in commit.before:
         known = workflows[workflow_id]
         if known.ended_in == commit.number and known.header.on_complete is not None:

@@ -44,7 +44,7 @@ class Owners:
                     for write in what:
                         state = write.state
                         touched.append(state.workflow_id)
-                        if state.epoch == write.expected_epoch:
+                        if state.epoch == write.expected_epoch or state.workflow_id in mine:
                             continue
                         owner = workflows[state.workflow_id].owner
                         is_taken = owner is None and state.owner in (None, me)

@@ -19,6 +19,7 @@ from perdure.core.outcomes import Outcome
 from perdure.definitions import Call, Mutation, Query
 from perdure.errors import StoreError
 from perdure.runtime import orders, requests
+from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, EngineRunner
 from perdure.runtime.mailbox import Mailbox
@@ -408,9 +409,10 @@ class Process:
     def made(self, call: CallMade) -> None:
         self.world.made(call, self._seen)
 
-    def ended(self, call: CallMade, value: str | None, *, is_final: bool) -> None:
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
         if self.is_alive:  # else it is torn down with its process
-            self.world.history.bodies.end(call, self.now, value, is_final=is_final)
+            bodies = self.world.history.bodies
+            bodies.end(attempt, self.now, outcome, is_retryable=is_retryable)
 
     def place(self) -> Place | None:
         return place_of(self.engine.env.watch.function)
