@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -94,6 +93,10 @@ class Host(Protocol):
 
     def made(self, call: CallMade) -> None:
         """An attempt's code begins."""
+        ...
+
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
+        """An attempt's code has ended, and this is about to be told."""
         ...
 
     def reached_outside(self, error: NotSimulated) -> None:
@@ -203,7 +206,12 @@ class SimulatedRunner(ActionRunner):
         return super()._encode(attrs.evolve(definition, result=narrow), value.value)
 
     def _report(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool = True) -> None:
-        report = partial(super()._report, attempt, outcome, is_retryable=is_retryable)
+        tell = super()._report
+
+        def report() -> None:
+            host.ended(attempt, outcome, is_retryable=is_retryable)
+            tell(attempt, outcome, is_retryable=is_retryable)
+
         host, command = self._host, attempt.record.command
         assert isinstance(command, RunStep)
         fault = host.attempt_passes(command.function, "report")
@@ -249,18 +257,17 @@ class DressedRegistry(Registry):
         call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
-            host.made(
-                CallMade(
-                    action=name,
-                    workflow_id=context.workflow_id,
-                    step_number=context.step_number,
-                    attempt=context.attempt,
-                    idempotency_key=context.idempotency_key,
-                    process=host.name,
-                    at=host.now,
-                    arguments=(*args, *kwargs.values()),
-                )
+            made = CallMade(
+                action=name,
+                workflow_id=context.workflow_id,
+                step_number=context.step_number,
+                attempt=context.attempt,
+                idempotency_key=context.idempotency_key,
+                process=host.name,
+                at=host.now,
+                arguments=(*args, *kwargs.values()),
             )
+            host.made(made)
             in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
             if stub.takes_ms:

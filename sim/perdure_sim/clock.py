@@ -50,6 +50,11 @@ class VirtualClock:
         """How long it takes until this clock has gone on by so much, if it does not stand still."""
         return -(-ms * 100 // (100 + self._drift_percent))
 
+    @property
+    def is_right(self) -> bool:
+        """Whether it shows the world's time, at this moment."""
+        return not (self.offset_ms or self._drift_percent)
+
     def set_right(self) -> None:
         """Show the world's time, or, where that would be back, stand still until it has come."""
         self.offset_ms = self._drift_percent = 0

@@ -28,7 +28,7 @@ from perdure.store.base import Loaded
 from .actions import Stub
 from .disks import Disk
 from .faults import CHANGING, KINDS
-from .history import Violation
+from .laws import Violation
 from .plan import Fault, FaultPlan
 from .replaying import ReplayDiffers, Shape, check_replay
 from .world import EPOCH, World, is_given_up
@@ -216,6 +216,8 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
                 f"{state.workflow_id} is in progress, and nothing moves: owner {state.owner}, wakes"
                 f" at {state.wake_at}, blocked {state.blocked}, open steps {steps}"
             )
+    if world.is_at_rest:
+        world.history.check_processes(world.processes, loaded)
     # A child's id has the epoch of its parent in it, which depends on who took that up, and when.
     return {
         EPOCH.sub("", each.state.workflow_id): _comparable(each.state.outcome) for each in loaded

@@ -17,6 +17,7 @@ from perdure.core.workflow import WorkflowState
 from perdure.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
 from perdure.store.base import Reader, StateWrite, StepWrite, Store, Transaction
 
+from .known import Place
 from .plan import Fault
 
 T = TypeVar("T")
@@ -45,6 +46,10 @@ class Process(Protocol):
 
     def committed(self, writes: list[Write]) -> None:
         """These writes are on the disk."""
+        ...
+
+    def place(self) -> Place | None:
+        """Which function is about to run in the transaction; None if it is none of a workflow."""
         ...
 
 
@@ -123,7 +128,7 @@ class _Faulty:
         self._trouble("begin")
         self._context = self._inner.transaction()
         self._writes: list[Write] = []
-        return Watched(self._context.__enter__(), self._writes)
+        return Watched(self._context.__enter__(), self._writes, self._process.place)
 
     def __exit__(
         self,
@@ -147,14 +152,18 @@ class _Faulty:
 
 
 class Watched:
-    """A transaction that keeps what is written to workflows, steps, ticks and events.
+    """A transaction that keeps what is written to workflows, steps, ticks, events and workers, and
+    which functions ran in it and did not raise.
 
     Its other methods are those of the transaction itself.
     """
 
-    def __init__(self, inner: Transaction, writes: list[Write]) -> None:
+    def __init__(
+        self, inner: Transaction, writes: list[Write], place: Callable[[], Place | None]
+    ) -> None:
         self._inner = inner
         self._writes = writes
+        self._place = place
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -194,9 +203,28 @@ class Watched:
         self._writes.append(("consume", (workflow_id, event_id, number)))
 
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
-        mark = len(self._writes)
+        mark, place = len(self._writes), self._place()
         try:
-            return self._inner.run_user_code(fn, read_only=read_only)
+            result = self._inner.run_user_code(fn, read_only=read_only)
         except BaseException:
             del self._writes[mark:]  # what its verbs wrote is undone with it
             raise
+        if place is not None:
+            self._writes.append(("function", place))
+        return result
+
+    def add_worker(self, worker_id: WorkerId, now: int) -> None:
+        self._inner.add_worker(worker_id, now)
+        self._writes.append(("add_worker", worker_id))
+
+    def remove_worker(self, worker_id: WorkerId) -> None:
+        self._inner.remove_worker(worker_id)
+        self._writes.append(("remove_worker", worker_id))
+
+    def set_permits(self, worker_id: WorkerId, permits: int, wanting: int) -> None:
+        self._inner.set_permits(worker_id, permits, wanting)
+        self._writes.append(("permits", (worker_id, permits)))
+
+    def set_max_parallelism(self, value: int) -> None:
+        self._inner.set_max_parallelism(value)
+        self._writes.append(("limit", value))

@@ -1,15 +1,13 @@
-"""What is on the disk, as commit after commit brought it there, and the laws that it obeys.
+"""What is on the disk, as commit after commit brought it there, and the laws of what is written.
 
 The history is kept beside the store, from what was written: so a store that loses or changes
-something is found out as well. Each law is an exception class of its own, raised in one place, so
-that a search keeps different bugs apart.
+something is found out as well. It has the other laws checked too: see laws.py.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from perdure.core.commands import AwaitEvent, RunStep, Sleep
 from perdure.core.ids import Epoch, EventId, WorkflowId
@@ -18,160 +16,117 @@ from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.core.workflow import WorkflowState
 from perdure.store.base import Loaded, StateWrite, StepWrite, Store
+from perdure.store.rows import is_open
 
 from .actions import CallMade
+from .bodies import Bodies
+from .ends import check_ends
 from .faulty_store import Write
+from .known import Author, Change, Commit, Known
+from .laws import (
+    BackoffTooShort,
+    EndChanged,
+    EpochReused,
+    EventsOutOfOrder,
+    EventTwice,
+    IdTaken,
+    JournalChanged,
+    NumbersNotDense,
+    OutcomeChanged,
+    PositionsNotDense,
+    StaleWrite,
+    StateDiffers,
+    StateUnsound,
+    StepAfterEnd,
+    StoreDiffers,
+    TimerEarly,
+    TimeWentBack,
+    TooManyAttempts,
+)
+from .owners import Owners
+from .resting import check_processes, check_store
+from .waits import Waits
 
-
-class Violation(AssertionError):
-    """A law is broken; the message has the two facts that contradict each other."""
-
-
-class IdTaken(Violation):
-    """Two workflows have one id."""
-
-
-class StaleWrite(Violation):
-    """A write was decided under an epoch that the workflow no longer has."""
-
-
-class EpochReused(Violation):
-    """An epoch was given twice, or fell."""
-
-
-class EndChanged(Violation):
-    """A workflow that has ended was written again."""
-
-
-class StepAfterEnd(Violation):
-    """A step of a workflow that has ended was written."""
-
-
-class NumbersNotDense(Violation):
-    """Steps are not numbered in the order in which they were asked for."""
-
-
-class JournalChanged(Violation):
-    """A part of the journal that was closed is not what it was."""
-
-
-class OutcomeChanged(Violation):
-    """A step has another outcome than before."""
-
-
-class PositionsNotDense(Violation):
-    """Facts were delivered at positions that leave a gap, or two at one."""
-
-
-class TimeWentBack(Violation):
-    """A workflow's time, or an instant of a step, is earlier than what came before it."""
-
-
-class TooManyAttempts(Violation):
-    """More attempts were recorded than the policy allows, or their numbers jump."""
-
-
-class BackoffTooShort(Violation):
-    """An attempt began before the wait after the last one was over."""
-
-
-class TimerEarly(Violation):
-    """Something that waits for a time did not wait for it."""
-
-
-class EventTwice(Violation):
-    """An event was consumed twice, or one was consumed that was never sent."""
-
-
-class EventsOutOfOrder(Violation):
-    """Of two events of one name the later one was consumed first."""
-
-
-class AttemptNotRecorded(Violation):
-    """An action's code ran without a recorded start."""
-
-
-class AttemptTwice(Violation):
-    """The code of one recorded attempt ran twice."""
-
-
-class KeyChanged(Violation):
-    """Two attempts of one step have different idempotency keys."""
-
-
-class StoreDiffers(Violation):
-    """The store gives something else than what was written."""
-
-
-class StateUnsound(Violation):
-    """A stored state breaks an invariant of its own."""
-
-
-@attrs.define
-class Known:
-    """What was written of one workflow."""
-
-    state: WorkflowState
-    steps: dict[int, StepRecord] = attrs.field(factory=dict)
-    ticks: dict[int, int] = attrs.field(factory=dict)
-    delivered: dict[int, int] = attrs.field(factory=dict)
-    not_before: dict[int, int] = attrs.field(factory=dict)
-    consumed: dict[EventId, int] = attrs.field(factory=dict)
-    sent: dict[EventId, SentEvent] = attrs.field(factory=dict)
-    checked_to: int = 0
-    has_ended: bool = False
+if TYPE_CHECKING:
+    from .process import Process
 
 
 class History:
     """All that was committed.
 
+    Args:
+        is_whole: it is told of all that happens in a world. Without, only the laws of rows are
+            checked: nothing is known of functions that ran, and of states in memory.
+        patience: see `Waits`.
+
     Attributes:
         workflows: by id, in the order in which they were started.
+        commits: how many there were.
+        is_exact: no clock has been wrong until now.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, is_whole: bool = False, patience: Callable[[], int | None] = lambda: 0
+    ) -> None:
         self.workflows: dict[WorkflowId, Known] = {}
+        self.commits = 0
+        self.is_exact = True
+        self.owners = Owners()
+        self.bodies = Bodies(self.owners)
+        self._waits = Waits(self.bodies, patience)
+        self._is_whole = is_whole
         self._epochs: dict[Epoch, WorkflowId] = {}
-        self._attempts: dict[tuple[WorkflowId, int, str, int], CallMade] = {}
-        self._keys: dict[tuple[WorkflowId, int], str] = {}
 
     # --- commits ------------------------------------------------------------------------------
 
-    def take(self, writes: list[Write], now: int) -> None:
+    def take(self, writes: list[Write], now: int, author: Author | None = None) -> None:
         """A commit: apply it, and check all laws about what it touches."""
-        touched: dict[WorkflowId, None] = {}
+        if author is not None and self._is_whole:
+            self.owners.check(writes, self.workflows, author)
+        self.commits += 1
+        commit = Commit(self.commits, now, author)
         for kind, what in writes:
             match kind:
                 case "insert":
                     for state in what:
                         self._insert(state)
-                        touched[state.workflow_id] = None
+                        commit.before[state.workflow_id] = None
                 case "update":
                     for write in what:
+                        self._touch(commit, write.state.workflow_id)
                         self._update(write)
-                        touched[write.state.workflow_id] = None
                 case "steps":
                     for write in what:
-                        self._step(write)
-                        touched[write.workflow_id] = None
+                        self._touch(commit, write.workflow_id)
+                        self._step(commit, write)
                 case "ticks":
                     for workflow_id, position, at in what:
+                        self._touch(commit, workflow_id)
                         self._tick(workflow_id, position, at)
-                        touched[workflow_id] = None
                 case "event":
-                    self._event(*what)
+                    self._event(now, *what)
                 case "consume":
-                    self._consume(*what)
+                    self._consume(commit, *what)
+                case "function":
+                    commit.functions.append(what)
                 case _:
                     pass
-        for workflow_id in touched:
-            self._check(self.workflows[workflow_id])
+        for workflow_id in commit.before:
+            self._check(commit, self.workflows[workflow_id])
+        if self._is_whole:
+            self.bodies.check(commit, is_exact=self.is_exact)
+            check_ends(commit, self.workflows)
+            self._waits.check(commit, self.workflows, is_exact=self.is_exact)
+
+    def _touch(self, commit: Commit, workflow_id: WorkflowId) -> None:
+        if workflow_id not in commit.before:
+            commit.before[workflow_id] = self.workflows[workflow_id].state
 
     def _insert(self, state: WorkflowState) -> None:
         workflow_id = state.workflow_id
         if workflow_id in self.workflows:
             raise IdTaken(f"{workflow_id} was started twice: {state}")
-        self.workflows[workflow_id] = Known(state)
+        self.workflows[workflow_id] = Known.of(state)
         self._take_epoch(state)
 
     def _take_epoch(self, state: WorkflowState) -> None:
@@ -200,9 +155,9 @@ class History:
             )
         if state.started_at != old.started_at and old.started_at is not None:
             raise JournalChanged(f"{state.workflow_id}: started at {state.started_at}, {old}")
-        known.state = state
+        known.state, known.owner = state, state.owner
 
-    def _step(self, write: StepWrite) -> None:
+    def _step(self, commit: Commit, write: StepWrite) -> None:
         known, new = self.workflows[write.workflow_id], write.record
         where = f"{write.workflow_id} step {new.number}"
         if known.has_ended:
@@ -221,6 +176,11 @@ class History:
             assert new.delivered_at is not None
             self._deliver(known, new.delivered_position, new.delivered_at, where)
         known.steps[new.number] = new
+        if is_open(new):
+            known.open[new.number] = new
+        else:
+            known.open.pop(new.number, None)
+        commit.changes.append(Change(known, old, new))
 
     def _check_progress(self, where: str, old: StepRecord, new: StepRecord) -> None:
         asked = ("number", "command", "asked_position", "asked_at", "asked_epoch", "child_id")
@@ -272,10 +232,14 @@ class History:
             raise PositionsNotDense(f"{where}: position {position} is taken")
         known.delivered[position] = at
 
-    def _event(self, workflow_id: WorkflowId, event: SentEvent) -> None:
-        self.workflows[workflow_id].sent[event.event_id] = event
+    def _event(self, now: int, workflow_id: WorkflowId, event: SentEvent) -> None:
+        known = self.workflows[workflow_id]
+        known.sent[event.event_id] = event
+        known.seen.sent[event.event_id] = now
 
-    def _consume(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:
+    def _consume(
+        self, commit: Commit, workflow_id: WorkflowId, event_id: EventId, number: int
+    ) -> None:
         known = self.workflows[workflow_id]
         if event_id in known.consumed:
             raise EventTwice(f"{event_id}: by step {known.consumed[event_id]} and by {number}")
@@ -291,8 +255,9 @@ class History:
             if other.sequence is not None and other.sequence < (event.sequence or 0):
                 raise EventsOutOfOrder(f"{event_id} was consumed before {other_id}, sent earlier")
         known.consumed[event_id] = number
+        commit.consumed.append((known, event_id))
 
-    def _check(self, known: Known) -> None:
+    def _check(self, commit: Commit, known: Known) -> None:
         """Laws about the whole of a workflow, after a commit that touched it."""
         state = known.state
         facts = len(known.delivered) + (state.started_at is not None)
@@ -308,10 +273,12 @@ class History:
                 f"{state.workflow_id}: next_number {state.next_number}, {len(known.steps)} steps"
             )
         if state.outcome is not None:
-            known.has_ended = True
+            known.ended_in, known.seen.ended = commit.number, commit.now
             for record in known.steps.values():
                 if record.outcome is None:
                     raise StateUnsound(f"{state.workflow_id} has ended, but not its step {record}")
+        elif self._is_whole:
+            _check_fold(known)
 
     def _check_time(self, known: Known) -> None:
         """The facts that came with this commit are no older than what came before them."""
@@ -333,7 +300,8 @@ class History:
         """The power was lost: begin anew with what is left, as (when, anything, what happened).
 
         Attempts whose recorded start was lost are forgotten, and left out of what is returned:
-        they may run again, under another key.
+        they may run again, under another key. From here on only the laws of rows are checked: of
+        functions, owners and code it is not known what was lost.
         """
         History.__init__(self)
         left = []
@@ -352,51 +320,34 @@ class History:
 
     # --- attempts -----------------------------------------------------------------------------
 
-    def attempt_begins(self, call: CallMade) -> None:
-        """The code of an attempt begins to run."""
-        place = (call.workflow_id, call.step_number)
-        where = f"{call.workflow_id} step {call.step_number} attempt {call.attempt}"
-        known = self.workflows.get(call.workflow_id)
-        record = None if known is None else known.steps.get(call.step_number)
-        if record is None or record.attempt < call.attempt:
-            raise AttemptNotRecorded(f"{where} of {call.action} runs; recorded is {record}")
-        key = (*place, call.idempotency_key, call.attempt)
-        other = self._attempts.setdefault(key, call)
-        if other is not call:
-            raise AttemptTwice(f"{where} ran at {other.at} in {other.process}, now {call}")
-        if self._keys.setdefault(place, call.idempotency_key) != call.idempotency_key:
-            raise KeyChanged(f"{where}: {self._keys[place]}, now {call.idempotency_key}")
+    def attempt_begins(self, call: CallMade, seen: int | None = None) -> None:
+        """The code of an attempt begins to run; see `Bodies.begin`."""
+        self.bodies.begin(call, self.workflows.get(call.workflow_id), seen)
 
     # --- at rest ------------------------------------------------------------------------------
 
     def check_store(self, store: Store) -> list[Loaded]:
-        """Compare all that was written with what the store gives."""
-        ids = list(self.workflows)
-        found = {each.state.workflow_id: each for each in store.reader().load(ids)}
-        for workflow_id, known in self.workflows.items():
-            loaded = found.get(workflow_id)
-            if loaded is None:
-                raise StoreDiffers(f"{workflow_id} is gone")
-            self._compare(known, loaded)
-        return [found[workflow_id] for workflow_id in ids]
+        """Compare all that was written with what the store gives; see resting.py."""
+        return check_store(self.workflows, store, is_whole=self._is_whole)
 
-    def _compare(self, known: Known, loaded: Loaded) -> None:
-        workflow_id = known.state.workflow_id
-        steps: Any = {record.number: record for record in loaded.steps}
-        if steps != known.steps:
-            wrong = [n for n in {*steps, *known.steps} if steps.get(n) != known.steps.get(n)]
-            raise StoreDiffers(
-                f"{workflow_id} step {wrong[0]}: stored {steps.get(wrong[0])}, written"
-                f" {known.steps.get(wrong[0])}"
-            )
-        ticks = {tick.position: tick.now for tick in loaded.ticks}
-        if ticks != known.ticks:
-            raise StoreDiffers(f"{workflow_id}: ticks {ticks}, written {known.ticks}")
-        for name in ("status", "outcome", "position", "stamp", "started_at", "next_number"):
-            stored, written = getattr(loaded.state, name), getattr(known.state, name)
-            if stored != written:
-                raise StoreDiffers(f"{workflow_id}: {name} is {stored!r}, written {written!r}")
-        try:
-            loaded.state.check()
-        except AssertionError as error:
-            raise StateUnsound(f"{workflow_id}: {error}") from error
+    def check_processes(self, processes: Iterable[Process], stored: Iterable[Loaded]) -> None:
+        """Look at what living processes keep in memory; see resting.py."""
+        if self._is_whole:
+            check_processes(processes, self.owners.workers, stored)
+
+
+def _check_fold(known: Known) -> None:
+    """What the writer takes for the workflow's state is what its journal says."""
+    state = known.state
+    if len(state.live) != len(known.open):
+        raise StateDiffers(
+            f"{known.workflow_id}: its writer has the open steps {sorted(state.live)}, written are"
+            f" {sorted(known.open)}"
+        )
+    for number, record in known.open.items():
+        other = state.live.get(number)
+        if other is not record and other != record:
+            raise StateDiffers(f"{known.workflow_id}: its writer has {other}, written is {record}")
+    for event in state.events:
+        if event.event_id in known.consumed:
+            raise StateDiffers(f"{known.workflow_id}: its writer has {event}, which is consumed")

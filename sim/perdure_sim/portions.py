@@ -17,7 +17,7 @@ import attrs
 
 from .disks import Disk, memory_disk, sqlite_disk
 from .explore import Explorer, Run, random_plan
-from .history import Violation
+from .laws import Violation
 from .parallel import Board, Lost, RunTooLong, at_most
 from .plan import Fault, FaultPlan
 from .targets import Place

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from perdure.core.ids import WorkflowId
+from perdure.core.outcomes import Outcome
 from perdure.definitions import Call, Mutation, Query
 from perdure.errors import StoreError
 from perdure.runtime import orders, requests
+from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, EngineRunner
 from perdure.runtime.mailbox import Mailbox
-from perdure.runtime.scope import Env
+from perdure.runtime.scope import ON_COMPLETE, Env
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -27,6 +31,7 @@ from .actions import ActionLoop, CallMade, DressedRegistry, SimulatedRunner, Sim
 from .clock import VirtualClock
 from .faults import DRIFT_PERCENT
 from .faulty_store import Crash, SimulatedStore, Site, Write
+from .known import Place
 from .outside import NotSimulated
 from .plan import Fault
 
@@ -76,6 +81,11 @@ class SimulatedEngine(Engine):
         if self._worker is not None:
             self._worker.actors.drop_all()
 
+    def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        """See `worker.Listener`."""
+        self._process.world.told_end(self._process, workflow_id, outcome)
+        super().ended(workflow_id, outcome)
+
     def _make_mailbox(self) -> Mailbox:
         process = self._process
         return Mailbox(partial(process.has_mail, process.life))
@@ -112,6 +122,7 @@ class Process:
         self._has_worked = False
         self._evicted: list[str] = []
         self._is_reloading = False
+        self._seen = 0
 
     @property
     def now(self) -> int:
@@ -264,6 +275,7 @@ class Process:
         steps = self.engine.turn()
         assert isinstance(steps, Generator)
         self._steps, self._has_worked = steps, False
+        self._seen = self.world.history.commits
         self._go_on(life)
 
     def _befall(self, fault: Fault) -> None:
@@ -395,7 +407,15 @@ class Process:
         return self.world.faults.at(action, site)
 
     def made(self, call: CallMade) -> None:
-        self.world.made(call)
+        self.world.made(call, self._seen)
+
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
+        if self.is_alive:  # else it is torn down with its process
+            bodies = self.world.history.bodies
+            bodies.end(attempt, self.now, outcome, is_retryable=is_retryable)
+
+    def place(self) -> Place | None:
+        return place_of(self.engine.env.watch.function)
 
     def reached_outside(self, error: NotSimulated) -> None:
         self.world.reached_outside(error)
@@ -413,6 +433,18 @@ class Process:
 
         self.engine.submit(request, answer)
         return await future
+
+
+_STEP = re.compile(r"\(step (?P<number>\d+) of workflow (?P<workflow_id>.*)\)\Z", re.DOTALL)
+_ON_COMPLETE = "on_complete of workflow "
+
+
+def place_of(function: str) -> Place | None:
+    """The place of a function that the engine's watch names."""
+    if function.startswith(_ON_COMPLETE):
+        return function.removeprefix(_ON_COMPLETE), ON_COMPLETE
+    found = _STEP.search(function)
+    return None if found is None else (found["workflow_id"], int(found["number"]))
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from perdure.runtime.launch import launcher
 from perdure.step import StepRules
 from perdure.store.base import Loaded
 
-from .history import Violation
+from .laws import Violation
 
 #: Journals with more facts have not each of their prefixes replayed, but so many, spread evenly.
 PREFIXES_MAX = 20

@@ -15,13 +15,17 @@ from functools import partial
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
-from perdure.core.limits import TAKEOVERS_MAX, Limits, Portions
+from perdure.core.ids import WorkflowId
+from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
+from perdure.core.outcomes import Outcome
 from perdure.core.retry import RetryPolicy
 from perdure.core.workflow import WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
+from perdure.runtime.operations import EventOrder, StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -30,11 +34,14 @@ from .clock import START_MS
 from .disks import Disk
 from .faults import DISK_TROUBLE_MS, LASTING, STORM, check
 from .faulty_store import Write
-from .history import History, Violation
+from .history import History
+from .known import Author
+from .laws import ToldTooEarly, Violation
 from .outside import NotSimulated
 from .plan import Fault, FaultPlan, Injector, is_actor
 from .process import NOTICE_MS, Process
 from .trace import EventKind, Trace
+from .waits import patience
 
 #: Events of one run: a run with more of them runs hot.
 EVENTS_MAX = 5_000
@@ -89,6 +96,7 @@ class Deed:
     is_waiting: bool = False
     done_at: int = 0
     follow_ups: list[Callable[[], object]] = attrs.field(factory=list)
+    was_asked: bool = False
 
 
 class World:
@@ -106,6 +114,7 @@ class World:
         next_rules: the same, as processes are booted with it.
         portions: how much a turn takes at once.
         has_cache: whether live handlers outlive their turns.
+        may_block: ids of workflows whose code is meant not to fit.
     """
 
     def __init__(
@@ -123,12 +132,15 @@ class World:
         check(plan)
         self.now = START_MS
         self.faults = Injector(plan)
-        self.history = History()
-        self.violation: Violation | NotSimulated | None = None
+        self.history = History(is_whole=True, patience=lambda: patience(self.faults.fired))
+        self.violation: Exception | None = None
         self.stubs = dict(stubs or {})
         self.max_parallelism = max_parallelism
+        limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+        self.history.owners.limit = limit
         self.calls: list[CallMade] = []
         self.deeds: list[Deed] = []
+        self.may_block: set[str] = set()
         self.events = 0
         self.trace = Trace()
         self._disk = disk
@@ -196,6 +208,11 @@ class World:
             raise self.violation  # of what was done before the first event
         if until is not None:
             self.now = max(self.now, until)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing will happen by itself any more."""
+        return not self._heap
 
     def settle(self) -> None:
         """Let everything happen that happens by itself; then heal, and let the rest happen.
@@ -286,6 +303,8 @@ class World:
                     deed.asked_in = 0
                     self._try_again(deed)
             elif not deed.is_done:
+                if error is None:
+                    self._watch(lambda: self._check_answer(deed))
                 self.note("client", "answer", (deed.name, value, error))
                 self._end(deed, value, error)
 
@@ -293,6 +312,9 @@ class World:
         try:
             if deed.request is None:
                 deed.request = deed.make(client)  # once: its ids are what makes it safe to repeat
+            if deed.was_asked and isinstance(deed.request, StartOrder):
+                deed.request = replace(deed.request, has_own_id=True)  # it may be there
+            deed.was_asked = True
             self._ask(deed, answer)
         except PerdureError as error:
             self._end(deed, None, error)
@@ -338,6 +360,7 @@ class World:
     def crashed(self, process: Process) -> None:
         """A process is gone: its locks are free, and the others notice."""
         self._disk.crash(process.inner)
+        self.history.bodies.crash(process.name)
         if self._power_cut is not None:
             self._lose_power()
         if process is self.client:
@@ -401,7 +424,12 @@ class World:
         self.note(process.name, "commit", writes)
         if self._log is not None:
             self._log.append((self.now, self._disk.count_commits(), writes))
-        self._watch(lambda: self.history.take(writes, self.now))
+        if not process.clock.is_right:
+            self.history.is_exact = False
+        worker = process.engine._worker
+        me = None if worker is None else worker.env.worker_id
+        author = Author(me, process.engine._is_stopping)
+        self._watch(lambda: self.history.take(writes, self.now, author))
         for other in self.processes:
             if other is not process and other.is_alive:
                 other.hears()
@@ -434,6 +462,8 @@ class World:
     def _check_blocked(self, state: WorkflowState) -> None:
         assert state.blocked is not None
         error = state.blocked.error
+        if state.workflow_id in self.may_block:
+            return
         is_misfit = error.type in ("DeterminismError", "DefinitionError")
         if is_misfit and self.next_rules is not None:
             return  # this code does not fit; it goes on with code that does
@@ -447,13 +477,40 @@ class World:
             self._plain_ids[workflow_id] = plain if is_actor(plain) else None
         return self._plain_ids[workflow_id]
 
-    def made(self, call: CallMade) -> None:
-        """The code of an attempt begins."""
+    def made(self, call: CallMade, seen: int | None = None) -> None:
+        """The code of an attempt begins; see `Bodies.begin`."""
         self.note(call.process, "attempt", call)
         self.calls.append(call)
         if self._log is not None:
             self._log.append((self.now, 0, call))
-        self._watch(lambda: self.history.attempt_begins(call))
+        self._watch(lambda: self.history.attempt_begins(call, seen))
+
+    def told_end(self, process: Process, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        """Those who wait in a process for the end of a workflow are told."""
+        self._watch(lambda: self._check_told(f"{process.name} was told", workflow_id, outcome))
+
+    def _check_told(self, who: str, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        known = self.history.workflows.get(workflow_id)
+        if known is None or known.state.outcome != outcome:
+            raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
+
+    def _check_answer(self, deed: Deed) -> None:
+        """What a client is told has been done is on the disk."""
+        request, workflows = deed.request, self.history.workflows
+        match request:
+            case StartOrder():
+                known = workflows.get(request.workflow_id)
+                call = (request.name, request.arguments)
+                if known is None or (known.header.name, known.header.arguments) != call:
+                    raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
+            case EventOrder():
+                if not any(request.event_id in known.sent for known in workflows.values()):
+                    raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
+            case requests.Cancel():
+                if not workflows[request.workflow_id].has_ended:
+                    raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
+            case _:
+                pass
 
     def reached_outside(self, error: NotSimulated) -> None:
         """An action did what cannot be simulated: what it might swallow, the run must not."""
@@ -463,7 +520,7 @@ class World:
         """Keep what law is broken: raised here, the engine would take it for its own trouble."""
         try:
             look()
-        except Violation as violation:
+        except Exception as violation:  # also what is wrong with a law itself
             self.violation = self.violation or violation
 
     def close(self) -> None:

@@ -413,6 +413,21 @@ def test_a_timed_out_attempt_fails_and_its_code_is_told() -> None:
     assert outcome.error == ErrorInfo("TimeoutError", "attempt 1 took longer than 50 ms")
 
 
+@pytest.mark.parametrize("late", [ended(at=NOW + 51), failed(at=NOW + 51, retry=False)])
+def test_an_outcome_after_the_deadline_does_not_count(late: AttemptEnded) -> None:
+    """Also where it is seen before the timer is: a worker may have stood still in between."""
+    book = Playbook(after(waiting(run(timeout_ms=50)), ADMIT), now=NOW + 60)
+    assert book >> late << row(0, state="settled", settled_at=NOW + 50)
+    settled = step(book.state).outcome
+    assert isinstance(settled, Failed) and settled.error.type == "TimeoutError"
+
+
+def test_an_outcome_at_the_deadline_counts() -> None:
+    """On a tie the fact comes first."""
+    book = Playbook(after(waiting(run(timeout_ms=50)), ADMIT), now=NOW + 60)
+    assert book >> ended(at=NOW + 50) << row(0, outcome=ok())
+
+
 def test_a_timed_out_attempt_is_retried() -> None:
     """The time-out bounds each attempt, so the policy decides whether there is another."""
     assert (

@@ -71,13 +71,8 @@ from perdure_sim.actions import Stub
 from perdure_sim.disks import sqlite_disk
 from perdure_sim.explore import run as run_scenario
 from perdure_sim.faulty_store import Write as Row
-from perdure_sim.history import (
-    AttemptTwice,
-    EpochReused,
-    History,
-    StateUnsound,
-    StoreDiffers,
-)
+from perdure_sim.history import History
+from perdure_sim.laws import AttemptTwice, EpochReused, StateUnsound, StoreDiffers
 from perdure_sim.plan import FaultPlan
 from perdure_sim.world import World
 

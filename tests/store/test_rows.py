@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from perdure.core.commands import RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
+from perdure.core.retry import RetryPlan
 from perdure.core.workflow import Blocked, WorkflowHeader, WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.store import rows
@@ -107,6 +109,18 @@ def test_a_step_comes_back(record: StepRecord) -> None:
     row = rows.command_row("a", record) + rows.run_row(record) + rows.end_row(record)
     assert len(row) == len(rows.COMMAND_COLUMNS) + len(rows.PROGRESS_COLUMNS)
     assert rows.step_from_row(row) == record
+
+
+def test_a_step_that_came_back_can_be_written_again() -> None:
+    """Its retry plan is as good as a new one: rows are made with its hash."""
+    record = run_step(0)
+    plan = RetryPlan(max_attempts=3, initial_ms=70)
+    record = replace(record, command=replace(record.command, retry=plan))
+    row = (*rows.command_row("a", record), *rows.run_row(record), *rows.end_row(record))
+    again = rows.step_from_row(row)
+    assert rows.command_row("a", again) == row[:11]
+    assert isinstance(again.command, RunStep)
+    assert hash(again.command.retry) == hash(plan)
 
 
 @pytest.mark.parametrize("outcome", [None, Succeeded("null"), Failed(ERROR), Canceled()])

@@ -357,7 +357,9 @@ def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
     record = _current_attempt(draft, message)
     if record is None:
         return
-    if isinstance(message.outcome, Failed) and message.is_retryable:
+    if record.deadline_at is not None and message.accepted_at > record.deadline_at:
+        _time_out(draft, record)  # its timer was not looked at in between
+    elif isinstance(message.outcome, Failed) and message.is_retryable:
         _fail_attempt(draft, record, message.outcome.error, message.accepted_at)
     else:
         _settle(draft, record, message.outcome, message.accepted_at)
@@ -395,6 +397,13 @@ def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_a
     waiting = replace(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
     draft.put(record, waiting)
     draft.effects.append(SetTimer(due_at, record.number))
+
+
+def _time_out(draft: Draft, record: StepRecord) -> None:
+    """The attempt ends for the journal, whatever its code does or has done since."""
+    assert isinstance(record.command, RunStep) and record.deadline_at is not None
+    text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
+    _fail_attempt(draft, record, ErrorInfo("TimeoutError", text), record.deadline_at)
 
 
 def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
@@ -439,11 +448,9 @@ def _on_step_due(draft: Draft, number: int) -> None:
             draft.put(record, ready)
             draft.ready.append(ready)
         case "started":
-            assert isinstance(record.command, RunStep)
-            text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
             sometimes("an attempt takes longer than its timeout")
             _stop(draft, record)
-            _fail_attempt(draft, record, ErrorInfo("TimeoutError", text), at)
+            _time_out(draft, record)
         case "ready" | "settled":
             pass  # it waits for the pool, or for its delivery: not for a time
         case _:

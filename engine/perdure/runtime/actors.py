@@ -15,7 +15,7 @@ from perdure.core.pool import Queue
 from perdure.core.workflow import due_timers
 
 from .actor import Actor
-from .attempts import Attempt, Runner
+from .attempts import Attempt, AttemptKey, Runner
 from .scheduler import Scheduler
 
 #: Timers, stale ones counted, before the stale ones are looked for: some hundred bytes each.
@@ -33,6 +33,7 @@ class Actors:
         queue: their ready actions.
         held: their ready queries and mutations that wait for the end of a pause.
         runnable: those to look at in the next turn even without a message.
+        doubtful: attempts of commits that seemed to fail: to be run should they be stored.
         timers_max: so many timers, and the stale ones are dropped.
     """
 
@@ -42,6 +43,7 @@ class Actors:
     queue: Queue = attrs.field(factory=Queue)
     held: dict[WorkflowId, set[int]] = attrs.field(factory=dict)
     runnable: dict[WorkflowId, None] = attrs.field(factory=dict)
+    doubtful: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
     timers_max: int = TIMERS_MAX
 
     def __iter__(self) -> Iterator[WorkflowId]:
@@ -49,6 +51,14 @@ class Actors:
 
     def __contains__(self, workflow_id: WorkflowId) -> bool:
         return workflow_id in self.by_id
+
+    @property
+    def running(self) -> int:
+        """How many permits are in use: those of attempts that may turn out to be stored, too."""
+        running = 0 if self.runner is None else self.runner.running
+        if self.doubtful:
+            running += sum(map(len, self.doubtful.values()))
+        return running
 
     def get(self, workflow_id: WorkflowId) -> Actor | None:
         """The actor of a workflow, if it is in memory."""

@@ -19,7 +19,7 @@ from perdure.store.base import Store
 
 from .actor import Actor
 from .actors import Actors
-from .attempts import Attempt, AttemptKey
+from .attempts import Attempt
 from .batch import Batch
 from .claims import Claims
 from .inbox import InboxReader
@@ -38,7 +38,6 @@ class CollectPhase:
 
     Attributes:
         pending: taken from the mailbox and to be taken up (again), before anything newer.
-        doubtful: attempts of commits that seemed to fail: to be run should they be stored.
         is_draining: nothing new is claimed.
         foreign_change: another process has committed; for others to look and to clear.
     """
@@ -50,7 +49,6 @@ class CollectPhase:
     claims: Claims
     inbox: InboxReader
     pending: list[Post | Ticket] = attrs.field(factory=list)
-    doubtful: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
     is_draining: bool = False
     foreign_change: bool = True
     _looked_at: float = attrs.field(default=float("-inf"), init=False)
@@ -141,7 +139,7 @@ class CollectPhase:
         assert self.actors.runner is not None
         claims, queue = self.claims, self.actors.queue
         was_paused = claims.is_paused
-        running = self.actors.runner.running
+        running = self.actors.running
         claims.update_permits(running, running + len(queue), has_changed=has_changed)
         if was_paused and not claims.is_paused:
             self.actors.runnable.update(dict.fromkeys(self.actors.held))
@@ -177,6 +175,7 @@ class CollectPhase:
             if workflow_id in self.actors:
                 continue
             sometimes("a message is for a workflow that is no longer ours")
+            self.actors.doubtful.pop(workflow_id, None)
             messages = batch.messages.pop(workflow_id)
             # Its new owner reads the rows himself.
             self.inbox.release(batch.inbox.pop(workflow_id, ()))
@@ -188,7 +187,7 @@ class CollectPhase:
 
     def _start_doubtful(self, state: WorkflowState) -> None:
         """Run attempts whose start is stored after all, though its commit seemed to fail."""
-        keys = self.doubtful.pop(state.workflow_id, ())
+        keys = self.actors.doubtful.pop(state.workflow_id, ())
         attempts = [
             attempt
             for record in state.live.values()
@@ -212,6 +211,8 @@ class CollectPhase:
             )
 
         batch.posts = [post for post in batch.posts if not is_event(post)]
+        messages = batch.messages.get(workflow_id, [])
+        batch.messages[workflow_id] = [each for each in messages if not isinstance(each, EventSent)]
         self.pending = [item for item in self.pending if not is_event(item)]
 
 

@@ -129,10 +129,9 @@ class DecidePhase:
             batch.units[workflow_id] = unit
 
     def _free_permits(self) -> int:
-        runner = self.actors.runner
-        if runner is None or self.is_draining:
+        if self.actors.runner is None or self.is_draining:
             return 0
-        return self.claims.permits - runner.running
+        return self.claims.permits - self.actors.running
 
     def _admission(self) -> Admission:
         """What a handler's new steps may do at once: actions only if nobody waits before them."""

@@ -398,7 +398,7 @@ class Worker:
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt.of(unit.workflow_id, effect.record)
-                self._collecting.doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
+                self.actors.doubtful.setdefault(unit.workflow_id, set()).add(attempt.key)
 
     def _doubt_commit(self) -> None:
         """A commit failed; should it be stored all the same, what it did to others must be found:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import attrs
 import msgspec
 
 from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
@@ -161,7 +162,11 @@ def _run_step_options(
 
 @lru_cache(maxsize=1024)
 def _decode_options(text: Json) -> _Options:
-    return _options_decoder.decode(text)
+    options = _options_decoder.decode(text)
+    if options.retry is None:
+        return options
+    # msgspec fills attrs classes in without their __init__, which makes room for the hash.
+    return msgspec.structs.replace(options, retry=attrs.evolve(options.retry))
 
 
 def _options(command: StepCommand) -> Json | None:

@@ -1,0 +1,121 @@
+"""What is known of the disk: each workflow as it was written, and one commit while it is looked at.
+
+Nothing is checked here.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from perdure.core.ids import EventId, WorkerId, WorkflowId
+from perdure.core.journal import StepRecord
+from perdure.core.messages import SentEvent
+from perdure.core.workflow import WorkflowHeader, WorkflowState
+
+#: A function that runs in a transaction: that of a step, or a workflow's `on_complete`, whose
+#: number is `perdure.runtime.scope.ON_COMPLETE`.
+Place: TypeAlias = tuple[WorkflowId, int]
+
+
+@attrs.frozen
+class Author:
+    """Whose commit it is.
+
+    Attributes:
+        worker_id: None for a client.
+        is_stopping: it may record attempts as lost that still run.
+    """
+
+    worker_id: WorkerId | None
+    is_stopping: bool = False
+
+
+@attrs.define
+class Seen:
+    """When things were first on the disk, in the world's time."""
+
+    asked: dict[int, int] = attrs.field(factory=dict)
+    settled: dict[int, int] = attrs.field(factory=dict)
+    sent: dict[EventId, int] = attrs.field(factory=dict)
+    ended: int = 0
+
+
+@attrs.define
+class Known:
+    """What was written of one workflow.
+
+    Attributes:
+        state: as it was written last.
+        header: as it was written first: a child that is canceled by its parent is written as if
+            it had none.
+        open: steps of which the handler may still learn something.
+        functions: steps whose functions' effects are on the disk.
+        ended_in: the number of the commit that ended it; 0 while it is in progress.
+        was_blocked: since then it goes on at times that nobody promises.
+    """
+
+    state: WorkflowState
+    header: WorkflowHeader
+    owner: WorkerId | None = None
+    steps: dict[int, StepRecord] = attrs.field(factory=dict)
+    open: dict[int, StepRecord] = attrs.field(factory=dict)
+    ticks: dict[int, int] = attrs.field(factory=dict)
+    delivered: dict[int, int] = attrs.field(factory=dict)
+    not_before: dict[int, int] = attrs.field(factory=dict)
+    consumed: dict[EventId, int] = attrs.field(factory=dict)
+    sent: dict[EventId, SentEvent] = attrs.field(factory=dict)
+    functions: set[int] = attrs.field(factory=set)
+    seen: Seen = attrs.field(factory=Seen)
+    checked_to: int = 0
+    ended_in: int = 0
+    was_blocked: bool = False
+
+    @staticmethod
+    def of(state: WorkflowState) -> Known:
+        """A workflow that was just inserted."""
+        return Known(state, state.header, state.owner)
+
+    @property
+    def workflow_id(self) -> WorkflowId:
+        return self.header.workflow_id
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended_in > 0
+
+
+@attrs.frozen
+class Change:
+    """A step's row, and what it was before."""
+
+    known: Known
+    old: StepRecord | None
+    new: StepRecord
+
+    @property
+    def where(self) -> str:
+        return f"{self.known.workflow_id} step {self.new.number}"
+
+
+@attrs.define
+class Commit:
+    """What one commit changed.
+
+    Attributes:
+        number: from 1.
+        now: the world's time.
+        author: None where it is not known.
+        before: the states of the workflows that it touched; None for new ones.
+        changes: of steps, in the order in which they were written.
+        functions: those whose effects are in it.
+    """
+
+    number: int
+    now: int
+    author: Author | None
+    before: dict[WorkflowId, WorkflowState | None] = attrs.field(factory=dict)
+    changes: list[Change] = attrs.field(factory=list)
+    consumed: list[tuple[Known, EventId]] = attrs.field(factory=list)
+    functions: list[Place] = attrs.field(factory=list)

@@ -1,0 +1,375 @@
+"""Small scenarios, each for something that those of scenes.py do not say.
+
+Nothing is asserted here but what a scenario's own `check` says of its ledger and its outcomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from perdure.core.outcomes import Canceled, Outcome, Succeeded
+from perdure.core.retry import RetryPolicy
+from perdure.definitions import Call, Definer
+from perdure.errors import StepFailed
+from perdure.events import define_event
+from perdure.records import Outcome as End
+from perdure.runtime.contexts import ActionContext, MutationContext
+from perdure.step import Step
+from perdure_sim.actions import Stub
+from perdure_sim.explore import Scenario
+from perdure_sim.world import World
+
+c = Definer()
+
+#: Attempts follow each other at once, so that a scenario takes few events.
+SOON = RetryPolicy(max_attempts=9, initial_backoff=0.1, jitter=False)
+
+
+def make_ledger(db: sqlite3.Connection) -> None:
+    """A table in which each effect of a mutation leaves a row."""
+    db.execute("CREATE TABLE ledger (entry TEXT NOT NULL UNIQUE)")
+
+
+def expect(world: World, *entries: str, **outcomes: Outcome) -> None:
+    """Each of these entries is there, once and nothing else, and these workflows ended so."""
+    found = [entry for (entry,) in world.db.execute("SELECT entry FROM ledger ORDER BY entry")]
+    assert found == sorted(entries), f"the ledger has {found}, expected {sorted(entries)}"
+    for workflow_id, outcome in outcomes.items():
+        known = world.history.workflows[workflow_id].state.outcome
+        assert known == outcome, f"{workflow_id} ended as {known}, expected {outcome}"
+
+
+def when(
+    world: World, is_so: Callable[[], bool], do: Callable[[], object], tries: int = 400
+) -> None:
+    """Do something as soon as something is so, whatever goes wrong until then."""
+    if is_so():
+        do()
+    elif tries:
+        world.after(250, lambda: when(world, is_so, do, tries - 1))
+
+
+def has_run(world: World, workflow_id: str, count: int) -> Callable[[], bool]:
+    """Whether so many attempts of a workflow's actions, or of its child's, have begun."""
+    return lambda: sum(call.workflow_id.startswith(workflow_id) for call in world.calls) >= count
+
+
+@c.action(retry=SOON)
+async def work(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@c.action(retry=SOON)
+async def toil(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@c.mutation
+def enter(ctx: MutationContext, entry: str) -> str:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    return entry
+
+
+@c.mutation
+def over(ctx: MutationContext, workflow_id: str, outcome: End) -> None:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} {outcome.kind}",))
+
+
+# --- events to a workflow that is at work, from its own process and from another ------------------
+
+
+@c.action(retry=SOON)
+async def ring(ctx: ActionContext) -> None:
+    for _ in range(2):
+        await ctx.send_event("ring", workflow_id=ctx.workflow_id, value="r")
+
+
+@c.workflow
+async def bell(step: Step) -> list[object]:
+    busy = asyncio.gather(step.run_action(toil(1)), step.run_action(ring()))
+    heard: list[object] = []
+    for name in ("ring", "ring", "word"):
+        heard.append(await step.await_event(name))  # noqa: PERF401  One after the other.
+    await busy
+    return heard
+
+
+@c.workflow
+async def echo(step: Step, word: str) -> str:
+    return word
+
+
+def start_unnamed(world: World, call: Call[Any], id: str) -> None:
+    """Start a workflow under an id that the client has not chosen but made up, as this one."""
+    world._do(f"start {id}", lambda p: replace(p.orders.start(call, id=id), has_own_id=False))
+
+
+def a_bell(world: World) -> None:
+    """One that rings for itself, and hears a word from a client."""
+    world.start(bell(), id="b")
+    world.after(1_000, lambda: start_unnamed(world, echo("e"), "e"))
+
+    def send() -> None:
+        world.send_event("word", workflow_id="b", value="w")
+
+    when(world, has_run(world, "b", 2), lambda: world.after(1_000, send))
+
+
+BELL = Scenario(
+    name="bell",
+    definer=c,
+    script=a_bell,
+    stubs={"toil": Stub(takes_ms=8_000)},
+    may_wait=frozenset("b"),  # where it cannot ring, it waits for ever
+)
+
+# --- a cancel in the middle of the work -----------------------------------------------------------
+
+
+@c.workflow
+async def toiler(step: Step) -> None:
+    for n in range(100):
+        await step.run_action(toil(n))
+
+
+@c.workflow
+async def boss(step: Step) -> None:
+    await asyncio.gather(step.run_workflow(toiler()), step.run_action(work(1)))
+
+
+def two_cancels(world: World) -> None:
+    """One that works, and one whose child does."""
+    world.start(toiler(), id="t", on_complete=over)
+    world.start(boss(), id="b", on_complete=over)
+    when(world, has_run(world, "t", 3), lambda: world.cancel("t"))
+    when(world, has_run(world, "b/", 4), lambda: world.cancel("b"))
+
+
+def check_cancels(world: World) -> None:
+    """Both have ended so, and so has the child."""
+    expect(world, "t canceled", "b canceled", t=Canceled(), b=Canceled())
+    assert all(known.has_ended for known in world.history.workflows.values())
+
+
+CANCELS = Scenario(
+    name="cancels",
+    definer=c,
+    script=two_cancels,
+    stubs={"toil": Stub(takes_ms=500), "work": Stub(takes_ms=10_000)},
+    setup=make_ledger,
+    check=check_cancels,
+)
+
+# --- two workers, each with work of its own, and permits for one ----------------------------------
+
+
+@c.workflow
+async def wide(step: Step, width: int) -> int:
+    return sum(await asyncio.gather(*[step.run_action(work(n)) for n in range(width)]))
+
+
+def two_owners(world: World) -> None:
+    """The first one is of the worker that is left, the second one of that which is back."""
+    world.workers[0].crash()
+    world.start(wide(5), id="first")
+    world.after(700, lambda: world.start(wide(4), id="second"))
+
+
+SHARES = Scenario(
+    name="shares",
+    definer=c,
+    script=two_owners,
+    stubs={"work": Stub(takes_ms=400)},
+    max_parallelism=2,
+)
+
+# --- values that JSON does not know ---------------------------------------------------------------
+
+
+@dataclass
+class Bill:
+    """With one of each type that the codec turns into text."""
+
+    amount: Decimal
+    at: datetime
+    number: UUID
+    parts: tuple[int, ...]
+
+
+BILL = Bill(Decimal("1.10"), datetime(2033, 5, 18, tzinfo=UTC), UUID(int=7), (1, 2))
+SENT = define_event("sent", Bill)
+
+
+@c.action(retry=SOON)
+async def audit(ctx: ActionContext, bill: Bill) -> Bill:
+    return bill
+
+
+@c.mutation
+def enter_bill(ctx: MutationContext, bill: Bill) -> Bill:
+    return bill
+
+
+@c.workflow
+async def passes(step: Step, bill: Bill) -> Bill:
+    return bill
+
+
+@c.workflow
+async def values(step: Step, bill: Bill) -> str:
+    bills = [
+        bill,
+        await step.run_action(audit(bill)),
+        await step.run_mutation(enter_bill(bill)),
+        await step.await_event(SENT),
+        await step.run_workflow(passes(bill)),
+    ]
+    return " ".join("same" if each == BILL else repr(each) for each in bills)
+
+
+def a_bill(world: World) -> None:
+    """One goes through all doors."""
+    world.start(values(BILL), id="v")
+    when(
+        world,
+        has_run(world, "v", 1),
+        lambda: world.send_event(SENT, workflow_id="v", value=BILL),
+    )
+
+
+VALUES = Scenario(
+    name="values",
+    definer=c,
+    script=a_bill,
+    setup=make_ledger,
+    check=lambda world: expect(world, v=Succeeded('"same same same same same"')),
+)
+
+# --- sets, whose order is nobody's choice ---------------------------------------------------------
+
+
+@c.workflow
+async def waiter(step: Step) -> None:
+    futures = {step.run_action(work(n)) for n in range(5)}
+    while futures:
+        done, futures = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            await step.run_mutation(enter(f"waited for {each.result()}"))
+    for soon in asyncio.as_completed([step.run_action(toil(n)) for n in range(2)]):
+        await step.run_mutation(enter(f"toiled {await soon}"))
+
+
+def a_waiter(world: World) -> None:
+    """One workflow."""
+    world.start(waiter(), id="w")
+
+
+WAITER = Scenario(
+    name="waiter",
+    definer=c,
+    script=a_waiter,
+    stubs={"work": Stub(takes_ms=30), "toil": Stub(takes_ms=50)},
+    setup=make_ledger,
+    check=lambda world: expect(
+        world, *(f"waited for {n}" for n in range(5)), "toiled 0", "toiled 1", w=Succeeded("null")
+    ),
+)
+
+# --- times that are over, and times that are short ------------------------------------------------
+
+
+@c.action(retry=RetryPolicy(max_attempts=2, initial_backoff=0.1, jitter=False), timeout=1)
+async def slow(ctx: ActionContext) -> int:
+    return 1
+
+
+@c.workflow
+async def hasty(step: Step) -> str:
+    told = []
+    for pause in (0.0015, 0.0201):
+        before = step.now()
+        await step.sleep(pause)
+        told.append("slept" if (step.now() - before).total_seconds() >= pause else "woke early")
+    try:
+        await step.run_action(slow())
+    except StepFailed:
+        told.append("timed out")
+    with contextlib.suppress(TimeoutError):
+        await step.await_event("late", timeout=0.5)
+    return " ".join(told)
+
+
+def a_hasty_one(world: World) -> None:
+    """What it waits for comes a little too late."""
+    world.start(hasty(), id="h")
+    when(
+        world,
+        has_run(world, "h", 2),
+        lambda: world.after(1_800, lambda: world.send_event("late", workflow_id="h")),
+    )
+
+
+HASTY = Scenario(
+    name="hasty",
+    definer=c,
+    script=a_hasty_one,
+    stubs={"slow": Stub(takes_ms=1_200)},
+    may_change=frozenset({"jump_back"}),  # by a clock that stands still it is in time
+    setup=make_ledger,
+    check=lambda world: expect(world, h=Succeeded('"slept slept timed out"')),
+)
+
+# --- poison: what goes wrong with one workflow harms no other -------------------------------------
+
+
+@c.mutation
+def over_and_out(ctx: MutationContext, workflow_id: str, outcome: End) -> None:
+    ctx.db.execute("INSERT INTO ledger VALUES ('never')")
+    raise ValueError("no")
+
+
+@c.workflow
+async def plain(step: Step, name: str) -> str:
+    for n in range(2):
+        await step.run_mutation(enter(f"{name} {n}"))
+    return name
+
+
+def poison(world: World) -> None:
+    """One with arguments that no longer fit, one with a callback that raises, and a good one."""
+
+    def start_bad(process: Any) -> Any:
+        return replace(process.orders.start(echo("x"), id="bad"), arguments='{"word":1}')
+
+    world.may_block.add("bad")
+    started = world._do("start bad", start_bad)
+    world.start(plain("p"), id="p", on_complete=over_and_out)
+    world.start(plain("q"), id="q", on_complete=over)
+    # Else it is tried again for ever.
+    world.after(30_000, lambda: world.cancel("bad"), started)
+
+
+def check_poison(world: World) -> None:
+    """Each has ended as by itself alone."""
+    expect(
+        world,
+        *("p 0", "p 1", "q 0", "q 1", "q success"),
+        p=Succeeded('"p"'),
+        q=Succeeded('"q"'),
+        bad=Canceled(),
+    )
+
+
+POISON = Scenario(name="poison", definer=c, script=poison, setup=make_ledger, check=check_poison)
+
+EDGES = (BELL, CANCELS, SHARES, VALUES, WAITER, HASTY, POISON)
