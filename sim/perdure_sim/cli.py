@@ -128,17 +128,21 @@ def _stores(kind: StoreKind) -> Iterator[Stores]:
 
 @contextmanager
 def _until_interrupted(board: Board) -> Iterator[None]:
-    """The first Ctrl-C lets the work come to an end, the second one ends it at once."""
+    """The first Ctrl-C or SIGTERM lets the work come to an end, the second one ends it at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         board.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
 
-    before = signal.signal(signal.SIGINT, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 # --- the commands ---------------------------------------------------------------------------------

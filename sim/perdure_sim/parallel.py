@@ -96,6 +96,7 @@ class Board:
         self._text: Any = _CONTEXT.RawArray("c", TEXT_MAX)
         self._runs: Any = _CONTEXT.RawValue("Q", 0)
         self._stop: Any = _CONTEXT.RawValue("b", 0) if stop is None else stop
+        self._parent: int | None = None
         self.is_spent = False
 
     def begin(self, text: str) -> None:
@@ -111,10 +112,14 @@ class Board:
         """A board for another process, which is told to stop together with this one."""
         return Board(self._stop)
 
+    def work_for(self, parent: int) -> None:
+        """The end has come too when the parent of this process has died, and another has it."""
+        self._parent = parent
+
     @property
     def is_stopped(self) -> bool:
         """Whether the work shall come to an end: look between two runs."""
-        return bool(self._stop.value)
+        return bool(self._stop.value) or self._parent not in (None, os.getppid())
 
     @property
     def runs(self) -> int:
@@ -311,6 +316,7 @@ class _Worker(Generic[T, R]):
 
 def _serve(connection: Connection, work: Callable[[Any, Board], Any], board: Board) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    board.work_for(os.getppid())
     while True:
         try:
             task = connection.recv()
@@ -321,6 +327,9 @@ def _serve(connection: Connection, work: Callable[[Any, Board], Any], board: Boa
             answer = work(task, board)
         except Exception:
             failure = f"in process {os.getpid()}:\n{traceback.format_exc()}"
-        connection.send((answer, failure, board.is_spent))
+        try:
+            connection.send((answer, failure, board.is_spent))
+        except OSError:
+            return  # whoever gave the task is gone
         if board.is_spent:
             return

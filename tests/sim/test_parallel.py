@@ -103,6 +103,15 @@ def test_stopping_stops_all() -> None:
     assert [each.task for each in done] == ["stop"]
 
 
+def test_the_death_of_the_parent_stops_the_work() -> None:
+    """Another process has adopted this one: nobody waits for what it does."""
+    board = Board()
+    board.work_for(os.getppid())
+    assert not board.is_stopped
+    board.work_for(os.getpid())
+    assert board.is_stopped
+
+
 def test_what_a_task_raises_is_raised_with_its_traceback() -> None:
     """The text says where in the other process it was."""
     with pytest.raises(WorkFailed, match=r"(?s)in work.*LookupError: no such thing"):
