@@ -51,6 +51,8 @@ SITES: dict[str, tuple[Kind, ...]] = {
     "begin": (
         Kind("busy", "the write lock cannot be had", ((1, 0), (3, 0))),
         Kind("full", "the disk is full", ((2, 0),)),
+        Kind("stall", "before it begins it stands still so long, and others go on", ((1, 2_000),)),
+        Kind("overtaken", "the same, and it is taken for dead meanwhile", ((1, 2_000),)),
         Kind("read_only", "from here on nobody can write, for so long", ((1, DISK_TROUBLE_MS),)),
         Kind("crash", "the process dies"),
     ),
@@ -65,6 +67,7 @@ SITES: dict[str, tuple[Kind, ...]] = {
     ),
     "read": (
         Kind("fails", "an error, and nothing is read", ((1, 0), (3, 0))),
+        Kind("stall", "before it reads it stands still so long, and others go on", ((1, 2_000),)),
         Kind("crash", "the process dies"),
     ),
     # --- of a process: its life and its turns

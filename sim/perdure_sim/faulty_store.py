@@ -48,6 +48,10 @@ class Process(Protocol):
         """These writes are on the disk."""
         ...
 
+    def stand_still(self, fault: Fault) -> None:
+        """Others go on, and then this process does, in the middle of what it was about to do."""
+        ...
+
     def place(self) -> Place | None:
         """Which function is about to run in the transaction; None if it is none of a workflow."""
         ...
@@ -99,7 +103,10 @@ class SimulatedStore:
         if fault is not None:
             if fault.kind == "crash":
                 raise Crash(str(fault))
-            raise _error(fault)
+            if fault.kind in ("stall", "overtaken"):
+                self._process.stand_still(fault)
+            else:
+                raise _error(fault)
 
 
 def _error(fault: Fault) -> StoreError:

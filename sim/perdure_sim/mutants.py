@@ -48,10 +48,17 @@ def _function(mutant: Mutant) -> tuple[Any, str, FunctionType]:
     for each in classes:
         owner = getattr(owner, each)
     found = inspect.getattr_static(owner, name)
-    function = found.__func__ if isinstance(found, staticmethod) else found
+    function = _bare(found)
     if not isinstance(function, FunctionType):
         raise MutantError(f"{mutant.name}: {mutant.target} is no plain function")
     return owner, name, function
+
+
+def _bare(found: Any) -> Any:
+    """The function in a static method or a property."""
+    if isinstance(found, staticmethod):
+        return found.__func__
+    return found.fget if isinstance(found, property) else found
 
 
 def changed(mutant: Mutant) -> FunctionType:
@@ -71,10 +78,13 @@ def changed(mutant: Mutant) -> FunctionType:
     code = compile("from __future__ import annotations\n" + source, mutant.target, "exec")
     names: dict[str, Any] = {}
     exec(code, function.__globals__, names)
-    made = names[name]
-    made = made.__func__ if isinstance(made, staticmethod) else made
+    made = _bare(names[name])
     assert isinstance(made, FunctionType)
     return made
+
+
+def _as_it_is(function: FunctionType) -> FunctionType:
+    return function
 
 
 @contextmanager
@@ -88,11 +98,12 @@ def planted(mutant: Mutant) -> Iterator[None]:
             if module is not None and module.__name__.startswith(("perdure.", "perdure_sim.")):
                 if vars(module).get(name) is function and (module, name) not in places:
                     places.append((module, name))
-    is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    found = inspect.getattr_static(owner, name)
+    wrap = type(found) if isinstance(found, staticmethod | property) else _as_it_is
     before = [(place, inspect.getattr_static(place, name)) for place, name in places]
     try:
         for place, name in places:
-            setattr(place, name, staticmethod(bad) if is_static else bad)
+            setattr(place, name, wrap(bad))
         yield
     finally:
         for place, old in before:
@@ -345,7 +356,7 @@ MUTANTS = (
         "running attempts hold no permit",
         "pool",
         "runtime.decide:DecidePhase._free_permits",
-        "self.claims.permits - runner.running",
+        "self.claims.permits - self.actors.running",
         "self.claims.permits",
     ),
     Mutant(

@@ -119,6 +119,7 @@ class Process:
         self._turn_at: int | None = None
         self._is_paused = False
         self._is_late = False
+        self._is_standing = False
         self._has_worked = False
         self._evicted: list[str] = []
         self._is_reloading = False
@@ -175,7 +176,7 @@ class Process:
     def _die(self) -> None:
         self.is_alive = False
         steps, self._steps = self._steps, None
-        if steps is not None:
+        if steps is not None and not self._is_standing:
             steps.close()
         self.engine.drop()
         self.loop.close()
@@ -358,8 +359,9 @@ class Process:
                 self.world.at(self.now + fault.duration, self.name, lambda: self._go_on(life))
                 return
         except Crash as crash:
-            self.world.note(self.name, "crash", crash)
-            self._die()
+            if self.is_alive:  # else it died where it stood still
+                self.world.note(self.name, "crash", crash)
+                self._die()
             return
         self._steps = None
         wait = self.engine.wait
@@ -399,6 +401,22 @@ class Process:
 
     def passes(self, site: Site) -> Fault | None:
         return self.world.disk_trouble(site, self.world.faults.at(self.name, site))
+
+    def stand_still(self, fault: Fault) -> None:
+        if self._steps is None or self._is_standing:
+            return  # only a turn does; what it meets meanwhile is none of its own
+        life = self.life
+        if fault.kind == "overtaken":
+            self.world.lose_lease(self)
+        was_paused, self._is_paused, self._is_standing = self._is_paused, True, True
+        self.world.run_inside(self.now + fault.duration)
+        self._is_standing = False
+        if not self.is_alive or self.life != life:
+            raise Crash(str(fault))
+        self._is_paused = was_paused
+        if self._is_late:
+            self._is_late = False
+            self.wake(self.now)
 
     def committed(self, writes: list[Write]) -> None:
         self.world.committed(self, writes)

@@ -209,6 +209,15 @@ class World:
         if until is not None:
             self.now = max(self.now, until)
 
+    def run_inside(self, until: int) -> None:
+        """Run all events up to a time, in the middle of one of them."""
+        heap = self._heap
+        while heap and heap[0][0] <= until and self.violation is None:
+            self.now, _, _, fn = heapq.heappop(heap)
+            self.events += 1
+            fn()
+        self.now = max(self.now, until)
+
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing will happen by itself any more."""

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import attrs
 from msgspec.structs import replace
 
 from perdure.core.outcomes import Canceled, Outcome, Succeeded
@@ -191,6 +192,54 @@ SHARES = Scenario(
     script=two_owners,
     stubs={"work": Stub(takes_ms=400)},
     max_parallelism=2,
+)
+
+# --- a worker that is taken for dead, and is well -------------------------------------------------
+
+
+@c.workflow
+async def steady(step: Step) -> int:
+    for n in range(4):
+        await step.run_action(toil(n))
+        await step.run_mutation(enter(str(n)))
+    return 4
+
+
+def taken_for_dead(world: World) -> None:
+    """In the middle of the second of its actions."""
+    world.start(steady(), id="s", on_complete=over)
+    world.after(700, lambda: world.lose_lease(world.workers[0]))
+
+
+TAKEN = Scenario(
+    name="taken",
+    definer=c,
+    script=taken_for_dead,
+    stubs={"toil": Stub(takes_ms=400)},
+    setup=make_ledger,
+    check=lambda world: expect(world, "0", "1", "2", "3", "s success", s=Succeeded("4")),
+)
+
+# --- a neighbour with other code: it buries the dead, and cannot take up what they had ------------
+
+stranger = Definer()
+
+
+def with_a_stranger(world: World) -> None:
+    """The second worker knows none of the definitions."""
+    neighbour = world.workers[1]
+    neighbour.rules = attrs.evolve(neighbour.rules, registry=stranger.registry)
+    neighbour.crash()
+    world.start(steady(), id="s", on_complete=over)
+
+
+STRANGER = Scenario(
+    name="stranger",
+    definer=c,
+    script=with_a_stranger,
+    stubs={"toil": Stub(takes_ms=400)},
+    setup=make_ledger,
+    check=lambda world: expect(world, "0", "1", "2", "3", "s success", s=Succeeded("4")),
 )
 
 # --- values that JSON does not know ---------------------------------------------------------------
@@ -372,4 +421,4 @@ def check_poison(world: World) -> None:
 
 POISON = Scenario(name="poison", definer=c, script=poison, setup=make_ledger, check=check_poison)
 
-EDGES = (BELL, CANCELS, SHARES, VALUES, WAITER, HASTY, POISON)
+EDGES = (BELL, CANCELS, SHARES, TAKEN, STRANGER, VALUES, WAITER, HASTY, POISON)
