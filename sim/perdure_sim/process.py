@@ -257,12 +257,14 @@ class Process:
         wait = self.engine.wait
         if wait is None:
             self.is_alive = False  # drained
-        elif wait < float("inf"):
+        elif wait < POLL_MS / 1000:
             self.wake(self.now + math.ceil(wait * 1000))
         elif self._has_worked:
             # An idle engine polls for ever; here until a poll finds nothing. After that only a
             # commit of others, or the time, could give it something to do: then it is woken.
             self.wake(self.now + POLL_MS)
+        elif wait < float("inf"):
+            self.wake(self.now + math.ceil(wait * 1000))
         if is_late:
             self.wake(self.now)
 
