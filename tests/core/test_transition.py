@@ -413,6 +413,18 @@ def test_a_timed_out_attempt_fails_and_its_code_is_told() -> None:
     assert outcome.error == ErrorInfo("TimeoutError", "attempt 1 took longer than 50 ms")
 
 
+def test_an_outcome_after_the_deadline_loses_though_it_is_seen_first() -> None:
+    """Whether an attempt was in time does not depend on how long the worker stood still."""
+    started = after(waiting(run(timeout_ms=50)), ADMIT)
+    book = Playbook(started, now=NOW + 90)
+    assert book >> ended(at=NOW + 51) << row(0, state="settled", settled_at=NOW + 50)
+    outcome = step(book.state).outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.error == ErrorInfo("TimeoutError", "attempt 1 took longer than 50 ms")
+    in_time = Playbook(started, now=NOW + 90)
+    assert in_time >> ended(at=NOW + 50) << row(0, outcome=ok(), settled_at=NOW + 50)
+
+
 def test_a_timed_out_attempt_is_retried() -> None:
     """The time-out bounds each attempt, so the policy decides whether there is another."""
     assert (

@@ -358,7 +358,11 @@ def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
     record = _current_attempt(draft, message)
     if record is None:
         return
-    if isinstance(message.outcome, Failed) and message.is_retryable:
+    deadline = record.deadline_at
+    if deadline is not None and message.accepted_at > deadline:
+        sometimes("an outcome that is too late comes before the timer of its timeout")
+        _fail_attempt(draft, record, _timeout_error(record), deadline)
+    elif isinstance(message.outcome, Failed) and message.is_retryable:
         _fail_attempt(draft, record, message.outcome.error, message.accepted_at)
     else:
         _settle(draft, record, message.outcome, message.accepted_at)
@@ -396,6 +400,12 @@ def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_a
     waiting = replace(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
     draft.put(record, waiting)
     draft.effects.append(SetTimer(due_at, record.number))
+
+
+def _timeout_error(record: StepRecord) -> ErrorInfo:
+    assert isinstance(record.command, RunStep)
+    text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
+    return ErrorInfo("TimeoutError", text)
 
 
 def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int) -> None:
@@ -440,11 +450,9 @@ def _on_step_due(draft: Draft, number: int) -> None:
             draft.put(record, ready)
             draft.ready.append(ready)
         case "started":
-            assert isinstance(record.command, RunStep)
-            text = f"attempt {record.attempt} took longer than {record.command.timeout_ms} ms"
             sometimes("an attempt takes longer than its timeout")
             _stop(draft, record)
-            _fail_attempt(draft, record, ErrorInfo("TimeoutError", text), at)
+            _fail_attempt(draft, record, _timeout_error(record), at)
         case "ready" | "settled":
             pass  # it waits for the pool, or for its delivery: not for a time
         case _:
