@@ -40,8 +40,7 @@ class Broken(Exception):
 
 
 def paths(program: Program, path: str) -> list[tuple[str, Program]]:
-    """The parts of a program that are run, each with its path; the part of a loop for each round.
-    """
+    """The parts of a program that are run, each with its path; the part of a loop for each round."""
     kind, option, *parts = program
     rounds = option if kind == "loop" else 1
     return [(f"{path}.{n}", part) for n, part in enumerate(parts * rounds)]
@@ -253,6 +252,7 @@ async def _with_tasks(step: Step, kind: str, option: Any, parts: list[tuple[str,
 
             return await asyncio.gather(*(guarded(*part) for part in parts))
         case "completed":
+
             async def numbered(number: int, part: tuple[str, Program]) -> tuple[int, Any]:
                 return number, await evaluate(step, *part)
 
