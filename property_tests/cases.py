@@ -12,14 +12,14 @@ from typing import Any
 
 import attrs
 from hypothesis import strategies as st
+from property_tests.expected import Ending, expected
+from property_tests.programs import Program, d, ended, events, interpret, make_ledger
 
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure_sim.disks import Disk, memory_disk
 from perdure_sim.explore import Scenario, run
 from perdure_sim.plan import FaultPlan
 from perdure_sim.world import World
-from property_tests.expected import Ending, expected
-from property_tests.programs import Program, d, ended, events, interpret, make_ledger
 
 
 @attrs.frozen

@@ -12,7 +12,6 @@ from itertools import product
 from typing import Any
 
 import attrs
-
 from property_tests.programs import DAY_MS, Program, paths
 
 #: Rows of mutations and calls of actions: "row p0.1", "call p0.2". No path does both.

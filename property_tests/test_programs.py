@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from property_tests.cases import Case, Played, cases, journals, play, results
+from property_tests.expected import Expected, expected
+from property_tests.programs import CALM, PROGRAMS, Program
 
 from perdure_sim.disks import sqlite_disk
 from perdure_sim.explore import CHANGING, KINDS
 from perdure_sim.plan import Fault, FaultPlan
 from perdure_sim.strategies import plans
-from property_tests.cases import Case, Played, cases, journals, play, results
-from property_tests.expected import Expected, expected
-from property_tests.programs import CALM, PROGRAMS, Program
 
 #: Kinds of faults that let no process die.
 HARMLESS = {kind for kinds in KINDS.values() for kind, _, _ in kinds if "crash" not in kind}
