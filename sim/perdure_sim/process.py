@@ -188,6 +188,10 @@ class Process:
             life = self.life
             self.world.at(at, self.name, lambda: self._begin_turn(at, life))
 
+    def look_in(self, ms: int) -> None:
+        """Have a turn then, also if another comes before it: that one could come too early."""
+        self.at(self.now + ms, lambda: self.wake(self.now))
+
     def _begin_turn(self, at: int, life: int) -> None:
         if self._turn_at != at or self.life != life or not self.is_alive:
             return
@@ -283,7 +287,10 @@ class Process:
         self.world.at(when, self.name, run)
 
     def passes(self, site: Site) -> Fault | None:
-        return self.world.faults.at(self.name, site)
+        fault = self.world.faults.at(self.name, site)
+        if fault is not None:
+            self.look_in(NOTICE_MS)  # what failed now is tried again when its time has come
+        return fault
 
     def committed(self, writes: list[Write]) -> None:
         self.world.committed(self, writes)

@@ -141,6 +141,7 @@ class World:
             process.clock.offset_ms = 0
             if process.is_alive:
                 process.wake(self.now)
+                process.look_in(NOTICE_MS)
         self.run()
 
     def note(self, lane: str, kind: EventKind, about: object = None) -> None:
@@ -220,7 +221,7 @@ class World:
                 self.at(self.now + RETRY_MS, "client", partial(self._try, deed))
         for other in self.processes:
             if other is not process and other.is_alive:
-                other.wake(self.now + NOTICE_MS)
+                other.look_in(NOTICE_MS)
 
     def lose_lease(self, process: Process) -> None:
         """The others take a living worker for dead."""
@@ -230,7 +231,7 @@ class World:
         self._disk.lose_lease(worker.env.worker_id)
         for other in self.processes:
             if other is not process and other.is_alive:
-                other.wake(self.now + NOTICE_MS)
+                other.look_in(NOTICE_MS)
 
     def committed(self, process: Process, writes: list[Write]) -> None:
         """Something is on the disk: the others find out when they poll."""
