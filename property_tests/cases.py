@@ -94,7 +94,7 @@ def play(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What the engine logs of a store in trouble was planned, and would be collected for nothing."""
+    """The engine logs what was planned; pytest would keep it all."""
     logger = logging.getLogger("perdure")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -40,7 +40,7 @@ class Broken(Exception):
 
 
 def paths(program: Program, path: str) -> list[tuple[str, Program]]:
-    """The parts of a program that are run, each with its path; the part of a loop for each round."""
+    """The parts of a program, each with its path; that of a loop once for each round."""
     kind, option, *parts = program
     rounds = option if kind == "loop" else 1
     return [(f"{path}.{n}", part) for n, part in enumerate(parts * rounds)]
@@ -318,7 +318,8 @@ def _node(kind: str, option: Any = None, *parts: Any, rest: Any = None) -> Any:
     head = st.tuples(st.just(kind), options, *parts).map(list)
     if rest is None:
         return head
-    return st.tuples(head, st.lists(rest, min_size=1, max_size=3)).map(lambda both: sum(both, []))
+    several = st.lists(rest, min_size=1, max_size=3)
+    return st.tuples(head, several).map(lambda both: both[0] + both[1])
 
 
 LEAVES: st.SearchStrategy[Program] = st.one_of(
