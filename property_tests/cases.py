@@ -85,7 +85,7 @@ def play(
         max_parallelism=case.max_parallelism,
         check=check,
     )
-    with _silence():
+    with silence():
         found = run(scenario, plan, make_disk)
     if found.failure is not None:
         raise found.failure
@@ -93,7 +93,7 @@ def play(
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """The engine logs what was planned; pytest would keep it all."""
     logger = logging.getLogger("perdure")
     before = logger.level
