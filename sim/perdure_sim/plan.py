@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -118,6 +119,10 @@ class FaultPlan:
 
     def __repr__(self) -> str:
         return f"FaultPlan({str(self)!r})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For Hypothesis, which else shows of what it has made the plan."""
+        printer.text(repr(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FaultPlan) and self.faults == other.faults

@@ -255,6 +255,10 @@ class Process:
             life = self.life
             self.world.at(at, self.name, lambda: self._begin_turn(at, life))
 
+    def look_in(self, ms: int) -> None:
+        """Have a turn then, also if another comes before it: that one could come too early."""
+        self.at(self.now + ms, lambda: self.wake(self.now))
+
     def _begin_turn(self, at: int, life: int) -> None:
         if self._turn_at != at or self.life != life or not self.is_alive:
             return
@@ -373,17 +377,23 @@ class Process:
             self.wake(self.now)
         if not self.world.has_cache and self.works:
             self._drop_cache()
-        if wait < float("inf"):
-            # Where the clock stands still, an engine looks again and again; here each second.
-            still = min(self.clock.stands_still_ms, 1000)
-            wait_ms = self.clock.real_ms(math.ceil(wait * 1000))
-            self.wake(self.now + max(wait_ms, still if wait else 0))
+        if wait < POLL_MS / 1000:
+            self._wake_in(wait)
         elif self._has_worked:
             # An idle engine polls for ever; here until a poll finds nothing. After that only a
             # commit of others, or the time, could give it something to do: then it is woken.
             self.wake(self.now + POLL_MS)
+        elif wait < float("inf"):
+            self._wake_in(wait)
         if is_late:
             self.wake(self.now)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Have a turn when that time has passed on the process's own clock."""
+        # Where the clock stands still, an engine looks again and again; here each second.
+        still = min(self.clock.stands_still_ms, 1000)
+        wait_ms = self.clock.real_ms(math.ceil(seconds * 1000))
+        self.wake(self.now + max(wait_ms, still if seconds else 0))
 
     # --- what others ask of it ----------------------------------------------------------------
 
@@ -400,7 +410,10 @@ class Process:
         self.world.at(when, self.name, run)
 
     def passes(self, site: Site) -> Fault | None:
-        return self.world.disk_trouble(site, self.world.faults.at(self.name, site))
+        fault = self.world.disk_trouble(site, self.world.faults.at(self.name, site))
+        if fault is not None:
+            self.look_in(NOTICE_MS)  # what failed now is tried again when its time has come
+        return fault
 
     def stand_still(self, fault: Fault) -> None:
         if self._steps is None or self._is_standing:

@@ -239,6 +239,7 @@ class World:
             process.clock.set_right()
             if process.is_alive:
                 process.wake(self.now)
+                process.look_in(NOTICE_MS)
         if self.next_rules is None:
             self.run()
             return
@@ -377,7 +378,7 @@ class World:
                 self._try_again(deed)
         for other in self.processes:
             if other is not process and other.is_alive:
-                other.wake(self.now + NOTICE_MS)
+                other.look_in(NOTICE_MS)
 
     def disk_trouble(self, site: str, fault: Fault | None) -> Fault | None:
         """The fault of a process at its store; a trouble of the disk befalls everybody."""
@@ -426,7 +427,7 @@ class World:
         self._disk.lose_lease(worker.env.worker_id)
         for other in self.processes:
             if other is not process and other.is_alive:
-                other.wake(self.now + NOTICE_MS)
+                other.look_in(NOTICE_MS)
 
     def committed(self, process: Process, writes: list[Write]) -> None:
         """Something is on the disk: the others find out when they poll."""

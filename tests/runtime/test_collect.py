@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.runtime.harness import Rig
@@ -56,6 +58,14 @@ async def napping(step: Step) -> str:
     return "awake"
 
 
+@d.workflow
+async def first_of_two(step: Step) -> str:
+    attempt: asyncio.Future[Any] = step.run_action(work())
+    nap: asyncio.Future[Any] = step.sleep(0.5)
+    done, _ = await asyncio.wait([attempt, nap], return_when=asyncio.FIRST_COMPLETED)
+    return "nap" if nap in done else "attempt"
+
+
 @pytest.fixture
 def rig(rigs: Make) -> Rig:
     return rigs(d)
@@ -97,6 +107,23 @@ def test_a_read_that_fails_while_collecting_loses_nothing(rig: Rig, count: int) 
     assert rig.outcome(first) == 1
     assert rig.outcome(second) == "awake"
     assert reply.count == 1
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+@pytest.mark.parametrize(("after_ms", "first"), [(499, "attempt"), (500, "attempt"), (501, "nap")])
+def test_what_was_due_before_an_outcome_is_seen_before_it(
+    rig: Rig, is_dropped: bool, after_ms: int, first: str
+) -> None:
+    """Also when the worker stood still for both, and has to load the workflow first."""
+    workflow_id = rig.start(first_of_two())
+    rig.settle()
+    rig.clock.advance(after_ms)
+    rig.runner.succeed()
+    rig.clock.advance(600)
+    if is_dropped:
+        rig.worker.actors.drop(workflow_id)
+    rig.settle()
+    assert rig.outcome(workflow_id) == first
 
 
 def test_an_outcome_for_another_owner_survives_a_full_disk(rigs: Make) -> None:

@@ -88,6 +88,10 @@ WAYS = {
     ),
     "an event is awaited by id twice": ("late", ""),
     "an event was sent in time, and its timeout came first": ("late", "pd1:w0/turn#10=jump:1m"),
+    "an outcome that is too late comes before the timer of its timeout": (
+        "late",
+        "pd1:w0/carried_out#3=zombie:40s",
+    ),
     "an outcome comes for an attempt that another has followed": (
         "late",
         "pd1:bounded/attempt#1=deaf:1s",

@@ -358,7 +358,8 @@ def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
     if record is None:
         return
     if record.deadline_at is not None and message.accepted_at > record.deadline_at:
-        _time_out(draft, record)  # its timer was not looked at in between
+        sometimes("an outcome that is too late comes before the timer of its timeout")
+        _time_out(draft, record)
     elif isinstance(message.outcome, Failed) and message.is_retryable:
         _fail_attempt(draft, record, message.outcome.error, message.accepted_at)
     else:

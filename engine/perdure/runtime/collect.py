@@ -77,11 +77,15 @@ class CollectPhase:
             else:
                 batch.tickets.append(item)
         if self.actors.runner is not None:
-            if not self.pending:
-                # Timers only when nothing waits before them: an event that was sent in time must
-                # not lose against its time-out because the mailbox was long.
+            # Timers only when nothing waits before them: an event that was sent in time must
+            # not lose against its time-out because the mailbox was long.
+            may_fire = not self.pending
+            if may_fire:
                 self._collect_due(batch)
-            self._load_missing(batch)
+                self._collect_runnable(batch)
+            if self._load_missing(batch) and may_fire:
+                # What was due before a message came must not wait behind it.
+                self._collect_due(batch)
 
     def look_again(self) -> None:
         """The store failed in the middle: what was seen and not taken in must be seen again."""
@@ -154,19 +158,24 @@ class CollectPhase:
                 messages = batch.messages.setdefault(workflow_id, [])
                 if number >= 0:
                     messages.append(StepDue(number=number))
+
+    def _collect_runnable(self, batch: Batch) -> None:
         runnable = self.actors.runnable
         for workflow_id in list(runnable)[: self.env.portions.batch]:
             batch.messages.setdefault(workflow_id, [])
             del runnable[workflow_id]
 
-    def _load_missing(self, batch: Batch) -> None:
-        """Load workflows of ours that were dropped; others are not ours any more."""
+    def _load_missing(self, batch: Batch) -> bool:
+        """Load workflows of ours that were dropped; others are not ours any more. Whether any was
+        loaded."""
         present = self.actors.by_id
         missing = [workflow_id for workflow_id in batch.messages if workflow_id not in present]
         if not missing:
-            return
+            return False
+        has_loaded = False
         for loaded in self.claims.load(missing):
             if loaded.state.owner == self.env.worker_id:
+                has_loaded = True
                 sometimes("a workflow of ours is loaded again")
                 self.actors.adopt(Actor.of(loaded))
                 self._start_doubtful(loaded.state)
@@ -184,6 +193,7 @@ class CollectPhase:
             request = self.inbox.pass_on(workflow_id, messages)
             if request is not None:
                 batch.tickets.append(Ticket(request, _no_answer, float("inf")))
+        return has_loaded
 
     def _start_doubtful(self, state: WorkflowState) -> None:
         """Run attempts whose start is stored after all, though its commit seemed to fail."""

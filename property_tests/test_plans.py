@@ -1,0 +1,52 @@
+"""Each scenario of the simulator's tests under plans with several faults, which a sweep has not."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from property_tests.cases import silence
+from tests.sim.scenes import SCENARIOS
+
+from perdure_sim.disks import memory_disk
+from perdure_sim.explore import Explorer
+from perdure_sim.strategies import plans
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+#: Kinds of faults that may change how a scenario ends, and why that is right.
+CHANGES = {
+    "race": {"jump"},  # who wins depends on the clock
+}
+
+#: A scenario whose client takes it for granted that the workflow is there when it sends events.
+HASTY = "events"
+
+
+@cache
+def explored(name: str) -> Explorer:
+    """A scenario's census, and how it ends without faults."""
+    explorer = Explorer(BY_NAME[name], memory_disk)
+    begun = explorer.begin()
+    assert begun.failure is None
+    return explorer
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@given(data=st.data())
+@settings(max_examples=150)
+def test_no_plan_changes_how_a_scenario_ends(name: str, data: st.DataObject) -> None:
+    """No law is broken, and outcomes and effects are those of a run without faults."""
+    explorer = explored(name)
+    census = {
+        (actor, site): count
+        for (actor, site), count in explorer.census.items()
+        if not (name == HASTY and actor == "c0")
+    }
+    plan = data.draw(plans(census, without=CHANGES.get(name, ())), label="plan")
+    with silence():
+        found = explorer.try_plan(plan)
+    if found.failure is not None:
+        raise found.failure
