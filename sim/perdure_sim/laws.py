@@ -73,6 +73,10 @@ class EventsOutOfOrder(Violation):
     """Of two events of one name the later one was consumed first."""
 
 
+class DeliveredOutOfOrder(Violation):
+    """Of two outcomes the handler learned the later one first."""
+
+
 class AttemptNotRecorded(Violation):
     """An action's code ran without a recorded start."""
 
@@ -183,6 +187,10 @@ class Orphan(Violation):
 
 class ToldTooEarly(Violation):
     """Somebody was told what is not on the disk."""
+
+
+class BadAnswer(Violation):
+    """A client is given an error that is none of perdure's own."""
 
 
 class EventLost(Violation):

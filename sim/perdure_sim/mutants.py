@@ -159,8 +159,8 @@ MUTANTS = (
         "events that were loaded are told again",
         "duplicate",
         "runtime.collect:CollectPhase._forget_events",
-        "and isinstance(item.message, EventSent)",
-        "and False",
+        "[each for each in messages if not isinstance(each, EventSent)]",
+        "messages",
     ),
     # --- timers
     Mutant(
@@ -171,11 +171,11 @@ MUTANTS = (
         "if command.due_at <= now + 10:",
     ),
     Mutant(
-        "a timer of asyncio's fires early",
+        "a tick tells a later time",
         "timer",
         "core.workflow:next_fact",
-        "state.timer_at is not None and state.timer_at <= now:",
-        "state.timer_at is not None and state.timer_at <= now + 2_000:",
+        "return Tick(max(now, state.stamp))",
+        "return Tick(max(now, state.stamp) + 2_000)",
     ),
     Mutant(
         "timers are not derived again",
@@ -257,10 +257,10 @@ MUTANTS = (
         "if True:",
     ),
     Mutant(
-        "a taken up workflow does not go on",
+        "what is left to learn is not looked at",
         "recovery",
-        "runtime.actors:Actors.adopt",
-        "self.runnable[workflow_id] = None",
+        "runtime.worker:Worker._settle_actor",
+        "self.actors.runnable[workflow_id] = None",
         "pass",
     ),
     # --- events

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep
 from perdure.core.ids import WorkflowId
+from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 
 from .bodies import Bodies
 from .known import Change, Commit, Known
-from .laws import FromTheFuture, Late, LateOutcome
+from .laws import DeliveredOutOfOrder, FromTheFuture, Late, LateOutcome
 from .plan import Fault
 
 #: How long anything may take without a fault, in ms: polls, and the notice of who has died.
@@ -65,6 +66,8 @@ class Waits:
                 self._check_future(change, now)
             self._check_deadline(change, is_exact=is_exact)
             self._check_promptness(change, now, workflows)
+        if is_exact:
+            _check_order(commit)
         for known, event_id in commit.consumed:
             number = known.consumed[event_id]
             seen = known.seen
@@ -147,3 +150,36 @@ class Waits:
         patience = self._patience()
         if patience is not None and now - since > PROMPT_MS + patience:
             raise Late(f"{known.workflow_id}: {what} was there at {since}, and is seen at {now}")
+
+
+def _check_order(commit: Commit) -> None:
+    """Outcomes that wait to be learned are learned in the order in which they came."""
+    news: dict[WorkflowId, list[StepRecord]] = {}
+    settled: set[tuple[WorkflowId, int]] = set()
+    for change in commit.changes:
+        old, new = change.old, change.new
+        if new.outcome is not None and (old is None or old.outcome is None):
+            settled.add((change.known.workflow_id, new.number))
+        if new.delivered_position is not None:
+            news.setdefault(change.known.workflow_id, []).append(new)
+    for change in commit.changes:
+        delivered = news.pop(change.known.workflow_id, None)
+        if delivered is None:
+            continue
+        known = change.known
+        delivered.sort(key=lambda record: record.delivered_position or 0)
+        # What was settled in this very commit and not delivered was settled after all deliveries.
+        behind = [
+            record
+            for number, record in known.open.items()
+            if record.outcome is not None and (known.workflow_id, number) not in settled
+        ]
+        for index, record in enumerate(delivered):
+            for other in (*delivered[index + 1 :], *behind):
+                is_earlier = (other.settled_at or 0) < (record.settled_at or 0)
+                if is_earlier and other.asked_position < (record.delivered_position or 0):
+                    raise DeliveredOutOfOrder(
+                        f"{known.workflow_id}: step {record.number}, settled at"
+                        f" {record.settled_at}, before step {other.number}, settled at"
+                        f" {other.settled_at}"
+                    )

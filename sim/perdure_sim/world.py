@@ -36,7 +36,7 @@ from .faults import DISK_TROUBLE_MS, LASTING, STORM, check
 from .faulty_store import Write
 from .history import History
 from .known import Author
-from .laws import ToldTooEarly, Violation
+from .laws import BadAnswer, ToldTooEarly, Violation
 from .outside import NotSimulated
 from .plan import Fault, FaultPlan, Injector, is_actor
 from .process import NOTICE_MS, Process
@@ -61,6 +61,11 @@ RETRY_MS = 1_000
 
 def _call(fn: Callable[[], object]) -> None:
     fn()
+
+
+def _asked_again(request: Any) -> Any:
+    """The request of a client that asks for it more than once: what it starts may be there."""
+    return replace(request, has_own_id=True) if isinstance(request, StartOrder) else request
 
 
 def _no_answer(value: Any, error: BaseException | None) -> None:
@@ -313,8 +318,7 @@ class World:
                     deed.asked_in = 0
                     self._try_again(deed)
             elif not deed.is_done:
-                if error is None:
-                    self._watch(lambda: self._check_answer(deed))
+                self._watch(lambda: self._check_answer(deed, error))
                 self.note("client", "answer", (deed.name, value, error))
                 self._end(deed, value, error)
 
@@ -322,8 +326,8 @@ class World:
         try:
             if deed.request is None:
                 deed.request = deed.make(client)  # once: its ids are what makes it safe to repeat
-            if deed.was_asked and isinstance(deed.request, StartOrder):
-                deed.request = replace(deed.request, has_own_id=True)  # it may be there
+            if deed.was_asked:
+                deed.request = _asked_again(deed.request)
             deed.was_asked = True
             self._ask(deed, answer)
         except PerdureError as error:
@@ -348,6 +352,8 @@ class World:
             submit = partial(client.engine.submit, deed.request, answer)
             client.at(self.now + fault.duration, submit)
             return
+        if fault is not None:
+            deed.request = _asked_again(deed.request)
         client.engine.submit(deed.request, answer)
         match fault and fault.kind:
             case "twice":
@@ -504,8 +510,12 @@ class World:
         if known is None or known.state.outcome != outcome:
             raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
 
-    def _check_answer(self, deed: Deed) -> None:
+    def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
         """What a client is told has been done is on the disk."""
+        if error is not None:
+            if not isinstance(error, PerdureError):
+                raise BadAnswer(f"{deed.name}: {error!r}") from error
+            return
         request, workflows = deed.request, self.history.workflows
         match request:
             case StartOrder():
