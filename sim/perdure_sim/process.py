@@ -123,7 +123,7 @@ class Process:
         self._has_worked = False
         self._evicted: list[str] = []
         self._is_reloading = False
-        self._seen = 0
+        self._turn_seen = self._seen = 0
 
     @property
     def now(self) -> int:
@@ -280,7 +280,7 @@ class Process:
         steps = self.engine.turn()
         assert isinstance(steps, Generator)
         self._steps, self._has_worked = steps, False
-        self._seen = self.world.history.commits
+        self._turn_seen = self.world.history.commits
         self._go_on(life)
 
     def _befall(self, fault: Fault) -> None:
@@ -398,7 +398,14 @@ class Process:
     # --- what others ask of it ----------------------------------------------------------------
 
     def soon(self, fn: Callable[[], None]) -> None:
-        self.at(self.now, fn)
+        # What a turn asks for may come only after the next one, which knows more.
+        seen = self._turn_seen
+
+        def run() -> None:
+            self._seen = seen
+            fn()
+
+        self.at(self.now, run)
 
     def at(self, when: int, fn: Callable[[], None]) -> None:
         life = self.life

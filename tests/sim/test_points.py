@@ -21,7 +21,10 @@ BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS)}
 #: For each point a scenario and a plan that lead there.
 WAYS = {
     "a batch is committed one by one": ("spoilers", ""),
-    "a child ends that nobody waits for any more": ("late", "pd1:w1/collected#1=pause:2s"),
+    "a child ends that nobody waits for any more": (
+        "late",
+        "pd1:w0/commit#12=fails;w1/decided#1=crash",
+    ),
     "a claim whose commit seemed to fail was stored": ("race", "pd1:w0/commit#3=lost_ack*3"),
     "a decision is dropped because the workflow belongs to another now": (
         "late",
@@ -54,7 +57,10 @@ WAYS = {
         "events",
         "pd1:w0/carried_out#1=zombie:40s",
     ),
-    "a worker reads that a workflow is no longer its own": ("late", ""),
+    "a worker reads that a workflow is no longer its own": (
+        "trees",
+        "pd1:felled/0/touched#1=cancel",
+    ),
     "a worker that was taken for dead tries to start something": (
         "help",
         "pd1:w0/collected#2=zombie:40s",
@@ -70,8 +76,8 @@ WAYS = {
     "a workflow is canceled by a mutation of its own transaction": ("haste", ""),
     "a workflow of ours is loaded again": ("race", "pd1:w0/commit#3=lost_ack*3"),
     "a workflow that may kill its worker is taken up alone": (
-        "spoilers",
-        "pd1:w0/begin#6=crash;w0/commit#10=crash_after",
+        "reference",
+        "pd1:w0/collected#6=crash;w1/collected#1=crash*2",
     ),
     "a workflow that was given up learns something in the same transaction": ("limits", ""),
     "a workflow that was started is not in memory": ("help", "pd1:w0/carried_out#2=crash"),
@@ -87,10 +93,13 @@ WAYS = {
         "pd1:c0/commit#2=lost_ack;w0/collected#1=pause:2s",
     ),
     "an event is awaited by id twice": ("late", ""),
-    "an event was sent in time, and its timeout came first": ("late", "pd1:w0/turn#10=jump:1m"),
+    "an event was sent in time, and its timeout came first": (
+        "late",
+        "pd1:w0/committed#1=zombie:40s;w1/collected#6=crash",
+    ),
     "an outcome that is too late comes before the timer of its timeout": (
         "late",
-        "pd1:w0/carried_out#3=zombie:40s",
+        "pd1:bounded/attempt#1=slow:1s;w0/carried_out#1=pause:3s",
     ),
     "an outcome comes for an attempt that another has followed": (
         "late",
