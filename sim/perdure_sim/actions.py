@@ -29,6 +29,7 @@ from perdure.runtime.scope import Env
 from .clock import START_MS
 from .outside import NotSimulated, OutsideLoop, in_action, watched
 from .plan import Fault
+from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
 StubFunction = Callable[..., Any]
@@ -66,9 +67,18 @@ class CallMade:
 
 
 class Host(Protocol):
-    """The simulated process that actions run in."""
+    """The simulated process that actions run in.
+
+    Attributes:
+        detail: whether it wants to be told everything.
+    """
 
     name: str
+    detail: bool
+
+    def note(self, kind: EventKind, about: About = None) -> None:
+        """Keep what happens now."""
+        ...
 
     @property
     def now(self) -> int:
@@ -178,11 +188,15 @@ class ActionLoop:
         at = self.loop.next_timer_ms()
         if at is not None and (self._timer_at is None or at < self._timer_at):
             self._timer_at = at
+            if self.host.detail:
+                self.host.note("timer set", at)
             self.host.at(max(at, self.host.now), lambda: self._fire(at))
 
     def _fire(self, at: int) -> None:
         if self._timer_at == at:
             self._timer_at = None
+            if self.host.detail:
+                self.host.note("timer")
         self._run(lambda: self.loop.fire_timers(self.host.now))
 
 
@@ -228,6 +242,14 @@ class SimulatedRunner(ActionRunner):
                 host.at(host.now + fault.duration, report)
             case _:
                 raise AssertionError(f"no such thing befalls a report: {fault}")
+
+
+class NotingRunner(SimulatedRunner):
+    """A runner that tells how each attempt ended."""
+
+    def _report(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool = True) -> None:
+        self._host.note("attempt end", (attempt, outcome))
+        super()._report(attempt, outcome, is_retryable=is_retryable)
 
 
 class DressedRegistry(Registry):

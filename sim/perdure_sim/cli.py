@@ -6,6 +6,7 @@ what it gave: tables for people, JSON for programs.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 try:
     import click
 
-    from .results import Reporter, cut, failure_json, failure_lines, print_json, show_scores
+    from .results import Reporter, failure_json, failure_lines, print_json, show_scores
     from .showing import Meter, show_table
 except ModuleNotFoundError as missing:
     # An exit, not an ImportError: the script that pip installs imports this module first.
@@ -30,21 +31,22 @@ except ModuleNotFoundError as missing:
 from perdure.runtime.clock import RealClock
 
 from .campaign import Begun, Campaign, begin
+from .causes import NOISE
 from .explore import Run, Scenario, count_pairs, single_faults
 from .mutants import MUTANTS, Mutant, planted
 from .parallel import Board, RunTooLong, WorkFailed
 from .plan import FaultPlan, PlanError
 from .portions import RUN_SECONDS, BoundedExplorer, Failure, StoreKind, Stores, Tally, quiet
+from .report import report_of, show, write_page
 from .scoreboard import Portfolio, Score, try_mutants
 from .targets import Place, TargetError, load
+from .telling import tell
+from .timeline import Timeline
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Where the scenarios of the engine itself are, in a checkout of it.
 OWN_TARGET = "tests/sim/scenes.py:SCENARIOS"
-
-#: Longer lines of a trace are cut.
-TRACE_COLUMNS_MAX = 200
 
 
 def main() -> None:
@@ -422,16 +424,22 @@ def replay(
             run = explorer.begin()
             if run.failure is None and len(parsed) > 0:
                 run = explorer.try_plan(parsed)
+            if html is not None or not as_json:  # once more, to be looked at
+                run = explorer.try_plan(run.plan, detail=True)
         except RunTooLong as error:
             click.echo(f"{scenario.name}: RunTooLong: {error}")
             return 1
-        _show_run(run, parsed, as_json=as_json, with_trace=with_trace)
-        if html is not None:
-            _write_page(run, html)
+        options = [("scenario", names), ("store", [kind] * (kind != "memory"))]
+        options.append(("mutant", () if mutant is None else [mutant]))
+        words = [f"--{name} {shlex.quote(each)}" for name, given in options for each in given]
+        called = " ".join([shlex.quote(target), *words])
+        _show_run(run, parsed, called, as_json=as_json, with_trace=with_trace)
+        if html is not None and run.failure is not None:
+            write_page(run, html, target=called)
     return 0 if run.failure is None else 1
 
 
-def _show_run(run: Run, plan: FaultPlan, *, as_json: bool, with_trace: bool) -> None:
+def _show_run(run: Run, plan: FaultPlan, target: str, *, as_json: bool, with_trace: bool) -> None:
     fired = run.world.faults.fired
     idle = [str(fault) for fault in run.plan if fault not in fired]
     if as_json:
@@ -450,27 +458,25 @@ def _show_run(run: Run, plan: FaultPlan, *, as_json: bool, with_trace: bool) -> 
             }
         )
         return
-    click.echo(_explained(run, with_trace=with_trace))
+    _explain(run, target, with_trace=with_trace)
     if run.plan != plan:
         click.echo("It fails without any fault: the plan was not tried.")
     for text in idle:
         click.echo(f"did not fire: {text}")
 
 
-def _explained(run: Run, *, with_trace: bool) -> str:
+def _explain(run: Run, target: str, *, with_trace: bool) -> None:
     """What happened in a run, in words."""
-    lines = [f"{run.scenario.name}: {run.plan or 'without faults'}"]
-    lines += [cut(str(event), TRACE_COLUMNS_MAX) for event in run.world.trace.events]
+    out = sys.stdout
+    out.write(f"{run.scenario.name}: {run.plan or 'without faults'}\n\n")
+    lines = tell(run.world.trace.events)
+    if run.failure is None or with_trace:
+        rows = [line for line in lines if with_trace or line.kind not in NOISE]
+        Timeline(lines, rows).show(out)
     if run.failure is None:
-        lines.append("nothing failed")
+        out.write("\nnothing failed\n")
     else:
-        lines.append(f"FAILED {type(run.failure).__name__}: {run.failure}")
-    return "\n".join(lines)
-
-
-def _write_page(run: Run, path: Path) -> None:
-    """Write what happened in a run as a page for a browser."""
-    raise click.UsageError("--html: pages cannot be written yet")
+        show(report_of(run, target=target), out)
 
 
 # --- mutants --------------------------------------------------------------------------------------

@@ -29,8 +29,11 @@ from .actions import Stub
 from .disks import Disk
 from .faults import CHANGING, KINDS
 from .laws import Violation
+from .listening import listening
 from .plan import Fault, FaultPlan
 from .replaying import ReplayDiffers, Shape, check_replay
+from .stuck import why_stuck
+from .wording import difference
 from .world import EPOCH, World, is_given_up
 
 
@@ -98,16 +101,19 @@ def run(
     make_disk: Callable[[], Disk],
     expected: Mapping[str, Outcome | None] | None = None,
     seen: set[Shape] | None = None,
+    *,
+    detail: bool = False,
 ) -> Run:
     """One run, to its end, with all laws on.
 
     Args:
         expected: how the workflows end when nothing goes wrong.
         seen: see `check_replay`.
+        detail: keep what people want to see of it: see `World`.
     """
     reached: set[str] = set()
     with _no_garbage_collection(), observed(reached.add):
-        found = _run(scenario, plan, make_disk, expected, seen)
+        found = _run(scenario, plan, make_disk, expected, seen, detail=detail)
     return attrs.evolve(found, reached=frozenset(reached))
 
 
@@ -130,6 +136,8 @@ def _run(
     make_disk: Callable[[], Disk],
     expected: Mapping[str, Outcome | None] | None,
     seen: set[Shape] | None,
+    *,
+    detail: bool,
 ) -> Run:
     disk = make_disk()
     if scenario.setup is not None:
@@ -143,12 +151,14 @@ def _run(
         max_parallelism=scenario.max_parallelism,
         limits=scenario.limits,
         next_definer=scenario.next_definer,
+        detail=detail,
     )
     failure: BaseException | None = None
     outcomes: dict[str, Outcome | None] = {}
     try:
-        scenario.script(world)
-        world.settle()
+        with listening(world):
+            scenario.script(world)
+            world.settle()
         outcomes = _finish(scenario, world, seen)
         if not _may_differ(scenario, world):
             scenario.check(world)
@@ -177,7 +187,9 @@ def _compare(
     for workflow_id in sorted({*outcomes, *expected}):
         now, before = outcomes.get(workflow_id), expected.get(workflow_id)
         if now != before and workflow_id not in scenario.may_differ:
-            raise ResultChanged(f"{workflow_id} ends as {now}, without faults as {before}")
+            failure = ResultChanged(difference({workflow_id: now}, {workflow_id: before}))
+            failure.workflow_id = workflow_id
+            raise failure
 
 
 def _may_change(scenario: Scenario, fault: Fault) -> bool:
@@ -201,21 +213,14 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
         store.close()
     for each in loaded:
         _check_replay(world, each, seen)
-    for deed in world.deeds:
-        if not deed.is_done:
-            raise Stuck(f"a client was never answered: {deed.name}")
     if any(is_given_up(each.state) for each in loaded):
         may_wait = frozenset(each.state.workflow_id for each in loaded)  # they wait for a person
     else:
         may_wait = scenario.may_wait
-    for each in loaded:
-        state = each.state
-        if state.outcome is None and state.workflow_id not in may_wait:
-            steps = [f"{r.number} {r.command.name} {r.state}" for r in state.live.values()]
-            raise Stuck(
-                f"{state.workflow_id} is in progress, and nothing moves: owner {state.owner}, wakes"
-                f" at {state.wake_at}, blocked {state.blocked}, open steps {steps}"
-            )
+    if not all(deed.is_done for deed in world.deeds) or any(
+        each.state.outcome is None and each.state.workflow_id not in may_wait for each in loaded
+    ):
+        raise Stuck(why_stuck(world, may_wait))
     if world.is_at_rest:
         world.history.check_processes(world.processes, loaded)
     # A child's id has the epoch of its parent in it, which depends on who took that up, and when.
@@ -339,9 +344,9 @@ class Explorer:
         self.expected = dict(found.outcomes)
         return found
 
-    def try_plan(self, plan: FaultPlan) -> Run:
-        """One run."""
-        return run(self.scenario, plan, self.make_disk, self.expected, self._seen)
+    def try_plan(self, plan: FaultPlan, *, detail: bool = False) -> Run:
+        """One run; with detail if it is to be looked at."""
+        return run(self.scenario, plan, self.make_disk, self.expected, self._seen, detail=detail)
 
     def sweep(self) -> Iterator[Run]:
         """Each fault alone."""

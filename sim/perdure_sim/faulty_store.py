@@ -11,14 +11,15 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from perdure.core.ids import WorkerId, WorkflowId
+from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
 from perdure.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
-from perdure.store.base import Reader, StateWrite, StepWrite, Store, Transaction
+from perdure.store.base import InboxRow, Reader, StateWrite, StepWrite, Store, Transaction
 
 from .known import Place
 from .plan import Fault
+from .trace import About, EventKind
 
 T = TypeVar("T")
 
@@ -38,7 +39,17 @@ class Crash(BaseException):
 
 
 class Process(Protocol):
-    """Whose store it is."""
+    """Whose store it is.
+
+    Attributes:
+        detail: whether it wants to be told everything.
+    """
+
+    detail: bool
+
+    def note(self, kind: EventKind, about: About = None) -> None:
+        """Keep what happens now."""
+        ...
 
     def passes(self, site: Site) -> Fault | None:
         """The fault that happens to this process here, if one does."""
@@ -124,7 +135,7 @@ def _error(fault: Fault) -> StoreError:
 class _Faulty:
     """A transaction that may fail to begin, or to end."""
 
-    __slots__ = ("_context", "_inner", "_process", "_trouble", "_writes")
+    __slots__ = ("_context", "_inner", "_more", "_process", "_trouble", "_writes")
 
     def __init__(self, inner: Store, process: Process, trouble: Callable[[Site], None]) -> None:
         self._inner = inner
@@ -135,6 +146,10 @@ class _Faulty:
         self._trouble("begin")
         self._context = self._inner.transaction()
         self._writes: list[Write] = []
+        if self._process.detail:
+            self._more: list[Write] = []
+            inner = self._context.__enter__()
+            return Noted(inner, self._writes, self._process.place, self._more, self._process)
         return Watched(self._context.__enter__(), self._writes, self._process.place)
 
     def __exit__(
@@ -153,6 +168,8 @@ class _Faulty:
             end(type(failure), failure, None)
             raise failure
         end(None, None, None)
+        if self._process.detail and self._more:
+            self._process.note("rows", self._more)
         self._process.committed(self._writes)
         if fault is not None:
             raise Crash(str(fault)) if fault.kind in _DEADLY else _error(fault)
@@ -235,3 +252,56 @@ class Watched:
     def set_max_parallelism(self, value: int) -> None:
         self._inner.set_max_parallelism(value)
         self._writes.append(("limit", value))
+
+
+class Noted(Watched):
+    """A transaction that keeps also what it writes to wake-ups and inboxes, for people.
+
+    Args:
+        more: gets them; they are apart from what the laws look at.
+        process: told when a write is refused.
+    """
+
+    def __init__(
+        self,
+        inner: Transaction,
+        writes: list[Write],
+        place: Callable[[], Place | None],
+        more: list[Write],
+        process: Process,
+    ) -> None:
+        super().__init__(inner, writes, place)
+        self._more = more
+        self._process = process
+
+    def update_workflows(
+        self, writes: Sequence[StateWrite], *, fence: WorkerId | None = None
+    ) -> set[WorkflowId]:
+        stale = super().update_workflows(writes, fence=fence)
+        if stale:
+            self._process.note("refused", sorted(stale))
+        return stale
+
+    def is_fenced(self, worker_id: WorkerId) -> bool:
+        is_fenced = self._inner.is_fenced(worker_id)
+        if is_fenced:
+            self._process.note("refused", [])
+        return is_fenced
+
+    def set_permits(self, worker_id: WorkerId, permits: int, wanting: int) -> None:
+        super().set_permits(worker_id, permits, wanting)
+        self._more.append(("wanting", (worker_id, wanting)))
+
+    def take_epochs(self, count: int) -> Epoch:
+        first = self._inner.take_epochs(count)
+        self._more.append(("epochs", (first, count)))
+        return first
+
+    def wake(self, workflow_id: WorkflowId, at: int) -> None:
+        self._inner.wake(workflow_id, at)
+        self._more.append(("wake", (workflow_id, at)))
+
+    def put_inbox(self, rows: Iterable[InboxRow]) -> None:
+        rows = tuple(rows)
+        self._inner.put_inbox(rows)
+        self._more.append(("inbox", rows))

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 
 class Violation(AssertionError):
-    """A law is broken; the message has the two facts that contradict each other."""
+    """A law is broken; the message has the two facts that contradict each other.
+
+    Attributes:
+        workflow_id: whose, where the message does not begin with it.
+        step: which of its steps, where the message does not say so.
+    """
+
+    workflow_id: str | None = None
+    step: int | None = None
 
 
 class IdTaken(Violation):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -144,12 +144,14 @@ class Injector:
         census: how often each site was passed until the heal, by (actor, site).
         fired: the faults that have happened, in order.
         is_healed: from now on nothing goes wrong any more.
+        tell: called with each fault that fires, and which passing of its site that is.
     """
 
     def __init__(self, plan: FaultPlan) -> None:
         self.census: dict[tuple[str, str], int] = {}
         self.fired: list[Fault] = []
         self.is_healed = False
+        self.tell: Callable[[Fault, int], None] | None = None
         self._ahead: dict[tuple[str, str], list[Fault]] = {}
         for fault in plan:
             self._ahead.setdefault((fault.actor, fault.site), []).append(fault)
@@ -167,6 +169,8 @@ class Injector:
             if fault.occurrence <= count < fault.occurrence + fault.burst:
                 if fault not in self.fired:
                     self.fired.append(fault)
+                if self.tell is not None:
+                    self.tell(fault, count)
                 return fault
         return None
 

@@ -64,10 +64,10 @@ class BoundedExplorer(Explorer):
         with at_most(self.seconds):
             return super().begin()
 
-    def try_plan(self, plan: FaultPlan) -> Run:
+    def try_plan(self, plan: FaultPlan, *, detail: bool = False) -> Run:
         self._show(plan)
         with at_most(self.seconds):
-            return super().try_plan(plan)
+            return super().try_plan(plan, detail=detail)
 
     def _show(self, plan: FaultPlan) -> None:
         self.board.begin("\n".join([self.why, self.scenario.name, str(plan)]))

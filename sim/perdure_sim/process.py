@@ -27,13 +27,21 @@ from perdure.runtime.scope import ON_COMPLETE, Env
 from perdure.step import StepRules
 from perdure.store.base import Store
 
-from .actions import ActionLoop, CallMade, DressedRegistry, SimulatedRunner, SimulatedVerbs
+from .actions import (
+    ActionLoop,
+    CallMade,
+    DressedRegistry,
+    NotingRunner,
+    SimulatedRunner,
+    SimulatedVerbs,
+)
 from .clock import VirtualClock
 from .faults import DRIFT_PERCENT
 from .faulty_store import Crash, SimulatedStore, Site, Write
 from .known import Place
 from .outside import NotSimulated
 from .plan import Fault
+from .trace import About, EventKind
 
 if TYPE_CHECKING:
     from .world import World
@@ -93,7 +101,8 @@ class SimulatedEngine(Engine):
     def _make_runner(self, env: Env) -> EngineRunner:
         process = self._process
         registry = DressedRegistry(env.registry, process, process.world.stubs)
-        return SimulatedRunner(env, self.mailbox, process.loop, self._verbs, registry)
+        kind = NotingRunner if process.detail else SimulatedRunner
+        return kind(env, self.mailbox, process.loop, self._verbs, registry)
 
 
 class Process:
@@ -113,6 +122,7 @@ class Process:
         self.name = name
         self.works = works
         self.rules = rules
+        self.detail = world.detail
         self.is_alive = False
         self.life = 0
         self._steps: Generator[str, None, None] | None = None
@@ -152,17 +162,17 @@ class Process:
         self.inner = world.open_disk()
         store = SimulatedStore(self.inner, self)
         self.engine = SimulatedEngine(self, env, store, SimulatedVerbs(self.ask, self.orders))
-        world.note(self.name, "boot")
+        self.note("boot")
         fault = world.faults.at(self.name, "boot")
         try:
             self.engine.boot(world.max_parallelism)
             if fault is not None:
                 raise Crash(str(fault))
         except StoreError as error:
-            world.note(self.name, "boot failed", error)
+            self.note("boot failed", error)
             self._die()
         except Crash as crash:
-            world.note(self.name, "crash", crash)
+            self.note("crash", crash)
             self._die()
         else:
             self.wake(self.now)
@@ -170,7 +180,7 @@ class Process:
     def crash(self) -> None:
         """Die at once; somebody starts it again."""
         if self.is_alive:
-            self.world.note(self.name, "crash")
+            self.note("crash")
             self._die()
 
     def _die(self) -> None:
@@ -196,13 +206,13 @@ class Process:
         try:
             self.engine._finish()
         except Crash as crash:
-            self.world.note(self.name, "crash", crash)
+            self.note("crash", crash)
             self._die()
             return
         self.is_alive = False
         self.engine.drop()
         self.loop.close()
-        self.world.note(self.name, "end")
+        self.note("end")
         self._ended()
 
     def _ended(self) -> None:
@@ -251,6 +261,8 @@ class Process:
     def wake(self, at: int) -> None:
         """Have a turn at `at` at the latest."""
         if self._turn_at is None or at < self._turn_at:
+            if self.detail:
+                self.note("wake", at)
             self._turn_at = at
             life = self.life
             self.world.at(at, self.name, lambda: self._begin_turn(at, life))
@@ -277,6 +289,8 @@ class Process:
                 self.crash() if fault.kind == "kill" else self.drain()
         if not self.is_alive:
             return
+        if self.detail:
+            self.note("turn")
         steps = self.engine.turn()
         assert isinstance(steps, Generator)
         self._steps, self._has_worked = steps, False
@@ -292,9 +306,9 @@ class Process:
             case "evict":  # live handlers are a cache
                 self._evict()
             case "jump":
-                self.clock.offset_ms += fault.duration
+                self._jump(fault.duration)
             case "jump_back":
-                self.clock.offset_ms -= fault.duration
+                self._jump(-fault.duration)
             case "runs_fast":
                 self.clock.drift(DRIFT_PERCENT)
             case "runs_slow":
@@ -305,6 +319,11 @@ class Process:
                 world.lose_lease(self)
             case _:
                 raise AssertionError(f"no such thing befalls a turn: {fault}")
+
+    def _jump(self, ms: int) -> None:
+        self.clock.offset_ms += ms
+        if self.detail:
+            self.note("clock", ms)
 
     def _evict(self) -> None:
         """Drop all actors; those that are still ours are loaded again in this turn."""
@@ -343,10 +362,14 @@ class Process:
     def _go_on(self, life: int) -> None:
         if self.life != life or not self.is_alive or self._steps is None:
             return
+        if self.detail and self._is_paused:
+            self.note("resume")
         is_late, self._is_paused, self._is_late = self._is_late, False, False
         try:
             for border in self._steps:
                 self._has_worked = True
+                if self.detail:
+                    self.note("border", border)
                 fault = self.world.faults.at(self.name, border.replace(" ", "_"))
                 if fault is None:
                     continue
@@ -358,13 +381,15 @@ class Process:
                     continue
                 # "pause": others go on meanwhile, for longer than anybody waits for the dead.
                 self._is_paused = True
+                if self.detail:
+                    self.note("pause", self.now + fault.duration)
                 if fault.kind == "zombie":
                     self.world.lose_lease(self)
                 self.world.at(self.now + fault.duration, self.name, lambda: self._go_on(life))
                 return
         except Crash as crash:
             if self.is_alive:  # else it died where it stood still
-                self.world.note(self.name, "crash", crash)
+                self.note("crash", crash)
                 self._die()
             return
         self._steps = None
@@ -396,6 +421,9 @@ class Process:
         self.wake(self.now + max(wait_ms, still if seconds else 0))
 
     # --- what others ask of it ----------------------------------------------------------------
+
+    def note(self, kind: EventKind, about: About = None) -> None:
+        self.world.note(self.name, kind, about)
 
     def soon(self, fn: Callable[[], None]) -> None:
         # What a turn asks for may come only after the next one, which knows more.
@@ -429,10 +457,14 @@ class Process:
         if fault.kind == "overtaken":
             self.world.lose_lease(self)
         was_paused, self._is_paused, self._is_standing = self._is_paused, True, True
+        if self.detail:
+            self.note("pause", self.now + fault.duration)
         self.world.run_inside(self.now + fault.duration)
         self._is_standing = False
         if not self.is_alive or self.life != life:
             raise Crash(str(fault))
+        if self.detail:
+            self.note("resume")
         self._is_paused = was_paused
         if self._is_late:
             self._is_late = False
@@ -469,6 +501,8 @@ class Process:
         def answer(value: Any, error: BaseException | None) -> None:
             self.loop.call(settle, value, error)
 
+        if self.detail:
+            self.note("request", request)
         self.engine.submit(request, answer)
         return await future
 

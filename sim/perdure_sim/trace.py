@@ -1,22 +1,80 @@
 """What happened in a run: typed events in virtual time, and their fingerprint.
 
-An event is kept as it was met, with no text made of it: most runs are never looked at.
+An event is kept as it was met, with no text made of it: most runs are never looked at. A run that
+is to be looked at is made once more with `detail`, which adds what goes on inside the processes.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
 from .clock import START_MS
 
+if TYPE_CHECKING:
+    from perdure.core.ids import WorkflowId
+    from perdure.core.outcomes import Outcome
+    from perdure.runtime.attempts import Attempt
+    from perdure.runtime.commit import Request
+
+    from .actions import CallMade
+    from .faulty_store import Write
+    from .plan import Fault
+
 #: boot, crash, …: of a process. commit: something is on the disk. attempt: an action's code begins.
-#: ask, answer: of a client. heal: from here on nothing goes wrong any more.
-EventKind: TypeAlias = Literal[
-    "boot", "boot failed", "crash", "end", "commit", "attempt", "ask", "answer", "heal"
+#: end: one that ended in good order. ask, answer: of a client. heal: nothing goes wrong any more.
+#: broken: a law is.
+PlainKind: TypeAlias = Literal[
+    "boot",
+    "boot failed",
+    "crash",
+    "end",
+    "commit",
+    "attempt",
+    "ask",
+    "answer",
+    "heal",
+    "broken",
 ]
+
+#: Only with detail. fault: one has fired. rows: what the commit that follows has written besides.
+#: refused: others have changed what was to be written, or this worker may not write. turn, border:
+#: of a worker's turn. wake: it is to look at the latest then. pause, resume: it stands still.
+#: attempt end: an action's code has ended. timer set, timer: of an action's own code. request: an
+#: action's, of the engine. lease lost: a living worker is taken for dead. clock: it has jumped.
+#: log: a warning or an error of the engine's. power: what was stored since then is lost.
+DetailKind: TypeAlias = Literal[
+    "fault",
+    "rows",
+    "refused",
+    "turn",
+    "border",
+    "wake",
+    "pause",
+    "resume",
+    "attempt end",
+    "timer set",
+    "timer",
+    "request",
+    "lease lost",
+    "clock",
+    "log",
+    "power",
+]
+
+EventKind: TypeAlias = PlainKind | DetailKind
+
+#: What an event is about: when (wake, timer set, power), by how much (clock), a border, a client's
+#: deed; of a fault also which passing of its site it is, of an attempt's end how it ended, of a
+#: client's answer value and error; of a commit all its writes; of what is refused, whose writes.
+About: TypeAlias = (
+    "int | str | BaseException | tuple[Fault, int] | CallMade | tuple[Attempt, Outcome]"
+    " | tuple[str, Any, BaseException | None] | list[Write] | list[WorkflowId] | Request | None"
+)
+
+DETAIL_KINDS: frozenset[str] = frozenset(get_args(DetailKind))
 
 
 class Event(Struct, frozen=True):
@@ -45,14 +103,15 @@ class Trace:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def add(self, at: int, lane: str, kind: EventKind, about: Any = None) -> None:
+    def add(self, at: int, lane: str, kind: EventKind, about: About = None) -> None:
         """Note what happens now."""
         self.events.append(Event(at, lane, kind, about))
 
     def digest(self) -> str:
-        """A fingerprint: two runs of one plan have the same, in any process."""
+        """A fingerprint: two runs of one plan have the same, in any process, with detail or not."""
         state = blake2b(digest_size=16)
         for event in self.events:
-            state.update(str(event).encode())
-            state.update(b"\n")
+            if event.kind not in DETAIL_KINDS:
+                state.update(str(event).encode())
+                state.update(b"\n")
         return state.hexdigest()

@@ -40,8 +40,9 @@ from .laws import BadAnswer, ToldTooEarly, Violation
 from .outside import NotSimulated
 from .plan import Fault, FaultPlan, Injector, is_actor
 from .process import NOTICE_MS, Process
-from .trace import EventKind, Trace
+from .trace import About, EventKind, Trace
 from .waits import patience
+from .wording import moment
 
 #: Events of one run: a run with more of them runs hot.
 EVENTS_MAX = 5_000
@@ -114,6 +115,7 @@ class World:
         workers: how many worker processes.
         stubs: by the names of actions.
         next_definer: what a deploy brings: other code for the same names.
+        detail: note also what goes on inside the processes, for people: see `trace.DetailKind`.
 
     Attributes:
         next_rules: the same, as processes are booted with it.
@@ -133,6 +135,7 @@ class World:
         max_parallelism: int | None = None,
         limits: Limits = Limits(),
         next_definer: Definer | None = None,
+        detail: bool = False,
     ) -> None:
         check(plan)
         self.now = START_MS
@@ -148,6 +151,9 @@ class World:
         self.may_block: set[str] = set()
         self.events = 0
         self.trace = Trace()
+        self.detail = detail
+        if detail:
+            self.faults.tell = self._fault_fired
         self._disk = disk
         self._db: sqlite3.Connection | None = None
         self._heap: list[tuple[int, int, str, Callable[[], None]]] = []
@@ -205,7 +211,7 @@ class World:
             self.now, _, _, fn = heapq.heappop(heap)
             self.events += 1
             if self.events > EVENTS_MAX:
-                raise HotSpin(f"{EVENTS_MAX:,} events by {self.now - START_MS} ms: it runs hot")
+                raise HotSpin(f"{EVENTS_MAX:,} events by {moment(self.now)}: it runs hot")
             fn()
             if self.violation is not None:
                 raise self.violation
@@ -256,9 +262,20 @@ class World:
                 process.rules = rules
                 process.crash()
 
-    def note(self, lane: str, kind: EventKind, about: object = None) -> None:
+    def note(self, lane: str, kind: EventKind, about: About = None) -> None:
         """Keep what happens now."""
         self.trace.add(self.now, lane, kind, about)
+
+    def _fault_fired(self, fault: Fault, count: int) -> None:
+        """Note a fault; one that befalls an action or a workflow in the lane of the process that
+        runs it: what it does has just been noted."""
+        if fault.actor == "world":  # before there are any processes
+            lane = "world"
+        elif any(fault.actor == process.name for process in self.processes):
+            lane = fault.actor
+        else:
+            lane = self.trace.events[-1].lane
+        self.note(lane, "fault", (fault, count))
 
     # --- what clients do ----------------------------------------------------------------------
 
@@ -420,6 +437,8 @@ class World:
         marks = [mark for _, mark, what in kept if not isinstance(what, CallMade)]
         self._disk.undo_commits(marks[-1] if marks else 0)
         self._log = self.history.rewind(kept)
+        if self.detail:
+            self.note("world", "power", since)
         for deed in self.deeds:
             if deed.is_done and deed.done_at >= since:
                 deed.is_done, deed.asked_in = False, 0
@@ -430,6 +449,8 @@ class World:
         worker = process.engine._worker
         if worker is None or worker.env.worker_id is None:
             return
+        if self.detail:
+            self.note(process.name, "lease lost", worker.env.worker_id)
         self._disk.lose_lease(worker.env.worker_id)
         for other in self.processes:
             if other is not process and other.is_alive:
@@ -534,6 +555,7 @@ class World:
 
     def reached_outside(self, error: NotSimulated) -> None:
         """An action did what cannot be simulated: what it might swallow, the run must not."""
+        self.note(self.trace.events[-1].lane, "broken", error)
         self.violation = self.violation or error
 
     def _watch(self, look: Callable[[], None]) -> None:
@@ -541,6 +563,7 @@ class World:
         try:
             look()
         except Exception as violation:  # also what is wrong with a law itself
+            self.note(self.trace.events[-1].lane, "broken", violation)
             self.violation = self.violation or violation
 
     def close(self) -> None:

@@ -201,6 +201,28 @@ def test_replay_of_what_fails_anyway_says_so(run: Run) -> None:
     assert "It fails without any fault: the plan was not tried." in ran.out
 
 
+def test_replay_tells_what_led_to_a_failure(run: Run, tmp_path: Path) -> None:
+    """Also as a page; and the command that it prints does it again."""
+    target, page = "tests/sim/scenes.py:SCENARIOS", tmp_path / "page.html"
+    options = ("--scenario", "events", "--mutant", HARMLESS)
+    ran = run("replay", target, "", *options, "--html", str(page))
+    assert ran.code == 1
+    assert "EventsOutOfOrder: Of two events of one name the later one was consumed" in ran.out
+    assert "■ here EventsOutOfOrder is broken" in ran.out
+    assert "<h1>EventsOutOfOrder</h1>" in page.read_text(encoding="utf-8")
+    (line,) = [row for row in ran.out.splitlines() if row.startswith("see again ")]
+    words = shlex.split(line.removeprefix("see again perdure-sim "))
+    assert words == ["replay", target, *options, ""]
+    assert run(*words).out == ran.out
+
+
+def test_replay_with_the_trace_shows_turns_too(run: Run) -> None:
+    """Which nobody wants to see otherwise."""
+    words = ("replay", f"{FILE}:TINY", "")
+    assert "a turn begins" not in run(*words).out
+    assert "a turn begins" in run(*words, "--trace").out
+
+
 def test_replay_with_a_bug_planted(run: Run) -> None:
     """As `mutants` found it."""
     words = ("replay", "tests/sim/scenes.py:EVENTS", "", "--json")

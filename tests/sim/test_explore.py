@@ -138,7 +138,7 @@ def test_a_workflow_that_cannot_end_is_an_alarm(make_disk: MakeDisk) -> None:
 
     found = run(Scenario(name="f", definer=d, script=waits), FaultPlan(), make_disk)
     assert isinstance(found.failure, Stuck)
-    assert "open steps ['0 never asked']" in str(found.failure)
+    assert "waits for   step 0 (wait for never): asked for at +0.020s" in str(found.failure)
     patient = Scenario(name="f", definer=d, script=waits, may_wait=frozenset("f"))
     assert run(patient, FaultPlan(), make_disk).failure is None
 
