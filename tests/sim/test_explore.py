@@ -185,7 +185,10 @@ def test_the_first_faults_of_the_sweep_find_nothing_wrong(make_disk: MakeDisk) -
     """The engine stands each fault at the first passing of each site."""
     explorer = Explorer(REFERENCE, make_disk)
     explorer.begin()
-    runs = itertools.takewhile(lambda found: found.plan.faults[0].occurrence == 1, explorer.sweep())
+    faults = [fault for fault in single_faults(explorer.census) if fault.occurrence == 1]
+    if make_disk is not memory_disk:
+        faults = faults[::8]  # the others are slower
+    runs = [explorer.try_plan(FaultPlan([fault])) for fault in faults]
     wrong = [(str(found.plan), repr(found.failure)) for found in runs if found.failure is not None]
     assert wrong == []
 
