@@ -219,6 +219,11 @@ def facts_of(lines: Sequence[Line], subject: Subject, message: str) -> tuple[Lin
         for line in before:  # where it came into being
             if name in line.text:
                 return (line, last)
+    if last.kind == "attempt":  # an earlier run of the same code says more than its record
+        runs = [line for line in before if line.kind == "attempt"]
+        for line in reversed(runs):
+            if line.touches(workflow_id, subject.step):
+                return (line, last)
     for step in (subject.step, None):
         for line in reversed(before):
             if line.touches(workflow_id, step):

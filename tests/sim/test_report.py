@@ -43,7 +43,7 @@ TOLD: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "reference",
         "pd1:charge/attempt#4=raises*3",
         "timers are not derived",
-        ("→ w0 has no timer for step 1 charge", "charge/attempt#4=raises*3 again, 3 of 3"),
+        ("has no timer for step 1 charge", "charge/attempt#4=raises*3 again, 3 of 3"),
     ),
     "no wake time": (
         "reference",
@@ -88,12 +88,12 @@ TOLD: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "order of events": (
         "events",
-        "pd1:w0/collected#1=zombie:40s",
-        "a new event takes the place",
+        "",
+        "of two events the later one",
         (
             "c0.1.5 was consumed before c0.1.1, sent earlier",
             "① +5.000s c0 l: event word is sent (1) as c0.1.1",
-            "② +5.020s w1 l: its code begins; asks for step 0: wait for event word; it gets",
+            "l: step 0 (wait for word) gets event c0.1.5: 5",
         ),
     ),
     "actors kept": (

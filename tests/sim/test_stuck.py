@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def stuck(scenario: str, plan: str, mutant: str) -> str:
     failure = failed(scenario, plan, mutant, detail=False).failure
     assert isinstance(failure, Stuck)
     return str(failure)
+
+
+def steady(text: str) -> str:
+    """Without what hangs on which worker was faster, and on when the last timer was due."""
+    return re.sub(r"now it is .*", "now it is later", re.sub(r"\bw[01]\b", "a worker", text))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,8 @@ def stuck(scenario: str, plan: str, mutant: str) -> str:
 def test_the_cause_is_named(scenario: str, plan: str, mutant: str, reasons: list[str]) -> None:
     """In sentences, gravest first; of the first workflow that is stuck."""
     text = stuck(scenario, plan, mutant).split(" has not ended", 2)[1]
-    assert [row[4:] for row in text.splitlines() if row.startswith("  → ")] == reasons
+    found = [steady(row[4:]) for row in text.splitlines() if row.startswith("  → ")]
+    assert found == [steady(reason) for reason in reasons]
 
 
 def test_the_facts_are_listed() -> None:
@@ -129,7 +136,9 @@ def test_the_facts_are_listed() -> None:
 def test_the_last_line_says_what_the_world_has_left_to_do() -> None:
     """Nothing; and who lives."""
     last = stuck("reference", "", "a parked").splitlines()[-1]
-    assert last == "now it is +1h 0.08s; w0 lives, w1 lives, c0 lives; left to do: nothing"
+    assert re.fullmatch(
+        r"now it is \+\S+( \S+)*; w0 lives, w1 lives, c0 lives; left to do: nothing", last
+    )
 
 
 def test_of_many_steps_some_are_shown() -> None:
