@@ -32,7 +32,7 @@ def test_each_fault_can_be_drawn() -> None:
     drawn: set[str] = set()
 
     @given(plan=plans(CENSUS))
-    @settings(max_examples=600)
+    @settings(max_examples=1500)
     def draw(plan: FaultPlan) -> None:
         drawn.update(map(str, plan))
 
