@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import attrs
 
@@ -22,12 +23,16 @@ from .laws import (
     AttemptTwice,
     BackoffTooShort,
     KeyChanged,
+    NotStopped,
     OutcomeIgnored,
     OutcomeInvented,
     RetriedForGood,
     TooManyRunning,
 )
 from .owners import Owners
+
+#: How long anything may take without a fault, in ms: polls, and the notice of who has died.
+PROMPT_MS = 1_000
 
 
 @attrs.define
@@ -100,8 +105,21 @@ class Bodies:
             names = [f"{each.call.workflow_id}/{each.call.step_number}" for each in running]
             raise TooManyRunning(f"{where} begins; now {names} run, and the limit is {most}")
 
-    def end(self, attempt: Attempt, now: int, outcome: Outcome, *, is_retryable: bool) -> None:
-        """The code of an attempt has ended, and its worker is told."""
+    def end(
+        self,
+        attempt: Attempt,
+        now: int,
+        outcome: Outcome,
+        known: Known | None,
+        patience: Callable[[], int | None],
+        *,
+        is_retryable: bool,
+    ) -> None:
+        """The code of an attempt has ended, and its worker is told.
+
+        Args:
+            patience: see `Waits`.
+        """
         record = attempt.record
         name = idempotency_key(attempt.workflow_id, record.number, record.asked_epoch)
         body = self._running.pop((attempt.workflow_id, record.number, name, record.attempt), None)
@@ -109,6 +127,24 @@ class Bodies:
             body.ended_at = now
             body.value = outcome.value if isinstance(outcome, Succeeded) else None
             body.is_final = not is_retryable
+            self._check_stop(body, known, patience)
+
+    def _check_stop(
+        self, body: Body, known: Known | None, patience: Callable[[], int | None]
+    ) -> None:
+        """If nobody waits for it any more, its code was told so and has ended soon."""
+        if known is None or body.ended_at is None:
+            return
+        number = body.call.step_number
+        since = known.seen.ended if known.has_ended else known.seen.settled.get(number)
+        if since is None or body.ended_at - since <= PROMPT_MS:
+            return
+        most = patience()
+        if most is not None and body.ended_at - since > PROMPT_MS + most:
+            raise NotStopped(
+                f"{known.workflow_id} step {number} was over at {since}, and its code, which began"
+                f" at {body.call.at}, ran on until {body.ended_at}"
+            )
 
     def crash(self, process: str) -> None:
         """A process has died, and all code in it."""

@@ -59,6 +59,7 @@ SITES: dict[str, tuple[Kind, ...]] = {
     "commit": (
         Kind("fails", "an error, and nothing is stored", ((1, 0), (3, 0))),
         Kind("lost_ack", "the same error, and all is stored", ((1, 0), (3, 0))),
+        Kind("busy_ack", "the store says that it is busy, and all is stored"),
         Kind("crash_before", "the process dies, and nothing is stored"),
         Kind("crash_after", "all is stored, and the process dies before it tells anybody"),
         Kind("full", "the disk is full", ((2, 0),)),

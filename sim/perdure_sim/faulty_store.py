@@ -122,7 +122,7 @@ class SimulatedStore:
 
 def _error(fault: Fault) -> StoreError:
     match fault.kind:
-        case "busy":
+        case "busy" | "busy_ack":
             return StoreBusy(f"simulated: {fault}")
         case "full" | "disk_full":
             return StoreFull(f"simulated: {fault}")

@@ -13,8 +13,9 @@ from perdure.core.commands import AwaitEvent, RunStep, Sleep
 from perdure.core.ids import Epoch, EventId, WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
-from perdure.core.outcomes import Canceled, Failed, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
+from perdure.runtime.attempts import Attempt
 from perdure.store.base import Loaded, StateWrite, StepWrite, Store
 from perdure.store.rows import is_open
 
@@ -75,6 +76,7 @@ class History:
         self.bodies = Bodies(self.owners)
         self._waits = Waits(self.bodies, patience)
         self._is_whole = is_whole
+        self._patience = patience
         self._epochs: dict[Epoch, WorkflowId] = {}
 
     # --- commits ------------------------------------------------------------------------------
@@ -323,6 +325,13 @@ class History:
     def attempt_begins(self, call: CallMade, seen: int | None = None) -> None:
         """The code of an attempt begins to run; see `Bodies.begin`."""
         self.bodies.begin(call, self.workflows.get(call.workflow_id), seen)
+
+    def attempt_ends(
+        self, attempt: Attempt, now: int, outcome: Outcome, *, is_retryable: bool
+    ) -> None:
+        """The code of an attempt has ended; see `Bodies.end`."""
+        known = self.workflows.get(attempt.workflow_id)
+        self.bodies.end(attempt, now, outcome, known, self._patience, is_retryable=is_retryable)
 
     # --- at rest ------------------------------------------------------------------------------
 

@@ -137,6 +137,10 @@ class AttemptGivenUp(Violation):
     """An attempt failed on record while its code ran, in time, in a living process."""
 
 
+class NotStopped(Violation):
+    """An action's code ran on long after its step or its workflow was over."""
+
+
 class OutcomeInvented(Violation):
     """A step succeeded with a value that its code did not return."""
 

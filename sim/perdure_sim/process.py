@@ -481,8 +481,7 @@ class Process:
 
     def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
         if self.is_alive:  # else it is torn down with its process
-            bodies = self.world.history.bodies
-            bodies.end(attempt, self.now, outcome, is_retryable=is_retryable)
+            self.world.ended(attempt, outcome, is_retryable=is_retryable)
 
     def place(self) -> Place | None:
         return place_of(self.engine.env.watch.function)

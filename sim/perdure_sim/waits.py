@@ -9,13 +9,10 @@ from perdure.core.ids import WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 
-from .bodies import Bodies
+from .bodies import PROMPT_MS, Bodies
 from .known import Change, Commit, Known
 from .laws import DeliveredOutOfOrder, FromTheFuture, Late, LateOutcome
 from .plan import Fault
-
-#: How long anything may take without a fault, in ms: polls, and the notice of who has died.
-PROMPT_MS = 1_000
 
 #: How long a fault may hold something up beside its own duration, in ms.
 DELAY_MS = 2_000

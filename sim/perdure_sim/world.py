@@ -25,6 +25,7 @@ from perdure.core.workflow import WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
+from perdure.runtime.attempts import Attempt
 from perdure.runtime.operations import EventOrder, StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
@@ -521,6 +522,11 @@ class World:
         if self._log is not None:
             self._log.append((self.now, 0, call))
         self._watch(lambda: self.history.attempt_begins(call, seen))
+
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
+        """The code of an attempt has ended; see `Bodies.end`."""
+        end = partial(self.history.attempt_ends, attempt, self.now, outcome)
+        self._watch(partial(end, is_retryable=is_retryable))
 
     def told_end(self, process: Process, workflow_id: WorkflowId, outcome: Outcome) -> None:
         """Those who wait in a process for the end of a workflow are told."""
