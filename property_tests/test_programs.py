@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from property_tests.cases import Case, Played, cases, journals, play, results
@@ -14,6 +16,7 @@ from property_tests.programs import CALM, PROGRAMS, Program
 from perdure_sim.disks import sqlite_disk
 from perdure_sim.faults import CHANGING, KINDS
 from perdure_sim.plan import Fault, FaultPlan
+from perdure_sim.replay_process import ReplayProcess, recorded
 from perdure_sim.strategies import plans
 
 #: Kinds of faults that let no process die.
@@ -114,3 +117,19 @@ def test_both_stores_give_the_same(case: Case, data: st.DataObject) -> None:
         sqlite = play(case, plan, lambda: sqlite_disk(Path(folder) / "app.db"))
     assert journals(sqlite) == journals(memory)
     assert results(sqlite) == results(memory)
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ReplayProcess]:
+    with ReplayProcess() as process:
+        yield process
+
+
+@given(case=cases(PROGRAMS), data=st.data())
+@settings(max_examples=40)
+def test_journals_are_replayed_in_another_process(
+    elsewhere: ReplayProcess, case: Case, data: st.DataObject
+) -> None:
+    """Where strings, and so sets of them, hash differently."""
+    played = play(case, trouble(play(case), data))
+    elsewhere.check("property_tests.programs:d", recorded(played.world.history))
