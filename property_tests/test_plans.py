@@ -37,7 +37,7 @@ def explored(name: str) -> Explorer:
 
 @pytest.mark.parametrize("name", BY_NAME)
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_no_plan_changes_how_a_scenario_ends(name: str, data: st.DataObject) -> None:
     """No law is broken, and outcomes and effects are those of a run without faults."""
     explorer = explored(name)

@@ -59,7 +59,7 @@ def ended_at(played: Played) -> dict[str, int | None]:
 
 
 @given(case=cases(PROGRAMS, st.none() | st.integers(0, 3_000)), data=st.data())
-@settings(max_examples=250)
+@settings(max_examples=200)
 def test_programs_end_as_they_should(case: Case, data: st.DataObject) -> None:
     """Outcomes and effects are what the model says, without faults and with any."""
     play(case, trouble(play(case), data))
