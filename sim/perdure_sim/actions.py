@@ -122,8 +122,14 @@ class OddResult:
     value: Any
 
 
-#: What no annotation allows, and no codec can encode.
-_OF_NO_TYPE = object()
+class _OfNoType:
+    """What no annotation allows, and no codec can encode."""
+
+    def __repr__(self) -> str:
+        return "<of no type>"  # an address would differ from process to process
+
+
+_OF_NO_TYPE = _OfNoType()
 
 
 @attrs.frozen
