@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perdure.core.commands import RunChild, RunStep
+from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.runtime.scope import ON_COMPLETE
@@ -16,6 +16,8 @@ from .laws import (
     EffectKept,
     EffectMissing,
     EffectTwice,
+    EventNotConsumed,
+    FailedByEngine,
     OnCompleteElsewhere,
     OnCompleteMissing,
     OnCompleteTwice,
@@ -38,15 +40,24 @@ def check_ends(commit: Commit, workflows: Mapping[WorkflowId, Known]) -> None:
                 is_there = number in change.known.functions
                 if isinstance(change.new.outcome, Succeeded) and not is_there:
                     raise EffectMissing(f"{change.where}: {change.new}")
+        elif isinstance(command, AwaitEvent):
+            event_id = change.new.event_id
+            if event_id is not None and change.known.consumed.get(event_id) != change.new.number:
+                raise EventNotConsumed(f"{change.where}: {change.new}")
         elif isinstance(command, RunChild):
             if change.known.steps[change.new.number] is change.new:
                 _check_child(change, workflows)
     for workflow_id in commit.before:
         known = workflows[workflow_id]
-        if known.ended_in == commit.number and known.header.on_complete is not None:
+        if known.ended_in != commit.number:
+            continue
+        outcome = known.state.outcome
+        if isinstance(outcome, Failed) and outcome.error.type == "InternalError":
+            raise FailedByEngine(f"{workflow_id}: {outcome.error.message}")
+        if known.header.on_complete is not None:
             is_there = ON_COMPLETE in known.functions
             if not is_there and known.state.on_complete_error is None:
-                raise OnCompleteMissing(f"{workflow_id} ended as {known.state.outcome}")
+                raise OnCompleteMissing(f"{workflow_id} ended as {outcome}")
 
 
 def _is_settled_now(change: Change) -> bool:
@@ -90,5 +101,7 @@ def _check_child(change: Change, workflows: Mapping[WorkflowId, Known]) -> None:
     outcome = child.state.outcome
     if outcome is None and isinstance(new.outcome, Canceled):
         raise Orphan(f"{change.where} is canceled, and its child goes on: {child.state}")
-    if outcome != new.outcome and not (outcome and isinstance(new.outcome, Canceled)):
+    # It may have ended, and its parent not have learned it.
+    is_given_up = new.canceled_position is not None or new.delivered_position is None
+    if outcome != new.outcome and not (is_given_up and new.outcome == Canceled()):
         raise ChildDiffers(f"{change.where}: {new.outcome}, and its child: {outcome}")

@@ -357,6 +357,10 @@ def _check_fold(known: Known) -> None:
         other = state.live.get(number)
         if other is not record and other != record:
             raise StateDiffers(f"{known.workflow_id}: its writer has {other}, written is {record}")
+    try:
+        state.check()
+    except AssertionError as error:
+        raise StateDiffers(f"{known.workflow_id}: {error}") from error
     for event in state.events:
         if event.event_id in known.consumed:
             raise StateDiffers(f"{known.workflow_id}: its writer has {event}, which is consumed")

@@ -77,6 +77,10 @@ class EventTwice(Violation):
     """An event was consumed twice, or one was consumed that was never sent."""
 
 
+class EventNotConsumed(Violation):
+    """A step has an event that is there for others, too."""
+
+
 class EventsOutOfOrder(Violation):
     """Of two events of one name the later one was consumed first."""
 
@@ -171,6 +175,10 @@ class EffectKept(Violation):
 
 class EffectMissing(Violation):
     """A step succeeded, and the effects of its function were not committed with it."""
+
+
+class FailedByEngine(Violation):
+    """A workflow failed by a fault of the engine's own."""
 
 
 class OnCompleteTwice(Violation):

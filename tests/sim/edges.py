@@ -202,6 +202,7 @@ async def steady(step: Step) -> int:
     for n in range(4):
         await step.run_action(toil(n))
         await step.run_mutation(enter(str(n)))
+    await step.sleep(5)
     return 4
 
 
@@ -255,7 +256,7 @@ class Bill:
     parts: tuple[int, ...]
 
 
-BILL = Bill(Decimal("1.10"), datetime(2033, 5, 18, tzinfo=UTC), UUID(int=7), (1, 2))
+BILL = Bill(Decimal("1.10"), datetime(2033, 5, 18, 1, 2, 3, 4_000, tzinfo=UTC), UUID(int=7), (1, 2))
 SENT = define_event("sent", Bill)
 
 
