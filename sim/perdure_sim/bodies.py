@@ -84,10 +84,11 @@ class Bodies:
             raise AttemptTwice(
                 f"{where} ran at {other.call.at} in {other.call.process}, now {call}"
             )
-        before = self._last.get(place, body).call.idempotency_key
-        if before != call.idempotency_key:
-            raise KeyChanged(f"{where}: {before}, now {call.idempotency_key}")
-        self._last[place] = body
+        last = self._last.setdefault(place, body)
+        if last.call.idempotency_key != call.idempotency_key:
+            raise KeyChanged(f"{where}: {last.call.idempotency_key}, now {call.idempotency_key}")
+        if last.call.attempt < call.attempt:  # else a zombie's, which comes after the next one
+            self._last[place] = body
         if seen is not None and 0 < known.ended_in <= seen:
             raise AttemptAfterEnd(f"{where} begins; it ended before: {known.state.outcome}")
         self._running[key] = body

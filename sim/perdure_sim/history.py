@@ -330,7 +330,7 @@ class History:
         self, attempt: Attempt, now: int, outcome: Outcome, *, is_retryable: bool
     ) -> None:
         """The code of an attempt has ended; see `Bodies.end`."""
-        known = self.workflows.get(attempt.workflow_id)
+        known = self.workflows.get(attempt.workflow_id) if self._is_whole else None
         self.bodies.end(attempt, now, outcome, known, self._patience, is_retryable=is_retryable)
 
     # --- at rest ------------------------------------------------------------------------------

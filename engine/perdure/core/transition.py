@@ -394,7 +394,9 @@ def _fail_attempt(draft: Draft, record: StepRecord, error: ErrorInfo, accepted_a
         _settle(draft, record, Failed(error), accepted_at)
         return
     key = (draft.header.workflow_id, record.asked_epoch, record.number)
-    due_at = draft.now + plan.backoff_ms(record.attempt, key=key)
+    # Not before it began, where this turn has looked at the clock before that.
+    since = max(draft.now, record.started_at or 0)
+    due_at = since + plan.backoff_ms(record.attempt, key=key)
     waiting = replace(record, state="backoff", due_at=due_at, runner=None, deadline_at=None)
     draft.put(record, waiting)
     draft.effects.append(SetTimer(due_at, record.number))
