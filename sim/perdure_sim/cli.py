@@ -33,9 +33,10 @@ from perdure.runtime.clock import RealClock
 from .campaign import Begun, Campaign, begin
 from .causes import NOISE
 from .explore import Run, Scenario, count_pairs, single_faults
-from .mutants import MUTANTS, Mutant, planted
+from .mutants import Mutant, planted
 from .parallel import Board, RunTooLong, WorkFailed
 from .plan import FaultPlan, PlanError
+from .planted import MUTANTS
 from .portions import RUN_SECONDS, BoundedExplorer, Failure, StoreKind, Stores, Tally, quiet
 from .report import report_of, show, write_page
 from .scoreboard import Portfolio, Score, try_mutants

@@ -167,6 +167,8 @@ _FAULTS: dict[tuple[str, str] | str, str] = {
     ("commit", "power_loss"): "the power fails at the {n} commit of {who}: all processes die, and"
     " what was stored in the last {for} is lost",
     ("commit", "lost_ack"): "the {n} commit of {who} is stored, but {who} is told that it failed",
+    ("commit", "busy_ack"): "the {n} commit of {who} is stored, but {who} is told that the store"
+    " was busy",
     ("commit", "crash_before"): "{who} dies just before its {n} commit is stored",
     ("commit", "crash_after"): "{who} dies just after its {n} commit was stored",
     ("read", "fails"): "the {n} read of {who} fails",

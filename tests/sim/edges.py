@@ -209,7 +209,7 @@ async def steady(step: Step) -> int:
 def taken_for_dead(world: World) -> None:
     """In the middle of the second of its actions."""
     world.start(steady(), id="s", on_complete=over)
-    world.after(700, lambda: world.lose_lease(world.workers[0]))
+    world.after(600, lambda: world.lose_lease(world.workers[0]))
 
 
 TAKEN = Scenario(

@@ -8,8 +8,9 @@ from tests.sim.scenes import SCENARIOS
 
 from perdure_sim.disks import memory_disk
 from perdure_sim.explore import Explorer, Run
-from perdure_sim.mutants import MUTANTS, planted
+from perdure_sim.mutants import planted
 from perdure_sim.plan import FaultPlan
+from perdure_sim.planted import MUTANTS
 
 
 @cache

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from tests.sim.scenes import EVENTS
+from tests.sim.corners import CORNERS
+from tests.sim.edges import EDGES
+from tests.sim.scenes import EVENTS, SCENARIOS
 
 from perdure.core import transition, workflow
 from perdure_sim.disks import memory_disk
 from perdure_sim.explore import run
-from perdure_sim.mutants import MUTANTS, Mutant, MutantError, changed, planted
+from perdure_sim.mutants import Mutant, MutantError, changed, planted
 from perdure_sim.plan import FaultPlan
+from perdure_sim.planted import MUTANTS
+
+SCENES = (*SCENARIOS, *CORNERS, *EDGES)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -20,8 +25,20 @@ def test_each_mutant_fits_the_source(mutant: Mutant) -> None:
 
 
 def test_names_are_told_apart() -> None:
-    """The scoreboard lists them by name."""
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    """The scoreboard lists them by name, and there are enough of each sort."""
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 80
+    assert len({mutant.sort for mutant in MUTANTS}) >= 20
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_mutant_is_found(mutant: Mutant) -> None:
+    """By the plan that found it first, with the same law; and without the bug it finds nothing."""
+    name, plan, law = mutant.found_by
+    scenario = next(each for each in SCENES if each.name == name)
+    with planted(mutant):
+        failure = run(scenario, FaultPlan.parse(plan), memory_disk).failure
+    assert type(failure).__name__ == law
+    assert run(scenario, FaultPlan.parse(plan), memory_disk).failure is None
 
 
 def test_a_mutant_that_no_longer_fits_is_told() -> None:

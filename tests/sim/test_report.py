@@ -101,8 +101,8 @@ TOLD: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "pd1:w0/commit#5=fails*3",
         "after a failed commit",
         (
-            "o0 failed with InternalError: perdure itself failed 2 times over this workflow: see",
-            "without faults it succeeded with 1",
+            "FailedByEngine: A workflow failed by a fault of the engine's own.",
+            "o0: perdure itself failed 2 times over this workflow: see its log",
             "≡ logs: workflow o0: a fault of perdure's; please report it",
         ),
     ),

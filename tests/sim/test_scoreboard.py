@@ -8,8 +8,9 @@ import attrs
 import pytest
 
 from perdure.runtime.clock import RealClock
-from perdure_sim.mutants import MUTANTS, Mutant
+from perdure_sim.mutants import Mutant
 from perdure_sim.parallel import Board
+from perdure_sim.planted import MUTANTS
 from perdure_sim.portions import Failure, Stores
 from perdure_sim.scoreboard import (
     Finding,

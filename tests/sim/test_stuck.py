@@ -14,8 +14,9 @@ from perdure.runtime.contexts import ActionContext
 from perdure_sim.actions import Stub
 from perdure_sim.disks import memory_disk, sqlite_disk
 from perdure_sim.explore import Explorer, Scenario, Stuck, run
-from perdure_sim.mutants import MUTANTS, Mutant, planted
+from perdure_sim.mutants import Mutant, planted
 from perdure_sim.plan import FaultPlan
+from perdure_sim.planted import MUTANTS
 from perdure_sim.stuck import why_stuck
 from perdure_sim.world import BlockedWithoutCause, World
 
