@@ -64,7 +64,7 @@ SITES: dict[str, tuple[Kind, ...]] = {
         Kind("crash_after", "all is stored, and the process dies before it tells anybody"),
         Kind("full", "the disk is full", ((2, 0),)),
         Kind("disk_full", "from here on no commit succeeds, for so long", ((1, DISK_TROUBLE_MS),)),
-        Kind("power_loss", "all processes die, and what was stored last is lost", ((1, 50),)),
+        Kind("power_loss", "all processes die, and what was stored last is lost", ((1, 50),), True),
     ),
     "read": (
         Kind("fails", "an error, and nothing is read", ((1, 0), (3, 0))),

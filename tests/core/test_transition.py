@@ -381,6 +381,13 @@ def test_lost_and_failed_attempts_count_together() -> None:
     )
 
 
+def test_a_wait_is_counted_from_the_begin_of_the_attempt_at_the_earliest() -> None:
+    """A turn that stood still may have looked at the clock before the attempt began."""
+    book = Playbook(after(waiting(run(attempts=2, backoff_ms=100)), ADMIT), now=NOW - 2_000)
+    wait = SetTimer(NOW + 100, 0)
+    assert book >> failed() << row(0, state="backoff", due_at=NOW + 100) << wait
+
+
 def test_a_backoff_is_not_cut_short() -> None:
     """A timer that comes too early, or an admission, does not start the next attempt."""
     state = after(waiting(run(attempts=2, backoff_ms=100)), ADMIT, failed())
