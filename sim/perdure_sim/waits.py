@@ -28,13 +28,16 @@ DELAYS: dict[str, int | None] = {
 
 def patience(faults: Iterable[Fault]) -> int | None:
     """How long these faults may have held something up, in ms; None if it cannot be said."""
-    total = 0
+    total = skew = moments = 0
     for fault in faults:
         delay = DELAYS.get(fault.kind, DELAY_MS)
         if delay is None:
             return None
         total += delay * fault.burst + fault.duration
-    return total
+        skew += fault.duration if fault.kind.startswith("jump") else 0
+        moments += fault.burst
+    # Whoever takes over by a clock that is ahead has others wait until theirs are there.
+    return total + skew * moments
 
 
 class Waits:

@@ -51,7 +51,7 @@ def expect(world: World, *entries: str, **outcomes: Outcome) -> None:
 
 
 def when(
-    world: World, is_so: Callable[[], bool], do: Callable[[], object], tries: int = 400
+    world: World, is_so: Callable[[], bool], do: Callable[[], object], tries: int = 2_000
 ) -> None:
     """Do something as soon as something is so, whatever goes wrong until then."""
     if is_so():
@@ -166,7 +166,7 @@ CANCELS = Scenario(
     name="cancels",
     definer=c,
     script=two_cancels,
-    stubs={"toil": Stub(takes_ms=500), "work": Stub(takes_ms=10_000)},
+    stubs={"toil": Stub(takes_ms=2_000), "work": Stub(takes_ms=10_000)},
     setup=make_ledger,
     check=check_cancels,
     # A client that cannot cancel for a minute comes too late.
