@@ -42,7 +42,7 @@ def expect_once(world: World, *entries: str) -> None:
     assert counts == Counter(entries), f"the ledger has {dict(counts)}, expected {entries}"
 
 
-@d.action(retry=True)
+@d.action(retry=RetryPolicy(max_attempts=12))
 async def charge(ctx: ActionContext, n: int) -> int:
     return n
 
