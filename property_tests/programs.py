@@ -81,9 +81,9 @@ async def broken(ctx: ActionContext, path: str) -> str:
 
 
 @d.action(retry=TWICE, timeout=0.05)
-async def overdue(ctx: ActionContext, path: str) -> str:
+async def overdue(ctx: ActionContext, path: str) -> None:
     await asyncio.sleep(10)
-    return path
+    raise OSError("in time by a clock that stands still")
 
 
 @d.action

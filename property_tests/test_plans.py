@@ -19,11 +19,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 #: Kinds of faults that may change how a scenario ends, and why that is right.
 CHANGES = {
     "reference": {"raises"},  # two bursts use the five attempts up
-    "race": {"jump"},  # who wins depends on the clock, and on whose
 }
-
-#: A scenario whose client takes it for granted that the workflow is there when it sends events.
-HASTY = "events"
 
 
 @cache
@@ -41,12 +37,7 @@ def explored(name: str) -> Explorer:
 def test_no_plan_changes_how_a_scenario_ends(name: str, data: st.DataObject) -> None:
     """No law is broken, and outcomes and effects are those of a run without faults."""
     explorer = explored(name)
-    census = {
-        (actor, site): count
-        for (actor, site), count in explorer.census.items()
-        if not (name == HASTY and actor == "c0")
-    }
-    plan = data.draw(plans(census, without=CHANGES.get(name, ())), label="plan")
+    plan = data.draw(plans(explorer.census, without=CHANGES.get(name, ())), label="plan")
     with silence():
         found = explorer.try_plan(plan)
     if found.failure is not None:

@@ -22,6 +22,10 @@ from perdure_sim.strategies import plans
 #: Kinds of faults that let no process die.
 HARMLESS = {kind for kinds in KINDS.values() for kind, _, _ in kinds if "crash" not in kind}
 
+#: SQLite's workers hold real locks: they cannot be taken for dead while they live. And what was
+#: stored stays.
+ONLY_IN_MEMORY = {"zombie", "fenced", "overtaken", "power_loss"}
+
 
 def trouble(
     calm: Played,
@@ -101,17 +105,17 @@ def test_crashes_beside_other_trouble_change_no_result(case: Case, data: st.Data
     calm = play(case)
     plan = trouble(calm, data)
     crashes = trouble(calm, data, "crashes", without=HARMLESS)
-    shaken = play(case, plan)
+    shaken, more_shaken = play(case, plan), play(case, merged(plan, crashes))
+    assume(shaken.rows is not None and more_shaken.rows is not None)
     assert results(shaken) == results(calm)
-    assert results(play(case, merged(plan, crashes))) == results(shaken)
+    assert results(more_shaken) == results(calm)
 
 
 @given(case=cases(PROGRAMS), data=st.data())
 @settings(max_examples=25)
 def test_both_stores_give_the_same(case: Case, data: st.DataObject) -> None:
     """The model store and SQLite leave the same journals, to the millisecond, and equal rows."""
-    # SQLite's workers hold real locks: they cannot be taken for dead while they live.
-    plan = trouble(play(case), data, without={"zombie", "fenced"})
+    plan = trouble(play(case), data, without=ONLY_IN_MEMORY)
     memory = play(case, plan)
     with TemporaryDirectory() as folder:
         sqlite = play(case, plan, lambda: sqlite_disk(Path(folder) / "app.db"))

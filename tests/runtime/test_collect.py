@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.runtime.harness import Rig
+from tests.runtime.harness import Rig, Where
 
 from perdure.core.limits import BATCH_MAX
 from perdure.definitions import Definer
@@ -124,6 +124,39 @@ def test_what_was_due_before_an_outcome_is_seen_before_it(
         rig.worker.actors.drop(workflow_id)
     rig.settle()
     assert rig.outcome(workflow_id) == first
+
+
+@pytest.mark.parametrize(
+    ("where", "is_canceled"), [("commit", False), ("applied", False), ("applied", True)]
+)
+def test_an_attempt_learns_of_its_end_though_the_commit_seemed_to_fail(
+    rig: Rig, where: Where, is_canceled: bool
+) -> None:
+    """Else its code would run on, and hold a permit, when nobody waits for it any more."""
+    workflow_id = rig.start(racing())
+    rig.settle()
+    (key,) = rig.runner.started
+    if is_canceled:
+        rig.ask_cancel(workflow_id)
+    else:
+        rig.ask_event("go", workflow_id, 5)
+        rig.turn()
+    rig.store.fail(where, StoreError("the disk does not answer"))
+    for _ in range(5):
+        rig.pass_time(1000)
+    assert rig.state(workflow_id).status == ("canceled" if is_canceled else "success")
+    assert set(rig.runner.cancelled) == {key}
+
+
+def test_an_attempt_goes_on_when_a_commit_failed(rig: Rig) -> None:
+    """One that is still on record is left alone."""
+    workflow_id = rig.start(racing())
+    rig.settle()
+    rig.ask_event("other", workflow_id)
+    rig.store.fail("commit", StoreError("the disk does not answer"))
+    for _ in range(5):
+        rig.pass_time(1000)
+    assert rig.runner.cancelled == []
 
 
 def test_an_outcome_for_another_owner_survives_a_full_disk(rigs: Make) -> None:

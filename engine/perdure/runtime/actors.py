@@ -12,7 +12,7 @@ import attrs
 from perdure.core.ids import WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.pool import Queue
-from perdure.core.workflow import due_timers
+from perdure.core.workflow import WorkflowState, due_timers
 
 from .actor import Actor
 from .attempts import Attempt, AttemptKey, Runner
@@ -34,6 +34,8 @@ class Actors:
         held: their ready queries and mutations that wait for the end of a pause.
         runnable: those to look at in the next turn even without a message.
         doubtful: attempts of commits that seemed to fail: to be run should they be stored.
+        unsure: attempts that ran when a commit seemed to fail: to be told should it be stored, and
+            nobody wait for them any more.
         timers_max: so many timers, and the stale ones are dropped.
     """
 
@@ -44,6 +46,7 @@ class Actors:
     held: dict[WorkflowId, set[int]] = attrs.field(factory=dict)
     runnable: dict[WorkflowId, None] = attrs.field(factory=dict)
     doubtful: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
+    unsure: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
     timers_max: int = TIMERS_MAX
 
     def __iter__(self) -> Iterator[WorkflowId]:
@@ -106,9 +109,24 @@ class Actors:
         self.held.pop(workflow_id, None)
         actor.close()
         if cancel and self.runner is not None:
-            for record in actor.state.live.values():
-                if record.state == "started":
-                    self.runner.cancel(Attempt.of(workflow_id, record).key)
+            for key in _started(actor.state):
+                self.runner.cancel(key)
+
+    def doubt(self, workflow_id: WorkflowId) -> None:
+        """A commit seemed to fail, and may be stored: see `unsure`."""
+        actor = self.by_id.get(workflow_id)
+        keys = () if actor is None else _started(actor.state)
+        if keys:
+            self.unsure.setdefault(workflow_id, set()).update(keys)
+
+    def cancel_unsure(self, workflow_id: WorkflowId, state: WorkflowState | None) -> None:
+        """Now it is known what is stored of a workflow, if anything is."""
+        keys = self.unsure.pop(workflow_id, None)
+        if keys:
+            assert self.runner is not None
+            recorded = () if state is None else _started(state)
+            for key in sorted(keys.difference(recorded)):
+                self.runner.cancel(key)
 
     def drop_all(self) -> None:
         """Forget everything."""
@@ -117,3 +135,12 @@ class Actors:
         self.timers.clear()
         self.queue.clear()
         self.runnable.clear()
+
+
+def _started(state: WorkflowState) -> list[AttemptKey]:
+    """The attempts that run, as far as a state knows."""
+    return [
+        Attempt.of(state.workflow_id, record).key
+        for record in state.live.values()
+        if record.state == "started"
+    ]

@@ -174,6 +174,7 @@ class CollectPhase:
             return False
         has_loaded = False
         for loaded in self.claims.load(missing):
+            self.actors.cancel_unsure(loaded.state.workflow_id, loaded.state)
             if loaded.state.owner == self.env.worker_id:
                 has_loaded = True
                 sometimes("a workflow of ours is loaded again")
@@ -185,6 +186,7 @@ class CollectPhase:
                 continue
             sometimes("a message is for a workflow that is no longer ours")
             self.actors.doubtful.pop(workflow_id, None)
+            self.actors.cancel_unsure(workflow_id, None)
             messages = batch.messages.pop(workflow_id)
             # Its new owner reads the rows himself.
             self.inbox.release(batch.inbox.pop(workflow_id, ()))

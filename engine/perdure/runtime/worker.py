@@ -394,7 +394,9 @@ class Worker:
         self._withdraw_late_tickets()
 
     def _doubt(self, unit: Unit) -> None:
-        """A commit failed; should it be stored all the same, its attempts must be run."""
+        """A commit failed; should it be stored all the same, its attempts must be run, and those
+        that it has ended must be told."""
+        self.actors.doubt(unit.workflow_id)
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt.of(unit.workflow_id, effect.record)
@@ -407,6 +409,7 @@ class Worker:
         others = [state.workflow_id for state in after.adopted]
         others += [*after.revoked, *(workflow_id for workflow_id, _ in after.messages)]
         for workflow_id in others:
+            self.actors.doubt(workflow_id)
             self.actors.drop(workflow_id)
             self.actors.runnable[workflow_id] = None  # it is loaded, if it is (still) ours
         self._collecting.look_again()
