@@ -15,7 +15,7 @@ from perdure.core.pool import Queue
 from perdure.core.workflow import due_timers
 
 from .actor import Actor
-from .attempts import Attempt, AttemptKey, Runner
+from .attempts import AttemptKey, Runner
 from .scheduler import Scheduler
 
 #: Timers, stale ones counted, before the stale ones are looked for: some hundred bytes each.
@@ -100,15 +100,15 @@ class Actors:
 
     def drop(self, workflow_id: WorkflowId, *, cancel: bool = False) -> None:
         """Forget an actor. `cancel`: it is out of our hands, so tell its running attempts."""
-        actor = self.by_id.pop(workflow_id, None)
-        if actor is None:
-            return
-        self.held.pop(workflow_id, None)
-        actor.close()
         if cancel and self.runner is not None:
-            for record in actor.state.live.values():
-                if record.state == "started":
-                    self.runner.cancel(Attempt.of(workflow_id, record).key)
+            # Also where the actor was dropped before: its attempts run on without it.
+            for attempt in self.runner.attempts():
+                if attempt.workflow_id == workflow_id:
+                    self.runner.cancel(attempt.key)
+        actor = self.by_id.pop(workflow_id, None)
+        if actor is not None:
+            self.held.pop(workflow_id, None)
+            actor.close()
 
     def drop_all(self) -> None:
         """Forget everything."""
