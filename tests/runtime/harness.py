@@ -89,6 +89,9 @@ class FakeRunner:
             self.open[attempt.key] = attempt
             self.started.append(attempt.key)
 
+    def attempts(self) -> list[Attempt]:
+        return list(self.open.values())
+
     def cancel(self, key: AttemptKey) -> None:
         self.cancelled.append(key)
 

@@ -136,6 +136,18 @@ def test_a_revoked_workflow_is_dropped(rigs: Make) -> None:
     assert rig.rows("SELECT * FROM perdure_inbox") == []
 
 
+def test_the_attempts_of_a_revoked_workflow_are_told_though_it_was_dropped(rigs: Make) -> None:
+    """An actor is only a cache, and what the workflow has started runs on without it."""
+    rig = rigs(d)
+    workflow_id = rig.start(working())
+    rig.settle()
+    rig.worker.actors.drop(workflow_id)
+    put(rig, workflow_id=workflow_id, kind="revoked", body="null", worker=rig.worker_id)
+    rig.worker._inbox.look = True
+    rig.settle()
+    assert rig.runner.cancelled == rig.runner.started
+
+
 def test_an_event_that_was_consumed_already_is_void(rigs: Make) -> None:
     """It came with the workflow when that was loaded; its row has nothing more to say."""
     rig, client = rigs(d), rigs(d, works=False)

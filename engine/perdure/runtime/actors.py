@@ -103,14 +103,15 @@ class Actors:
 
     def drop(self, workflow_id: WorkflowId, *, cancel: bool = False) -> None:
         """Forget an actor. `cancel`: it is out of our hands, so tell its running attempts."""
-        actor = self.by_id.pop(workflow_id, None)
-        if actor is None:
-            return
-        self.held.pop(workflow_id, None)
-        actor.close()
         if cancel and self.runner is not None:
-            for key in _started(actor.state):
-                self.runner.cancel(key)
+            # Also where the actor was dropped before: its attempts run on without it.
+            for attempt in self.runner.attempts():
+                if attempt.workflow_id == workflow_id:
+                    self.runner.cancel(attempt.key)
+        actor = self.by_id.pop(workflow_id, None)
+        if actor is not None:
+            self.held.pop(workflow_id, None)
+            actor.close()
 
     def doubt(self, workflow_id: WorkflowId) -> None:
         """A commit seemed to fail, and may be stored: see `unsure`."""

@@ -48,6 +48,10 @@ class Runner(Protocol):
         """Nobody waits for it any more: tell its code, if it still runs."""
         ...
 
+    def attempts(self) -> list[Attempt]:
+        """Those that have not ended."""
+        ...
+
     @property
     def running(self) -> int:
         """How many have not ended: each holds a permit."""

@@ -24,7 +24,7 @@ from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
-from .attempts import Attempt, Runner
+from .attempts import Runner
 from .bridge import Bridge
 from .clock import Clock
 from .commit import Request
@@ -106,10 +106,6 @@ class Waiters:
 
 class EngineRunner(Runner, Protocol):
     """What an engine needs of the runner of its worker, beside what the worker does."""
-
-    def attempts(self) -> list[Attempt]:
-        """The attempts that have not ended."""
-        ...
 
     def cancel_all(self) -> None:
         """Cancel them."""
