@@ -63,7 +63,7 @@ def ended_at(played: Played) -> dict[str, int | None]:
 
 
 @given(case=cases(PROGRAMS, st.none() | st.integers(0, 3_000)), data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=160)
 def test_programs_end_as_they_should(case: Case, data: st.DataObject) -> None:
     """Outcomes and effects are what the model says, without faults and with any."""
     play(case, trouble(play(case), data))
@@ -101,7 +101,7 @@ def test_programs_that_once_went_wrong(program: Program, plan: str) -> None:
 
 
 @given(case=cases(PROGRAMS), data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_a_plan_gives_one_run(case: Case, data: st.DataObject) -> None:
     """Twice the same plan, twice the same trace."""
     plan = trouble(play(case), data)
@@ -129,7 +129,7 @@ def test_a_live_handler_is_but_a_cache(program: Program) -> None:
 
 
 @given(case=cases(CALM), data=st.data())
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_crashes_beside_other_trouble_change_no_result(case: Case, data: st.DataObject) -> None:
     """The same outcomes and the same rows; for programs that have but one way to end."""
     assume(all(is_certain(expected(p, f"p{n}")) for n, p in enumerate(case.programs)))
