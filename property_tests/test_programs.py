@@ -63,14 +63,45 @@ def ended_at(played: Played) -> dict[str, int | None]:
 
 
 @given(case=cases(PROGRAMS, st.none() | st.integers(0, 3_000)), data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=160)
 def test_programs_end_as_they_should(case: Case, data: st.DataObject) -> None:
     """Outcomes and effects are what the model says, without faults and with any."""
     play(case, trouble(play(case), data))
 
 
+def row(*parts: Program) -> Program:
+    return ["row", None, *parts]
+
+
+def race(*parts: Program) -> Program:
+    return ["race", None, *parts]
+
+
+NEVER: Program = ["never", None]
+OVERDUE: Program = ["overdue", None]
+LETTER: Program = ["letters", 1]
+CHANGES_ITS_MIND = row(race(["sleep", 60], ["child", None, ["work", 30_000]]), ["sleep", 1_000])
+LISTENS = race(NEVER, row(LETTER, LETTER), ["child", None, ["work", 0]])
+
+
+@pytest.mark.parametrize(
+    ("program", "plan"),
+    [
+        (["try", None, OVERDUE], "w0/carried_out#1=zombie:40s"),
+        (["work", 0], "w0/begin#9=busy;w0/collected#1=crash"),
+        (["gather", None, OVERDUE, ["broken", None]], "w0/commit#6=lost_ack"),
+        (race(["work", 30_000], ["sleep", 5]), "w0/commit#6=lost_ack"),
+        (race(["sleep", 60], ["child", None, CHANGES_ITS_MIND]), ""),
+        (race(NEVER, row(LETTER, LETTER), ["child", None, LISTENS]), ""),
+    ],
+)
+def test_programs_that_once_went_wrong(program: Program, plan: str) -> None:
+    """What a search has found stays mended."""
+    play(Case([program], workers=1, max_parallelism=None), FaultPlan.parse(f"pd1:{plan}"))
+
+
 @given(case=cases(PROGRAMS), data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_a_plan_gives_one_run(case: Case, data: st.DataObject) -> None:
     """Twice the same plan, twice the same trace."""
     plan = trouble(play(case), data)
@@ -98,7 +129,7 @@ def test_a_live_handler_is_but_a_cache(program: Program) -> None:
 
 
 @given(case=cases(CALM), data=st.data())
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_crashes_beside_other_trouble_change_no_result(case: Case, data: st.DataObject) -> None:
     """The same outcomes and the same rows; for programs that have but one way to end."""
     assume(all(is_certain(expected(p, f"p{n}")) for n, p in enumerate(case.programs)))

@@ -21,6 +21,7 @@ DELAY_MS = 2_000
 DELAYS: dict[str, int | None] = {
     "drain": 35_000,
     "kill": None,  # code that may not fit comes with it
+    "deaf": None,  # its own code goes on after that, and was never told
     "runs_fast": None,
     "runs_slow": None,
 }

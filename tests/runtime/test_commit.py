@@ -95,6 +95,22 @@ async def parent(step: Step) -> None:
 
 
 @d.workflow
+async def changing_its_mind(step: Step) -> None:
+    """It cancels its child, and does not end by that."""
+    child = step.run_workflow(waiting())
+    await step.sleep(1)
+    child.cancel()
+    await step.await_event("never")
+
+
+@d.workflow
+async def impatient(step: Step) -> None:
+    child = step.run_workflow(changing_its_mind())
+    await step.sleep(1)
+    child.cancel()
+
+
+@d.workflow
 async def counting(step: Step) -> int:
     return await step.run_query(count_notes(), inline=True)
 
@@ -268,6 +284,16 @@ def test_a_child_is_not_started_for_a_canceled_parent(rig: Rig) -> None:
     rig.settle()
     assert rig.rows("SELECT id FROM perdure_workflows WHERE status = 'in_progress'") == []
     assert rig.outcome("victim") == Canceled()
+
+
+def test_what_a_workflow_cancelled_ends_though_it_is_canceled_in_the_same_commit(rig: Rig) -> None:
+    """Its own record has the cancel already, so that whoever cancels it finds no child."""
+    rig.start(impatient())
+    rig.settle()
+    rig.clock.advance(1000)
+    rig.settle()
+    statuses = rig.rows("SELECT status FROM perdure_workflows ORDER BY seq")
+    assert statuses == [("success",), ("canceled",), ("canceled",)]
 
 
 def test_a_cancel_that_is_undone_cancels_nothing(rig: Rig) -> None:

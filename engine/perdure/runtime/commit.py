@@ -105,6 +105,10 @@ class Result(msgspec.Struct):
 #: Writes that are rows and nothing else. (A tuple: a union is made anew at each test.)
 _ROWS = (PutStep, PutTick)
 
+#: Writes that stand though the workflow is canceled in the same transaction: its rows have it that
+#: a child was cancelled, and that an event was delivered.
+_STAND = (CancelChild, ConsumeEvent)
+
 
 @attrs.define
 class Committer:
@@ -246,12 +250,12 @@ class Committer:
         done = Committed(unit, unit.state, list(unit.effects), [])
         canceled = scope.after.canceled
         for write in unit.writes:
-            if unit.workflow_id in canceled:
-                # What it had asked for is void.
-                sometimes("a workflow is canceled by a mutation of its own transaction")
-                return done
-            if not isinstance(write, _ROWS):
+            if isinstance(write, _ROWS):
+                continue
+            if unit.workflow_id not in canceled or isinstance(write, _STAND):
                 self._carry_out(scope, done, write)
+            else:  # what it had asked for is void
+                sometimes("a workflow is canceled by a mutation of its own transaction")
         if unit.workflow_id in canceled:
             return done
         if done.state is not unit.state:
