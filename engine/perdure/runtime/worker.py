@@ -395,6 +395,8 @@ class Worker:
 
     def _doubt(self, unit: Unit) -> None:
         """A commit failed; should it be stored all the same, its attempts must be run."""
+        # One that has just begun, too: whoever asked for it may not ask again.
+        self.actors.runnable[unit.workflow_id] = None
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt.of(unit.workflow_id, effect.record)
