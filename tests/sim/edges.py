@@ -57,7 +57,8 @@ def when(
     if is_so():
         do()
     elif tries:
-        world.after(250, lambda: when(world, is_so, do, tries - 1))
+        wait = 250 if tries > 300 else 5_000  # it may take very long where much goes wrong
+        world.after(wait, lambda: when(world, is_so, do, tries - 1))
 
 
 def has_run(world: World, workflow_id: str, count: int) -> Callable[[], bool]:

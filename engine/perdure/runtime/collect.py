@@ -153,6 +153,8 @@ class CollectPhase:
             self.actors.runnable[queue.peek().workflow_id] = None
 
     def _collect_due(self, batch: Batch) -> None:
+        # What was read came by now, which may be long after the turn began.
+        batch.now = self.env.clock.now_ms()
         for _, workflow_id, number in self.actors.timers.pop_due(batch.now):
             if workflow_id in self.actors:
                 messages = batch.messages.setdefault(workflow_id, [])

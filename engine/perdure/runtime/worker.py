@@ -397,6 +397,8 @@ class Worker:
         """A commit failed; should it be stored all the same, its attempts must be run, and those
         that it has ended must be told."""
         self.actors.doubt(unit.workflow_id)
+        # One that has just begun, too: whoever asked for it may not ask again.
+        self.actors.runnable[unit.workflow_id] = None
         for effect in unit.effects:
             if isinstance(effect, RunAttempt):
                 attempt = Attempt.of(unit.workflow_id, effect.record)
