@@ -265,12 +265,11 @@ def test_an_attempt_recorded_by_a_doubtful_commit_is_run(rig: Rig) -> None:
 
 def test_a_start_of_a_doubtful_commit_goes_on_though_nobody_asks_again(rig: Rig) -> None:
     """The caller is told of the trouble; should the workflow be there all the same, it is ours."""
-    answer = rig.ask_start(waiting_then_working(), id="mine")
+    answer = rig.ask_start(working_and_listening())
     rig.store.fail("applied", StoreError("the connection broke"))
     rig.turn()
     assert isinstance(answer.error, StoreError)
     rig.pass_time(10)
-    rig.done(rig.ask_event("go", "mine"))
     assert rig.runner.names() == ["work"]
 
 
