@@ -33,6 +33,7 @@ from perdure.runtime.clock import RealClock
 from .campaign import Begun, Campaign, begin
 from .causes import NOISE
 from .explore import Run, Scenario, count_pairs, single_faults
+from .faults import check
 from .mutants import Mutant, planted
 from .parallel import Board, RunTooLong, WorkFailed
 from .plan import FaultPlan, PlanError
@@ -411,6 +412,7 @@ def replay(
     (scenario,) = scenes.values()
     try:
         parsed = FaultPlan.parse(plan)
+        check(parsed)
     except PlanError as error:
         raise click.UsageError(str(error)) from None
     with ExitStack() as stack:

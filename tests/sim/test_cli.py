@@ -284,6 +284,7 @@ def test_mutants_wants_scenarios_that_work(run: Run) -> None:
         (["replay", f"{FILE}:BOTH", ""], "say --scenario, one of tiny, other"),
         (["replay", f"{FILE}:TINY", "w0/turn#2=crash"], "a plan begins with 'pd1:'"),
         (["replay", f"{FILE}:TINY", "pd1:w0/turn"], "'w0/turn' is no fault: write"),
+        (["replay", f"{FILE}:TINY", "pd1:w0/turn#1=flood"], "at 'turn' there is no 'flood', but"),
         (["replay", f"{FILE}:TINY", "", "--mutant", "none"], "no mutant has that name"),
         (["replay", f"{FILE}:TINY", "", "--mutant", "timer"], "that is the name of "),
         (["mutants", f"{FILE}:TINY", "--only", "none"], "no mutant has that name; there are:"),
