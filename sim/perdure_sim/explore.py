@@ -19,8 +19,10 @@ from typing import Any
 
 import attrs
 
+from perdure.core.commands import AwaitEvent
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Failed, Outcome
+from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definer
 from perdure.sometimes import observed
 from perdure.store.base import Loaded
@@ -217,6 +219,9 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
         may_wait = frozenset(each.state.workflow_id for each in loaded)  # they wait for a person
     else:
         may_wait = scenario.may_wait
+    if any(fault.kind == "power_loss" for fault in world.faults.fired):
+        # What clients were told of was lost, and they do not send it again.
+        may_wait |= {each.state.workflow_id for each in loaded if _waits_for_events(each.state)}
     if not all(deed.is_done for deed in world.deeds) or any(
         each.state.outcome is None and each.state.workflow_id not in may_wait for each in loaded
     ):
@@ -227,6 +232,11 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
     return {
         EPOCH.sub("", each.state.workflow_id): _comparable(each.state.outcome) for each in loaded
     }
+
+
+def _waits_for_events(state: WorkflowState) -> bool:
+    open_steps = [record for record in state.live.values() if record.outcome is None]
+    return all(isinstance(record.command, AwaitEvent) for record in open_steps)
 
 
 def _comparable(outcome: Outcome | None) -> Outcome | None:
