@@ -25,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from tests.sim.scenes import REFERENCE, SCENARIOS  # noqa: E402
 
-from perdure_sim.clock import START_MS  # noqa: E402
-from perdure_sim.disks import Disk, memory_disk  # noqa: E402
-from perdure_sim.explore import Explorer, Run, Scenario  # noqa: E402
-from perdure_sim.plan import FaultPlan  # noqa: E402
-from perdure_sim.sqlite_memory import SqliteMemory  # noqa: E402
-from perdure_sim.strategies import plans  # noqa: E402
+from perdure_sim.explore.explorer import Explorer, Run, Scenario  # noqa: E402
+from perdure_sim.faults.plan import FaultPlan  # noqa: E402
+from perdure_sim.faults.strategies import plans  # noqa: E402
+from perdure_sim.stores.sqlite_memory import SqliteMemory  # noqa: E402
+from perdure_sim.world.clock import START_MS  # noqa: E402
+from perdure_sim.world.disks import Disk, memory_disk  # noqa: E402
 
 #: Calls by which the machine is measured.
 CALLS = 200_000

@@ -16,10 +16,10 @@ from property_tests.expected import Ending, expected
 from property_tests.programs import Program, d, ended, events, interpret, make_ledger
 
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
-from perdure_sim.disks import Disk, memory_disk
-from perdure_sim.explore import Scenario, run
-from perdure_sim.plan import FaultPlan
-from perdure_sim.world import World
+from perdure_sim.explore.explorer import Scenario, run
+from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.world.disks import Disk, memory_disk
+from perdure_sim.world.world import World
 
 
 @attrs.frozen

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from property_tests.cases import silence
 from tests.sim.scenes import SCENARIOS
 
-from perdure_sim.disks import memory_disk
-from perdure_sim.explore import Explorer
-from perdure_sim.strategies import plans
+from perdure_sim.explore.explorer import Explorer
+from perdure_sim.faults.strategies import plans
+from perdure_sim.world.disks import memory_disk
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 

@@ -13,11 +13,11 @@ from property_tests.cases import Case, Played, cases, journals, play, results
 from property_tests.expected import Expected, expected
 from property_tests.programs import CALM, PROGRAMS, Program
 
-from perdure_sim.disks import sqlite_disk
-from perdure_sim.faults import CHANGING, KINDS
-from perdure_sim.plan import Fault, FaultPlan
-from perdure_sim.replay_process import ReplayProcess, recorded
-from perdure_sim.strategies import plans
+from perdure_sim.faults.plan import Fault, FaultPlan
+from perdure_sim.faults.sites import CHANGING, KINDS
+from perdure_sim.faults.strategies import plans
+from perdure_sim.laws.replay_process import ReplayProcess, recorded
+from perdure_sim.world.disks import sqlite_disk
 
 #: Kinds of faults that let no process die.
 HARMLESS = {kind for kinds in KINDS.values() for kind, _, _ in kinds if "crash" not in kind}

@@ -59,7 +59,7 @@ from perdure.store.base import (
     WorkflowFilter,
 )
 from perdure.store.sqlite import SqliteStore
-from perdure_sim.memory import MemoryDatabase, MemoryStore
+from perdure_sim.stores.memory import MemoryDatabase, MemoryStore
 
 USER_TABLES = """
     CREATE TABLE item (x INTEGER UNIQUE);

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .conformance import check_store
+from .conformance.check import check_store
 
 __all__ = ["check_store"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cli import main
+from .command.cli import main
 
 if __name__ == "__main__":  # the processes that it starts import this file as well
     main()

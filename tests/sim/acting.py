@@ -18,12 +18,12 @@ from perdure.core.retry import RetryPolicy
 from perdure.definitions import Call, Definer
 from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
 from perdure.step import Step
-from perdure_sim.actions import Stub
-from perdure_sim.clock import START_MS
-from perdure_sim.disks import sqlite_disk
-from perdure_sim.plan import FaultPlan
-from perdure_sim.replaying import check_replay
-from perdure_sim.world import World
+from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.laws.replaying import check_replay
+from perdure_sim.world.actions import Stub
+from perdure_sim.world.clock import START_MS
+from perdure_sim.world.disks import sqlite_disk
+from perdure_sim.world.world import World
 
 d = Definer()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from perdure_sim.memory import MemoryDatabase
+from perdure_sim.stores.memory import MemoryDatabase
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from perdure.definitions import Definer
 from perdure.errors import EventNotFound, StepFailed
 from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
-from perdure_sim.actions import Stub
-from perdure_sim.explore import Scenario
-from perdure_sim.world import World
+from perdure_sim.explore.explorer import Scenario
+from perdure_sim.world.actions import Stub
+from perdure_sim.world.world import World
 
 d = Definer()
 

@@ -26,9 +26,9 @@ from perdure.events import define_event
 from perdure.records import Outcome as End
 from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
-from perdure_sim.actions import Stub
-from perdure_sim.explore import Scenario
-from perdure_sim.world import World
+from perdure_sim.explore.explorer import Scenario
+from perdure_sim.world.actions import Stub
+from perdure_sim.world.world import World
 
 c = Definer()
 

@@ -6,11 +6,11 @@ from functools import cache
 
 from tests.sim.scenes import SCENARIOS
 
-from perdure_sim.disks import memory_disk
-from perdure_sim.explore import Explorer, Run
-from perdure_sim.mutants import planted
-from perdure_sim.plan import FaultPlan
-from perdure_sim.planted import MUTANTS
+from perdure_sim.explore.explorer import Explorer, Run
+from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.mutants.patching import planted
+from perdure_sim.mutants.planted import MUTANTS
+from perdure_sim.world.disks import memory_disk
 
 
 @cache

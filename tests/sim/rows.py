@@ -18,9 +18,9 @@ from perdure.core.outcomes import Failed, Outcome
 from perdure.core.workflow import WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.store.base import StateWrite, StepWrite
-from perdure_sim.actions import CallMade
-from perdure_sim.faulty_store import Write as Row
-from perdure_sim.history import History
+from perdure_sim.laws.history import History
+from perdure_sim.world.actions import CallMade
+from perdure_sim.world.faulty_store import Write as Row
 
 Commit: TypeAlias = list[Row]
 #: What a history is told: a commit, or that the code of an attempt begins.

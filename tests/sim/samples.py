@@ -8,8 +8,8 @@ from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Succeeded
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.store.base import InboxRow, Reader, StateWrite, StepWrite, Store
-from perdure_sim.conformance_bench import run_step
-from perdure_sim.memory import MemoryDatabase, MemoryStore
+from perdure_sim.conformance.bench import run_step
+from perdure_sim.stores.memory import MemoryDatabase, MemoryStore
 
 
 def opened(database: MemoryDatabase) -> MemoryStore:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 from tests.sim.edges import EDGES
 
-from perdure_sim.disks import memory_disk
-from perdure_sim.explore import run
-from perdure_sim.plan import FaultPlan
+from perdure_sim.explore.explorer import run
+from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.world.disks import memory_disk
 
 FOUND = {
     "an outcome after its deadline counted": ("hasty", "pd1:w0/carried_out#3=pause:2s"),

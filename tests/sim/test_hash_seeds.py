@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from tests.sim.scenes import SCENARIOS
-from perdure_sim.disks import memory_disk
-from perdure_sim.explore import run
-from perdure_sim.plan import FaultPlan
+from perdure_sim.world.disks import memory_disk
+from perdure_sim.explore.explorer import run
+from perdure_sim.faults.plan import FaultPlan
 
 for line in sys.stdin.read().splitlines():
     name, plan = line.split(" ")

@@ -11,9 +11,9 @@ from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
 from tests.sources import parse
 
-from perdure_sim.disks import memory_disk
-from perdure_sim.explore import run
-from perdure_sim.plan import FaultPlan
+from perdure_sim.explore.explorer import run
+from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
 BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS)}

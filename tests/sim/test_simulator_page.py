@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from perdure_sim import laws
-from perdure_sim.faults import SITES
+from perdure_sim.faults.sites import SITES
+from perdure_sim.laws import violations as laws
 
 PAGE = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text("utf-8")
 

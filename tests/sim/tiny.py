@@ -12,8 +12,8 @@ import sqlite3
 from perdure.definitions import Definer
 from perdure.runtime.contexts import MutationContext
 from perdure.step import Step
-from perdure_sim.explore import Scenario
-from perdure_sim.world import World
+from perdure_sim.explore.explorer import Scenario
+from perdure_sim.world.world import World
 
 d = Definer()
 

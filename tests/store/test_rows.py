@@ -15,7 +15,7 @@ from perdure.core.retry import RetryPlan
 from perdure.core.workflow import Blocked, WorkflowHeader, WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.store import rows
-from perdure_sim.conformance_bench import ODD, run_step, sample_steps
+from perdure_sim.conformance.bench import ODD, run_step, sample_steps
 
 ERROR = ErrorInfo(type="ValueError", message=ODD, traceback="a\nb", arguments="[1]")
 

@@ -1,0 +1,1 @@
+"""`check_store`: the conformance suite of a store adapter."""

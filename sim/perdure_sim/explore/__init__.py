@@ -1,0 +1,1 @@
+"""Many runs of a scenario: census, sweep, random soak, over one process or more."""

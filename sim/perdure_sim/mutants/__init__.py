@@ -1,0 +1,1 @@
+"""Planted bugs: how we know that the simulator works."""

@@ -1,0 +1,1 @@
+"""A failed run, told to people."""

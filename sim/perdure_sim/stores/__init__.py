@@ -1,0 +1,1 @@
+"""Stores for simulations: the model store on dicts, and SQLite in memory."""

@@ -1,0 +1,589 @@
+"""The world: virtual time, the disk, and the processes that share it. One thread, one heap.
+
+Everything that happens is an event at a virtual time; of two at one time, that which was asked for
+first comes first. So a run is a function of its scenario and its plan, and nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import sqlite3
+from collections.abc import Callable
+from copy import copy
+from functools import partial
+from typing import Any
+
+import attrs
+from msgspec.structs import replace
+
+from perdure.core.ids import WorkflowId
+from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
+from perdure.core.outcomes import Outcome
+from perdure.core.retry import RetryPolicy
+from perdure.core.workflow import WorkflowState
+from perdure.definitions import Call, Definer
+from perdure.errors import NotOpen, PerdureError, StoreError
+from perdure.runtime import requests
+from perdure.runtime.attempts import Attempt
+from perdure.runtime.operations import EventOrder, StartOrder
+from perdure.step import StepRules
+from perdure.store.base import Store
+
+from ..faults.plan import Fault, FaultPlan, Injector, is_actor
+from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
+from ..laws.history import History
+from ..laws.known import Author
+from ..laws.violations import BadAnswer, ToldTooEarly, Violation
+from ..laws.waits import patience
+from ..report.wording import moment
+from .actions import CallMade, Stub
+from .clock import START_MS
+from .disks import Disk
+from .faulty_store import Write
+from .outside import NotSimulated
+from .process import NOTICE_MS, Process
+from .trace import About, EventKind, Trace
+
+#: Events of one run: a run with more of them runs hot.
+EVENTS_MAX = 5_000
+
+#: How long to wait for a rest where code is deployed that may not fit, in ms.
+DEPLOY_MS = 3_600_000
+
+#: How often at most the old code comes back at the end, and then the new.
+ROLLBACKS_MAX = 4
+
+#: The epoch in an id that the engine made for a child: it depends on who took its parent up.
+EPOCH = re.compile(r"@\d+")
+
+#: How long a client tries again when its process died under a request, in ms.
+RETRY_MS = 1_000
+
+
+def _call(fn: Callable[[], object]) -> None:
+    fn()
+
+
+def _asked_again(request: Any) -> Any:
+    """The request of a client that asks for it more than once: what it starts may be there."""
+    return replace(request, has_own_id=True) if isinstance(request, StartOrder) else request
+
+
+def _no_answer(value: Any, error: BaseException | None) -> None:
+    """Nobody listens."""
+
+
+class HotSpin(AssertionError):
+    """Events follow each other without end."""
+
+
+class BlockedWithoutCause(Violation):
+    """A workflow is blocked, though its code is what it was and its workers live."""
+
+
+def is_given_up(state: WorkflowState) -> bool:
+    """Whether so many workers died with it, one after the other, that nobody takes it up again."""
+    blocked = state.blocked
+    is_lost = blocked is not None and blocked.error.type == "WorkerLost"
+    return is_lost and state.takeovers >= TAKEOVERS_MAX
+
+
+@attrs.define
+class Deed:
+    """What a client does: tried again until it is carried out, by the same ids."""
+
+    name: str
+    make: Callable[[Process], Any]
+    request: Any = None
+    asked_in: int = 0
+    value: Any = None
+    error: BaseException | None = None
+    is_done: bool = False
+    is_waiting: bool = False
+    done_at: int = 0
+    follow_ups: list[Callable[[], object]] = attrs.field(factory=list)
+    was_asked: bool = False
+
+
+class World:
+    """One run.
+
+    Args:
+        definer: the definitions; their code is shared by all processes.
+        disk: where the store lies.
+        plan: what goes wrong.
+        workers: how many worker processes.
+        stubs: by the names of actions.
+        next_definer: what a deploy brings: other code for the same names.
+        detail: note also what goes on inside the processes, for people: see `trace.DetailKind`.
+
+    Attributes:
+        next_rules: the same, as processes are booted with it.
+        portions: how much a turn takes at once.
+        has_cache: whether live handlers outlive their turns.
+        may_block: ids of workflows whose code is meant not to fit.
+    """
+
+    def __init__(
+        self,
+        definer: Definer,
+        disk: Disk,
+        plan: FaultPlan = FaultPlan(),
+        *,
+        workers: int = 2,
+        stubs: dict[str, Stub] | None = None,
+        max_parallelism: int | None = None,
+        limits: Limits = Limits(),
+        next_definer: Definer | None = None,
+        detail: bool = False,
+    ) -> None:
+        check(plan)
+        self.now = START_MS
+        self.faults = Injector(plan)
+        self.history = History(is_whole=True, patience=lambda: patience(self.faults.fired))
+        self.violation: Exception | None = None
+        self.stubs = dict(stubs or {})
+        self.max_parallelism = max_parallelism
+        limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+        self.history.owners.limit = limit
+        self.calls: list[CallMade] = []
+        self.deeds: list[Deed] = []
+        self.may_block: set[str] = set()
+        self.events = 0
+        self.trace = Trace()
+        self.detail = detail
+        if detail:
+            self.faults.tell = self._fault_fired
+        self._disk = disk
+        self._db: sqlite3.Connection | None = None
+        self._heap: list[tuple[int, int, str, Callable[[], None]]] = []
+        self._sequence = 0
+        self._trouble: Fault | None = None
+        self._trouble_until = 0
+        self._power_cut: Fault | None = None
+        self._log: list[tuple[int, int, list[Write] | CallMade]] | None = None
+        self._plain_ids: dict[str, str | None] = {}
+        self.rules = rules = StepRules(
+            registry=definer.registry,
+            limits=limits,
+            default_retry=RetryPolicy(),
+            retry_actions_by_default=False,
+        )
+        self.next_rules: StepRules | None = None
+        if next_definer is not None:
+            self.next_rules = attrs.evolve(rules, registry=next_definer.registry)
+        self._draw_knobs()
+        if self.faults.has("power_loss") and disk.undo_commits is not None:
+            disk.keep_commits()
+            self._log = []
+        self.workers = [Process(self, f"w{n}", rules, works=True) for n in range(workers)]
+        self.client = Process(self, "c0", rules, works=False)
+        for process in self.processes:
+            process.boot()
+
+    def _draw_knobs(self) -> None:
+        """Settings that the plan makes small, for the whole run."""
+        knobs = {name: self.faults.at("world", name) for name in ("batch", "cache", "permits")}
+        self.portions = Portions(batch=1, claims=1, epochs=1) if knobs["batch"] else Portions()
+        self.has_cache = knobs["cache"] is None
+        if knobs["permits"]:
+            self.max_parallelism = 1
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.workers, self.client]
+
+    # --- events -------------------------------------------------------------------------------
+
+    def at(self, when: int, lane: str, fn: Callable[[], None]) -> None:
+        """Call `fn` at a virtual time, which is not before now."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (max(when, self.now), self._sequence, lane, fn))
+
+    def run(self, until: int | None = None) -> None:
+        """Run all events, or those up to a time.
+
+        Raises:
+            HotSpin: there is no end to them.
+        """
+        heap = self._heap
+        while heap and (until is None or heap[0][0] <= until):
+            self.now, _, _, fn = heapq.heappop(heap)
+            self.events += 1
+            if self.events > EVENTS_MAX:
+                raise HotSpin(f"{EVENTS_MAX:,} events by {moment(self.now)}: it runs hot")
+            fn()
+            if self.violation is not None:
+                raise self.violation
+        if self.violation is not None:
+            raise self.violation  # of what was done before the first event
+        if until is not None:
+            self.now = max(self.now, until)
+
+    def run_inside(self, until: int) -> None:
+        """Run all events up to a time, in the middle of one of them."""
+        heap = self._heap
+        while heap and heap[0][0] <= until and self.violation is None:
+            self.now, _, _, fn = heapq.heappop(heap)
+            self.events += 1
+            fn()
+        self.now = max(self.now, until)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing will happen by itself any more."""
+        return not self._heap
+
+    def settle(self) -> None:
+        """Let everything happen that happens by itself; then heal, and let the rest happen.
+
+        After a deploy whatever the new code cannot replay is blocked, and what it has begun may be
+        more than the old code can. So at the end the old code comes back everywhere, then the new
+        one, and so on, until all has ended.
+        """
+        # A blocked workflow is tried again and again, so there may be no end of it.
+        self.run(None if self.next_rules is None else self.now + DEPLOY_MS)
+        self.faults.is_healed = True
+        self._trouble = None
+        self.note("world", "heal")
+        for process in self.processes:
+            process.clock.set_right()
+            if process.is_alive:
+                process.wake(self.now)
+                process.look_in(NOTICE_MS)
+        if self.next_rules is None:
+            self.run()
+            return
+        for rules in (self.rules, self.next_rules) * ROLLBACKS_MAX:
+            self.run(self.now + DEPLOY_MS)
+            if all(each.has_ended for each in self.history.workflows.values()):
+                return
+            for process in self.workers:
+                process.rules = rules
+                process.crash()
+
+    def note(self, lane: str, kind: EventKind, about: About = None) -> None:
+        """Keep what happens now."""
+        self.trace.add(self.now, lane, kind, about)
+
+    def _fault_fired(self, fault: Fault, count: int) -> None:
+        """Note a fault; one that befalls an action or a workflow in the lane of the process that
+        runs it: what it does has just been noted."""
+        if fault.actor == "world":  # before there are any processes
+            lane = "world"
+        elif any(fault.actor == process.name for process in self.processes):
+            lane = fault.actor
+        else:
+            lane = self.trace.events[-1].lane
+        self.note(lane, "fault", (fault, count))
+
+    # --- what clients do ----------------------------------------------------------------------
+
+    def start(self, call: Call[Any], *, id: str, **options: Any) -> Deed:
+        """Start a workflow, under an id of its own, so that it can be tried again."""
+        return self._do(f"start {id}", lambda p: p.orders.start(call, id=id, **options))
+
+    def send_event(self, event: Any, *, workflow_id: str, value: Any = None) -> Deed:
+        """Send an event to a workflow."""
+        return self._do(
+            f"event to {workflow_id}",
+            lambda p: p.orders.event(event, workflow_id=workflow_id, value=value),
+        )
+
+    def cancel(self, workflow_id: str) -> Deed:
+        """Cancel a workflow."""
+        return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
+
+    def set_parallelism(self, limit: int) -> Deed:
+        """Change how many actions may run at once, over all workers."""
+        return self._do(f"parallelism {limit}", lambda p: requests.UpdateConfig(limit))
+
+    def after(self, delay_ms: int, fn: Callable[[], object], deed: Deed | None = None) -> None:
+        """Have a client do something later; with `deed`, so long after it was told of that one."""
+        if deed is None or deed.is_done:
+            self.at(self.now + delay_ms, "client", partial(_call, fn))
+        else:
+            deed.follow_ups.append(partial(self.after, delay_ms, fn))
+
+    def _do(self, name: str, make: Callable[[Process], Any]) -> Deed:
+        deed = Deed(name, make)
+        self.deeds.append(deed)
+        self._try(deed)
+        return deed
+
+    def _end(self, deed: Deed, value: Any, error: BaseException | None) -> None:
+        deed.is_done, deed.done_at, deed.value, deed.error = True, self.now, value, error
+        follow_ups, deed.follow_ups = deed.follow_ups, []
+        for follow in follow_ups:
+            follow()
+
+    def _try(self, deed: Deed) -> None:
+        """Ask for it; again and again, until there is an answer that is not the store's trouble."""
+        client = self.client
+        if deed.is_done or deed.asked_in == client.life:
+            return
+        if not client.is_alive:
+            self._try_again(deed)
+            return
+        life = deed.asked_in = client.life
+
+        def answer(value: Any, error: BaseException | None) -> None:
+            if client.life != life:
+                return
+            if isinstance(error, StoreError | NotOpen):
+                if not deed.is_done:
+                    deed.asked_in = 0
+                    self._try_again(deed)
+            elif not deed.is_done:
+                self._watch(lambda: self._check_answer(deed, error))
+                self.note("client", "answer", (deed.name, value, error))
+                self._end(deed, value, error)
+
+        self.note("client", "ask", deed.name)
+        try:
+            if deed.request is None:
+                deed.request = deed.make(client)  # once: its ids are what makes it safe to repeat
+            if deed.was_asked:
+                deed.request = _asked_again(deed.request)
+            deed.was_asked = True
+            self._ask(deed, answer)
+        except PerdureError as error:
+            self._end(deed, None, error)
+
+    def _try_again(self, deed: Deed) -> None:
+        """Ask for it later; once, however many reasons there are."""
+
+        def again() -> None:
+            deed.is_waiting = False
+            self._try(deed)
+
+        if not (deed.is_done or deed.is_waiting):
+            deed.is_waiting = True
+            self.at(self.now + RETRY_MS, "client", again)
+
+    def _ask(self, deed: Deed, answer: Callable[[Any, BaseException | None], None]) -> None:
+        """Send a request, or what becomes of it on the way."""
+        client = self.client
+        fault = self.faults.at(client.name, "request")
+        if fault is not None and fault.kind == "late":
+            submit = partial(client.engine.submit, deed.request, answer)
+            client.at(self.now + fault.duration, submit)
+            return
+        if fault is not None:
+            deed.request = _asked_again(deed.request)
+        client.engine.submit(deed.request, answer)
+        match fault and fault.kind:
+            case "twice":
+                client.engine.submit(copy(deed.request), answer)
+            case "storm":
+                for _ in range(STORM - 1):
+                    client.engine.submit(copy(deed.request), answer)
+            case "elsewhere":
+                for worker in self.workers:
+                    if worker.is_alive:
+                        worker.engine.submit(copy(deed.request), _no_answer)
+                        return
+
+    # --- what processes tell ------------------------------------------------------------------
+
+    def open_disk(self) -> Store:
+        """The disk, for a new process."""
+        return self._disk.open()
+
+    def crashed(self, process: Process) -> None:
+        """A process is gone: its locks are free, and the others notice."""
+        self._disk.crash(process.inner)
+        self.history.bodies.crash(process.name)
+        if self._power_cut is not None:
+            self._lose_power()
+        if process is self.client:
+            for deed in self.deeds:  # who was not told does not know, and asks again
+                self._try_again(deed)
+        for other in self.processes:
+            if other is not process and other.is_alive:
+                other.look_in(NOTICE_MS)
+
+    def disk_trouble(self, site: str, fault: Fault | None) -> Fault | None:
+        """The fault of a process at its store; a trouble of the disk befalls everybody."""
+        if fault is not None:
+            if fault.kind in LASTING:
+                self._trouble = fault
+                self._trouble_until = self.now + (fault.duration or DISK_TROUBLE_MS)
+            elif fault.kind == "power_loss":
+                self._power_cut = fault
+        trouble = self._trouble
+        if trouble is not None and LASTING[trouble.kind] == site:
+            if self.now < self._trouble_until:
+                self._power_cut = None  # nothing is stored, so this is none
+                return trouble
+            self._trouble = None
+        return fault
+
+    def _lose_power(self) -> None:
+        """The process that has just died was not alone: all die, and the disk forgets the last.
+
+        What clients were told of the lost time is not true any more; they find out, and ask again.
+        So may an action have run that is not recorded, and its attempt run once more. All other
+        laws hold from what is left on.
+        """
+        fault, self._power_cut = self._power_cut, None
+        assert fault is not None
+        for process in self.processes:
+            process.crash()
+        if self._log is None or self._disk.undo_commits is None:
+            return
+        since = self.now - fault.duration
+        kept = [each for each in self._log if each[0] < since or isinstance(each[2], CallMade)]
+        marks = [mark for _, mark, what in kept if not isinstance(what, CallMade)]
+        self._disk.undo_commits(marks[-1] if marks else 0)
+        self._log = self.history.rewind(kept)
+        if self.detail:
+            self.note("world", "power", since)
+        for deed in self.deeds:
+            if deed.is_done and deed.done_at >= since:
+                deed.is_done, deed.asked_in = False, 0
+                self._try_again(deed)
+
+    def lose_lease(self, process: Process) -> None:
+        """The others take a living worker for dead."""
+        worker = process.engine._worker
+        if worker is None or worker.env.worker_id is None:
+            return
+        if self.detail:
+            self.note(process.name, "lease lost", worker.env.worker_id)
+        self._disk.lose_lease(worker.env.worker_id)
+        for other in self.processes:
+            if other is not process and other.is_alive:
+                other.look_in(NOTICE_MS)
+
+    def committed(self, process: Process, writes: list[Write]) -> None:
+        """Something is on the disk: the others find out when they poll."""
+        self.note(process.name, "commit", writes)
+        if self._log is not None:
+            self._log.append((self.now, self._disk.count_commits(), writes))
+        if not process.clock.is_right:
+            self.history.is_exact = False
+        worker = process.engine._worker
+        me = None if worker is None else worker.env.worker_id
+        author = Author(me, process.engine._is_stopping)
+        self._watch(lambda: self.history.take(writes, self.now, author))
+        for other in self.processes:
+            if other is not process and other.is_alive:
+                other.hears()
+        self._touch(process, writes)
+
+    def _touch(self, process: Process, writes: list[Write]) -> None:
+        """What befalls the workflows that a commit has touched."""
+        touched: dict[str, None] = {}
+        for kind, what in writes:
+            if kind == "insert":
+                for state in what:
+                    touched[state.workflow_id] = None
+            elif kind == "update":
+                for write in what:
+                    touched[write.state.workflow_id] = None
+                    if write.state.blocked is not None:
+                        self._watch(partial(self._check_blocked, write.state))
+        for workflow_id in touched:
+            actor = self._plain_id(workflow_id)
+            if actor is None:
+                continue
+            fault = self.faults.at(actor, "touched")
+            if fault is None:
+                continue
+            if fault.kind == "cancel":
+                self.at(self.now, "client", partial(_call, partial(self.cancel, workflow_id)))
+            else:
+                process.evict(workflow_id)
+
+    def _check_blocked(self, state: WorkflowState) -> None:
+        assert state.blocked is not None
+        error = state.blocked.error
+        if state.workflow_id in self.may_block:
+            return
+        is_misfit = error.type in ("DeterminismError", "DefinitionError")
+        if is_misfit and self.next_rules is not None:
+            return  # this code does not fit; it goes on with code that does
+        if not is_given_up(state):
+            raise BlockedWithoutCause(f"{state.workflow_id}: {error.type}: {error.message}")
+
+    def _plain_id(self, workflow_id: str) -> str | None:
+        """A workflow's id as faults are addressed to it: the same whoever took its parent up."""
+        if workflow_id not in self._plain_ids:
+            plain = EPOCH.sub("", workflow_id)
+            self._plain_ids[workflow_id] = plain if is_actor(plain) else None
+        return self._plain_ids[workflow_id]
+
+    def made(self, call: CallMade, seen: int | None = None) -> None:
+        """The code of an attempt begins; see `Bodies.begin`."""
+        self.note(call.process, "attempt", call)
+        self.calls.append(call)
+        if self._log is not None:
+            self._log.append((self.now, 0, call))
+        self._watch(lambda: self.history.attempt_begins(call, seen))
+
+    def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
+        """The code of an attempt has ended; see `Bodies.end`."""
+        end = partial(self.history.attempt_ends, attempt, self.now, outcome)
+        self._watch(partial(end, is_retryable=is_retryable))
+
+    def told_end(self, process: Process, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        """Those who wait in a process for the end of a workflow are told."""
+        self._watch(lambda: self._check_told(f"{process.name} was told", workflow_id, outcome))
+
+    def _check_told(self, who: str, workflow_id: WorkflowId, outcome: Outcome) -> None:
+        known = self.history.workflows.get(workflow_id)
+        if known is None or known.state.outcome != outcome:
+            raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
+
+    def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
+        """What a client is told has been done is on the disk."""
+        if error is not None:
+            if not isinstance(error, PerdureError):
+                raise BadAnswer(f"{deed.name}: {error!r}") from error
+            return
+        request, workflows = deed.request, self.history.workflows
+        match request:
+            case StartOrder():
+                known = workflows.get(request.workflow_id)
+                call = (request.name, request.arguments)
+                if known is None or (known.header.name, known.header.arguments) != call:
+                    raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
+            case EventOrder():
+                if not any(request.event_id in known.sent for known in workflows.values()):
+                    raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
+            case requests.Cancel():
+                if not workflows[request.workflow_id].has_ended:
+                    raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
+            case _:
+                pass
+
+    def reached_outside(self, error: NotSimulated) -> None:
+        """An action did what cannot be simulated: what it might swallow, the run must not."""
+        self.note(self.trace.events[-1].lane, "broken", error)
+        self.violation = self.violation or error
+
+    def _watch(self, look: Callable[[], None]) -> None:
+        """Keep what law is broken: raised here, the engine would take it for its own trouble."""
+        try:
+            look()
+        except Exception as violation:  # also what is wrong with a law itself
+            self.note(self.trace.events[-1].lane, "broken", violation)
+            self.violation = self.violation or violation
+
+    def close(self) -> None:
+        """Close what the run has left open."""
+        for process in self.processes:
+            process.close()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._disk.close()
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The application's own tables."""
+        if self._db is None:
+            self._db = self._disk.connect()
+        return self._db
