@@ -52,7 +52,7 @@ FLOORS = (
     ),
     Floor(
         "manager",
-        "perdure.manager perdure.sync",
+        "perdure.manager perdure.opening perdure.sync",
         "runtime step definitions codec determinism store records core errors",
         "it turns calls into messages; whoever stands below must work without it",
     ),
@@ -139,13 +139,13 @@ ONLY = (
     ),
     Only(
         "threading concurrent queue _thread",
-        "perdure.runtime perdure.manager perdure.sync perdure.determinism perdure.store",
+        "perdure.runtime perdure.opening perdure.sync perdure.determinism perdure.store",
         "threads belong to those who carry out effects",
     ),
     Only(
         "asyncio",
         "perdure.core.loop perdure.core.replay perdure.step perdure.definitions perdure.runtime "
-        "perdure.manager perdure.sync perdure.cli perdure.demo",
+        "perdure.manager perdure.opening perdure.sync perdure.cli perdure.demo",
         "transitions, stores and values are plain calls",
     ),
     Only("click rich", "perdure.cli perdure.demo", "they come with the extra `cli`"),

@@ -1,0 +1,266 @@
+"""Opening and closing a manager: who may, what runs then, and what is left when it fails.
+
+`WorkflowManager` (manager.py) is this with its verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Literal, Self
+
+import attrs
+
+from perdure.core.limits import Limits
+from perdure.core.retry import RetryPolicy, duration_ms
+from perdure.definitions import Definer
+from perdure.determinism import install
+from perdure.errors import NotOpen, PerdureError, StoreUnsupported
+from perdure.runtime import orders
+from perdure.runtime.bridge import bridge_of
+from perdure.runtime.clock import RealClock
+from perdure.runtime.contexts import Verbs, make_context
+from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
+from perdure.runtime.inside import refuse_inside
+from perdure.runtime.loops import OwnLoop, refuse_loop
+from perdure.runtime.scope import Env
+from perdure.step import StepRules
+from perdure.store.base import Store
+from perdure.store.sqlite import SqliteStore
+
+Durability = Literal["disk", "process"]
+
+
+@attrs.define(eq=False)
+class Opening:
+    """One opening of a manager, from its beginning until what it opened is closed.
+
+    Attributes:
+        is_under_way: a thread opens the store.
+        is_given_up: nobody wants any more what is opened.
+    """
+
+    is_under_way: bool = False
+    is_given_up: bool = False
+
+
+class OpenManager(Definer):
+    """What of a manager opens and closes it; for the parameters see `WorkflowManager`."""
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str],
+        *,
+        max_parallelism: int | None = None,
+        retry_actions_by_default: bool = False,
+        default_retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
+        durability: Durability = "disk",
+        drain_timeout: timedelta | float = 30,
+    ) -> None:
+        super().__init__()
+        if max_parallelism is not None:
+            orders.check_parallelism(max_parallelism)
+        if not isinstance(retry_actions_by_default, bool):
+            raise TypeError(
+                f"retry_actions_by_default={retry_actions_by_default!r}: give True or False"
+            )
+        if not isinstance(default_retry, RetryPolicy):
+            raise TypeError(f"default_retry={default_retry!r}: give a RetryPolicy")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits={limits!r}: give Limits(…)")
+        self.store_url = os.fspath(store) if isinstance(store, os.PathLike) else store
+        self._durability = durability
+        self._make_store()  # refuse a bad address here, not when it is opened
+        self._max_parallelism = max_parallelism
+        self._drain_seconds = duration_ms(drain_timeout, "drain_timeout") / 1000
+        rules = StepRules(
+            registry=self.registry,
+            limits=limits,
+            default_retry=default_retry,
+            retry_actions_by_default=retry_actions_by_default,
+        )
+        self._env = Env(rules=rules, clock=RealClock(), make_context=make_context)
+        self._engine: Engine | None = None
+        self._opening: Opening | None = None
+        self._lock = threading.Lock()
+
+    def _make_store(self) -> Store:
+        address = self.store_url
+        if not isinstance(address, str) or not address:
+            raise TypeError(f"store={address!r}: give the path of an SQLite file")
+        if address.startswith(("postgresql://", "postgres://")):
+            raise StoreUnsupported(f"store={address!r}: PostgreSQL is not supported yet")
+        path = address.removeprefix("sqlite:///")
+        if not path or "://" in path:
+            raise ValueError(f"store={address!r}: give a path, 'sqlite:///path' or ':memory:'")
+        return SqliteStore(path, durability=self._durability)
+
+    def __repr__(self) -> str:
+        return f"<WorkflowManager of {self.store_url!r}>"
+
+    # --- opening ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the store and run a worker inside this process."""
+        await self._open(works=True)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drain the worker and close the store."""
+        await self._close()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Self]:
+        """Open the store only: start, send, read and cancel, while other processes work."""
+        await self._open(works=False)
+        try:
+            yield self
+        finally:
+            await self._close()
+
+    async def _open(self, *, works: bool) -> None:
+        refuse_inside("open")
+        opening = self._reserve()
+        try:
+            engine = ThreadEngine(
+                self._env,
+                self._make_store(),
+                works=works,
+                bridge=bridge_of(asyncio.get_running_loop()),
+                verbs=self._verbs,
+                drain_seconds=self._drain_seconds,
+            )
+            await asyncio.to_thread(self._open_engine, engine, opening)
+        except BaseException:
+            self._give_up(opening)
+            raise
+
+    def _reserve(self) -> Opening:
+        """Only one opens, and stays open: whoever comes first."""
+        with self._lock:
+            if self._opening is not None:
+                raise PerdureError(f"{self!r} is open already")
+            self._opening = opening = Opening()
+            return opening
+
+    def _free(self, opening: Opening) -> None:
+        with self._lock:
+            if self._opening is opening:
+                self._opening = self._engine = None
+
+    def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
+        """In a thread, which runs on when the caller is cancelled meanwhile."""
+        with self._lock:
+            if opening.is_given_up:
+                return
+            opening.is_under_way = True
+        try:
+            install()
+            engine.open(max_parallelism=self._max_parallelism)
+        except BaseException:
+            self._free(opening)
+            raise
+        with self._lock:
+            opening.is_under_way = False
+            is_wanted = not opening.is_given_up
+            if is_wanted:
+                self._engine = engine
+        if not is_wanted:
+            engine.stop()
+            self._join(engine, opening)
+
+    def _give_up(self, opening: Opening) -> None:
+        """An opening has failed or was cancelled: nothing of it stays open."""
+        with self._lock:
+            opening.is_given_up = True
+            if opening.is_under_way:
+                return  # its thread will close what it opens
+            engine = self._engine if self._opening is opening else None
+        if isinstance(engine, ThreadEngine):
+            engine.stop()
+            ending = partial(self._join, engine, opening)
+            threading.Thread(target=ending, name="perdure-closing", daemon=True).start()
+        else:
+            self._free(opening)
+
+    def _join(self, engine: ThreadEngine, opening: Opening) -> None:
+        try:
+            engine.join()
+        finally:
+            self._free(opening)
+
+    async def _close(self) -> None:
+        engine, opening = self._engine, self._opening
+        if isinstance(engine, ThreadEngine) and opening is not None:
+            engine.stop()
+            # In the background, so that actions can end on this loop meanwhile; they may use the
+            # manager until then.
+            await asyncio.to_thread(self._join, engine, opening)
+
+    def run(self, *, until_idle: bool = False) -> None:
+        """Work, in this thread, until SIGTERM or SIGINT; then drain.
+
+        Args:
+            until_idle: return as soon as nothing runs, is ready, or waits for a time. (Retries and
+                sleeps are work to do; waiting for events, or for code that fits, is not.)
+
+        Raises:
+            StoreError: the store cannot be opened.
+            PerdureError: the manager is open already, or the engine failed.
+        """
+        refuse_inside("run")
+        refuse_loop("run", "use `async with manager:`")
+        opening = self._reserve()
+        try:
+            install()
+            OwnLoop().run(self._run(until_idle))
+        finally:
+            self._free(opening)
+
+    async def _run(self, until_idle: bool) -> None:
+        loop = asyncio.get_running_loop()
+        engine = LoopEngine(
+            self._env,
+            self._make_store(),
+            works=True,
+            bridge=bridge_of(loop),
+            verbs=self._verbs,
+            drain_seconds=self._drain_seconds,
+        )
+        engine.attach(loop)
+        signals = (signal.SIGTERM, signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            for number in signals:
+                with suppress(NotImplementedError):  # Windows
+                    loop.add_signal_handler(number, engine.stop)
+        self._engine = engine
+        await engine.run(max_parallelism=self._max_parallelism, until_idle=until_idle)
+
+    @property
+    @abstractmethod
+    def _verbs(self) -> Verbs:
+        """What actions may do with the manager."""
+
+    def _open_one(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            raise NotOpen(
+                f"{self!r} is not open: use `async with manager:` or `async with"
+                " manager.client():`, or, without a loop, manager.sync"
+            )
+        engine.check()
+        return engine
