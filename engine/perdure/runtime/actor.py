@@ -51,6 +51,7 @@ class Actor(msgspec.Struct):
         journal: what a replay needs, until the handler was built from it.
         handler: the live handler, once it was needed.
         must_replay: advance the handler even without a fact: its code may have changed.
+        damage: what of it the store cannot read; then nothing else of it is to be believed.
         is_over: its workflow has ended, or is out of our hands: who waits for it has been told, or
             will be.
     """
@@ -60,13 +61,15 @@ class Actor(msgspec.Struct):
     handler: Handler | None = None
     must_replay: bool = False
     is_over: bool = False
+    damage: ErrorInfo | None = None
 
     @staticmethod
     def of(loaded: Loaded) -> Actor:
         """An actor from the store's rows."""
         state = loaded.state
         journal = Journal(state.started_at, loaded.steps, loaded.ticks)
-        return Actor(state, journal, must_replay=state.blocked is not None)
+        must_replay = state.blocked is not None
+        return Actor(state, journal, must_replay=must_replay, damage=loaded.damage)
 
     @staticmethod
     def fresh(state: WorkflowState) -> Actor:
@@ -144,6 +147,11 @@ class Decider:
 
     def decide(self, unit: Unit, now: int, admission: Admission) -> None:
         """Open a unit, and deliver facts to the handler until it has to wait."""
+        if unit.actor.damage is not None:
+            # What is for it stays where it is until its rows can be read.
+            unit.messages, unit.inbox = (), []
+            advance(self.begin(unit, now), HandlerBlocked(error=unit.actor.damage))
+            return
         self._deliver_all(unit, self.begin(unit, now), admission)
         unit.draft.survive()
 

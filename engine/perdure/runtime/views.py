@@ -14,12 +14,19 @@ from perdure.step import from_ms
 
 
 def _plain(text: Json | None) -> Any:
-    return None if text is None else plain(text)
+    """A stored value; one that is no JSON, as the text that it is: a listing shows it to whoever
+    is to mend it."""
+    if text is None:
+        return None
+    try:
+        return plain(text)
+    except ValueError:
+        return text
 
 
 def public_outcome(outcome: Outcome) -> Any:
     """An outcome with its value as a plain JSON value."""
-    return Succeeded(plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
+    return Succeeded(_plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
 
 
 def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
@@ -27,7 +34,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     command, outcome = record.command, record.outcome
     arguments = None
     if isinstance(command, RunStep | RunChild):
-        arguments = plain(command.arguments)
+        arguments = _plain(command.arguments)
     return StepInfo(
         workflow_id=workflow_id,
         number=record.number,
@@ -35,7 +42,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         kind=command.kind,
         status="in_progress" if outcome is None else outcome.kind,
         arguments=arguments,
-        value=plain(outcome.value) if isinstance(outcome, Succeeded) else None,
+        value=_plain(outcome.value) if isinstance(outcome, Succeeded) else None,
         error=getattr(outcome, "error", None),
         attempts=record.attempt,
         asked_at=from_ms(record.asked_at),
@@ -62,7 +69,7 @@ def workflow_info(state: WorkflowState) -> WorkflowInfo:
         workflow_id=header.workflow_id,
         name=header.name,
         status=status_of(state),
-        arguments=plain(header.arguments),
+        arguments=_plain(header.arguments),
         context=_plain(header.context),
         parent_id=header.parent_id,
         created_at=from_ms(header.created_at),

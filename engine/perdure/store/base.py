@@ -19,7 +19,7 @@ from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Json
 from perdure.core.workflow import WorkflowState
-from perdure.errors import PerdureError
+from perdure.errors import ErrorInfo, PerdureError
 
 T = TypeVar("T")
 
@@ -27,11 +27,16 @@ InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A workflow with its whole journal. `state.live` holds the open steps of `steps`."""
+    """A workflow with its whole journal. `state.live` holds the open steps of `steps`.
+
+    If a row of it cannot be read, `damage` says which, and that row is missing: the workflow must
+    not go on, and all others must.
+    """
 
     state: WorkflowState
     steps: tuple[StepRecord, ...]
     ticks: tuple[TickRecord, ...]
+    damage: ErrorInfo | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
+from perdure.errors import ErrorInfo, StoreCorrupt
 
 from .base import (
     Config,
@@ -175,8 +176,12 @@ class SqliteReader:
         steps: dict[str, list[StepRecord]] = {}
         ticks: dict[str, list[TickRecord]] = {}
         events: dict[str, list[SentEvent]] = {}
+        damages: dict[str, ErrorInfo] = {}
         for row in self._execute(_SELECT_STEPS, key):
-            steps.setdefault(row[0], []).append(step_from_row(row))
+            try:
+                steps.setdefault(row[0], []).append(step_from_row(row))
+            except StoreCorrupt as error:  # of this workflow alone
+                damages.setdefault(row[0], ErrorInfo(StoreCorrupt.__name__, str(error)))
         for workflow_id, position, now in self._execute(_SELECT_TICKS, key):
             ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
         for workflow_id, *event in self._execute(_SELECT_EVENTS, key):
@@ -188,7 +193,12 @@ class SqliteReader:
             live = [record for record in records if is_open(record)] if is_running else []
             state = state_from_row(row, live, events.get(workflow_id, ()))
             loaded.append(
-                Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
+                Loaded(
+                    state=state,
+                    steps=tuple(records),
+                    ticks=tuple(ticks.get(workflow_id, ())),
+                    damage=damages.get(workflow_id),
+                )
             )
         return loaded
 
