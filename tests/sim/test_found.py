@@ -1,4 +1,4 @@
-"""Plans that once found a fault of the engine: each is stood now.
+"""Plans that once found a fault, of the engine or of a law: each is stood now.
 
 Where the engine passes its sites otherwise, a plan may come to miss the moment that it is about;
 what it found has a test of its own beside the code, where that was possible.
@@ -29,6 +29,10 @@ FOUND = {
     "a workflow was started, and its worker did not know": (
         "values",
         "pd1:c0/request#1=elsewhere;w0/commit#4=lost_ack",
+    ),
+    "an attempt that a zombie began was counted as that of the worker after it": (
+        "shares",
+        "pd1:w0/committed#3=zombie:40s;w1/decided#1=zombie:40s",
     ),
 }
 

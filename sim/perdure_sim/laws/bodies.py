@@ -40,7 +40,7 @@ class Body:
     """The code of one attempt.
 
     Attributes:
-        runner: the worker on record for it.
+        runner: the worker on record for it; None if it is not on record any more.
         ended_at: in the world's time; None while it runs, or died with its process.
         value: what it returned, encoded; None if it did not.
         is_final: what it did is not to be tried again.
@@ -78,7 +78,9 @@ class Bodies:
         if known is None or record is None or record.attempt < call.attempt:
             raise AttemptNotRecorded(f"{where} of {call.action} runs; recorded is {record}")
         key = (*place, call.idempotency_key, call.attempt)
-        body = Body(call, record.runner)
+        # A zombie may begin it when it was taken for lost, and the next one is on record.
+        runner = record.runner if record.attempt == call.attempt else None
+        body = Body(call, runner)
         other = self._bodies.setdefault(key, body)
         if other is not body:
             raise AttemptTwice(
