@@ -15,7 +15,7 @@ from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader, WorkflowState
-from perdure.definitions import Call, Mutation, Query, Workflow
+from perdure.definitions import Call, Definition, Mutation, Query, Workflow
 from perdure.errors import (
     WorkflowCanceled,
     WorkflowFailed,
@@ -201,6 +201,41 @@ class WorkflowManager(OpenManager):
         """
         refuse_inside("cancel")
         await self._ask(requests.Cancel(orders.checked_id(workflow_id)))
+
+    async def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Have a workflow that has ended run again; it goes on as soon as a worker takes it up.
+
+        Without `from_step` every outcome is kept, failures too, and steps that had none are asked
+        for again: that is for mended code, and to go on with what was canceled. Attempts are
+        counted anew, and a step keeps its idempotency key. `on_complete` runs again at the end.
+
+        Args:
+            from_step: run this step and all after it anew: its number, a name (the last step of
+                that name), or the definition that it ran, not called.
+
+        Raises:
+            WorkflowNotFound, WorkflowRunning, StepNotFound
+        """
+        refuse_inside("restart")
+        await self._ask(orders.restart_order(workflow_id, from_step))
+
+    async def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow that has ended, with its steps, its events, and its children.
+
+        Args:
+            force: cancel it first, if it runs.
+
+        Returns:
+            Whether it was deleted: False if there is none, or if it runs and `force` is not given.
+
+        Raises:
+            DefinitionError: it runs, and this process does not know its `on_complete`.
+        """
+        refuse_inside("cleanup")
+        is_deleted: bool = await self._ask(orders.cleanup_order(workflow_id, force))
+        return is_deleted
 
     async def send_event(
         self,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
-from perdure.definitions import Call, Mutation
+from perdure.definitions import Call, Definition, Mutation
 from perdure.errors import NotOpen
 from perdure.events import Event
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
@@ -119,6 +119,16 @@ class SyncManager:
     def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
         self._do(self._manager.cancel, workflow_id)
+
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """See `WorkflowManager.restart`."""
+        self._do(self._manager.restart, workflow_id, from_step=from_step)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """See `WorkflowManager.cleanup`."""
+        return self._do(self._manager.cleanup, workflow_id, force=force)
 
     def send_event(
         self,

@@ -31,7 +31,7 @@ from perdure.core.messages import (
 )
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import advance
-from perdure.core.workflow import WorkflowState, is_parkable, next_fact, next_wake
+from perdure.core.workflow import RESTARTED, WorkflowState, is_parkable, next_fact, next_wake
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
 from perdure.step import StepRules
@@ -161,6 +161,9 @@ class Decider:
             actor.must_replay = False
             if not self._replay(unit, draft):
                 return
+            blocked = draft.blocked
+            if blocked is not None and (blocked.error == RESTARTED or not draft.busy):
+                draft.blocked = None  # its code fits; what is ready may still miss its function
         while (fact := next_fact(draft, now)) is not None:
             if actor.handler is None and not self._replay(unit, draft):
                 return
@@ -200,6 +203,8 @@ class Decider:
         if not len(journal):
             return True
         reaction = _guarded(actor.handler, None)
+        if isinstance(reaction, Ended):  # after a restart, all of whose outcomes are kept
+            reaction = self._end(draft, reaction)
         if isinstance(reaction, HandlerBlocked):
             self._block(unit, reaction, now)
             return False

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from perdure.definitions import Call, Mutation
+from perdure.definitions import Call, Definition, Mutation
 from perdure.errors import PerdureError
 from perdure.events import Event
 
-from . import operations, orders
+from . import operations, orders, restarts
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -87,6 +87,18 @@ class MutationContext(_TransactionContext):
         scope = self._scope
         self._do(lambda: operations.cancel(scope, orders.checked_id(workflow_id)))
 
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Restart a workflow with this transaction; see `WorkflowManager.restart`."""
+        scope, order = self._scope, orders.restart_order(workflow_id, from_step)
+        self._do(lambda: restarts.restart(scope, order))
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow with this transaction; see `WorkflowManager.cleanup`."""
+        scope, order = self._scope, orders.cleanup_order(workflow_id, force)
+        return self._do(lambda: restarts.cleanup(scope, order))
+
     def send_event(
         self,
         event: Event[Any] | str | None = None,
@@ -119,6 +131,10 @@ class Verbs(Protocol):
     def start(self) -> Callable[..., Awaitable[str]]: ...
     @property
     def cancel(self) -> Callable[[str], Awaitable[None]]: ...
+    @property
+    def restart(self) -> Callable[..., Awaitable[None]]: ...
+    @property
+    def cleanup(self) -> Callable[..., Awaitable[bool]]: ...
     @property
     def send_event(self) -> Callable[..., Awaitable[str]]: ...
     @property
@@ -172,6 +188,16 @@ class ActionContext:
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow; see `WorkflowManager.cancel`."""
         await self._verbs.cancel(workflow_id)
+
+    async def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Restart a workflow; see `WorkflowManager.restart`."""
+        await self._verbs.restart(workflow_id, from_step=from_step)
+
+    async def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow; see `WorkflowManager.cleanup`."""
+        return await self._verbs.cleanup(workflow_id, force=force)
 
     async def send_event(self, event: Event[Any] | str | None = None, **options: Any) -> str:
         """Send an event; see `WorkflowManager.send_event`."""

@@ -8,7 +8,7 @@ from perdure.codec import plain
 from perdure.core.commands import RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.records import InProgress, Status, StepInfo, WorkflowInfo
 from perdure.step import from_ms
 
@@ -59,7 +59,7 @@ def status_of(state: WorkflowState, running: tuple[StepInfo, ...] = ()) -> Statu
         status: Status = public_outcome(state.outcome)
         return status
     blocked = None if state.blocked is None else state.blocked.error
-    return InProgress(running=running, blocked=blocked)
+    return InProgress(running=running, blocked=None if blocked == RESTARTED else blocked)
 
 
 def workflow_info(state: WorkflowState) -> WorkflowInfo:

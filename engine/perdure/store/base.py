@@ -129,6 +129,10 @@ class Reader(Protocol):
         """The steps that have no outcome, by number."""
         ...
 
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """The workflows whose parents are among these, ended ones too, in order of creation."""
+        ...
+
     def config(self) -> Config: ...
 
     def count_active(self, names: Collection[str]) -> int:
@@ -218,6 +222,10 @@ class Transaction(Reader, Protocol):
         because it gave them up while the attempts ran."""
         ...
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        """Delete these workflows, and all rows that belong to them: steps, ticks, events, inbox."""
+        ...
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         """If nobody owns it, have it woken at `at` at the latest."""
         ...
@@ -232,6 +240,11 @@ class Transaction(Reader, Protocol):
 
     # --- journal, events, inbox
     def put_steps(self, writes: Iterable[StepWrite]) -> None: ...
+
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        """Delete the steps from `number` on, the events that they have consumed, and the ticks
+        after `position`: the workflow is restarted from that step."""
+        ...
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         """Insert ticks as (workflow id, position, now)."""

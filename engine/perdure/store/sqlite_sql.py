@@ -248,6 +248,11 @@ class SqliteReader:
         )
         return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
 
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """See `base.Reader.children`. By the index on parent_id."""
+        sql = f"SELECT id FROM perdure_workflows WHERE parent_id {_IN} ORDER BY seq"
+        return [row[0] for row in self._execute(sql, (_ids(ids),))]
+
     def config(self) -> Config:
         """See `base.Reader.config`."""
         sql = "SELECT schema_version, max_parallelism FROM perdure_config"
@@ -439,6 +444,11 @@ class SqliteTransaction(SqliteReader):
         )
         return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        # Steps, ticks and events go with it: ON DELETE CASCADE.
+        for table, column in (("perdure_inbox", "workflow_id"), ("perdure_workflows", "id")):
+            self._execute(f"DELETE FROM {table} WHERE {column} {_IN}", (_ids(ids),))
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         sql = (
             "UPDATE perdure_workflows SET wake_at = min(coalesce(wake_at, ?), ?)"
@@ -467,6 +477,15 @@ class SqliteTransaction(SqliteReader):
                 batches[sql] = [row]
         for sql, rows in batches.items():
             self._write(sql, rows)
+
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        for table, column, first in (
+            ("perdure_events", "consumed_by", number),
+            ("perdure_steps", "number", number),
+            ("perdure_ticks", "position", position + 1),
+        ):
+            sql = f"DELETE FROM {table} WHERE workflow_id = ? AND {column} >= ?"
+            self._execute(sql, (workflow_id, first))
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         self._write(

@@ -125,6 +125,8 @@ class Bodies:
         """
         record = attempt.record
         name = idempotency_key(attempt.workflow_id, record.number, record.asked_epoch)
+        if known is not None and (record.started_epoch or 0) < known.since:
+            return  # of before a restart
         body = self._running.pop((attempt.workflow_id, record.number, name, record.attempt), None)
         if body is not None:
             body.ended_at = now
@@ -148,6 +150,14 @@ class Bodies:
                 f"{known.workflow_id} step {number} was over at {since}, and its code, which began"
                 f" at {body.call.at}, ran on until {body.ended_at}"
             )
+
+    def forget(self, workflow_id: WorkflowId) -> None:
+        """A workflow is restarted, or gone: nobody asks any more what runs for it."""
+        for known in (self._bodies, self._running):
+            for key in [key for key in known if key[0] == workflow_id]:
+                del known[key]
+        for place in [place for place in self._last if place[0] == workflow_id]:
+            del self._last[place]
 
     def crash(self, process: str) -> None:
         """A process has died, and all code in it."""

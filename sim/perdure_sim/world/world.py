@@ -21,7 +21,7 @@ from perdure.core.ids import WorkflowId
 from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
 from perdure.core.outcomes import Outcome
 from perdure.core.retry import RetryPolicy
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
@@ -295,6 +295,18 @@ class World:
         """Cancel a workflow."""
         return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
 
+    def restart(self, workflow_id: str, *, from_step: Any = None) -> Deed:
+        """Restart a workflow."""
+        return self._do(
+            f"restart {workflow_id}", lambda p: p.orders.restart(workflow_id, from_step=from_step)
+        )
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Deed:
+        """Delete a workflow."""
+        return self._do(
+            f"clean up {workflow_id}", lambda p: p.orders.cleanup(workflow_id, force=force)
+        )
+
     def set_parallelism(self, limit: int) -> Deed:
         """Change how many actions may run at once, over all workers."""
         return self._do(f"parallelism {limit}", lambda p: requests.UpdateConfig(limit))
@@ -492,15 +504,29 @@ class World:
             fault = self.faults.at(actor, "touched")
             if fault is None:
                 continue
-            if fault.kind == "cancel":
-                self.at(self.now, "client", partial(_call, partial(self.cancel, workflow_id)))
-            else:
-                process.evict(workflow_id)
+            match fault.kind:
+                case "evict":
+                    process.evict(workflow_id)
+                case "cancel":
+                    self._have_done(partial(self.cancel, workflow_id))
+                case "cleanup":
+                    self._have_done(partial(self.cleanup, workflow_id, force=True))
+                case "restart" | "rerun":
+                    from_step = None if fault.kind == "restart" else 0
+                    restart = partial(self.restart, workflow_id, from_step=from_step)
+                    self._have_done(partial(self._cancel_and, workflow_id, restart))
+
+    def _have_done(self, deed: Callable[[], object]) -> None:
+        """Have a client do something as soon as this event is over."""
+        self.at(self.now, "client", partial(_call, deed))
+
+    def _cancel_and(self, workflow_id: str, more: Callable[[], object]) -> None:
+        self.after(0, more, self.cancel(workflow_id))
 
     def _check_blocked(self, state: WorkflowState) -> None:
         assert state.blocked is not None
         error = state.blocked.error
-        if state.workflow_id in self.may_block:
+        if state.workflow_id in self.may_block or error == RESTARTED:
             return
         is_misfit = error.type in ("DeterminismError", "DefinitionError")
         if is_misfit and self.next_rules is not None:
@@ -533,8 +559,8 @@ class World:
         self._watch(lambda: self._check_told(f"{process.name} was told", workflow_id, outcome))
 
     def _check_told(self, who: str, workflow_id: WorkflowId, outcome: Outcome) -> None:
-        known = self.history.workflows.get(workflow_id)
-        if known is None or known.state.outcome != outcome:
+        known = self.history.everybody.get(workflow_id)
+        if known is None or outcome not in (known.state.outcome, *known.past):
             raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
 
     def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
@@ -543,7 +569,7 @@ class World:
             if not isinstance(error, PerdureError):
                 raise BadAnswer(f"{deed.name}: {error!r}") from error
             return
-        request, workflows = deed.request, self.history.workflows
+        request, workflows = deed.request, self.history.everybody
         match request:
             case StartOrder():
                 known = workflows.get(request.workflow_id)
@@ -551,10 +577,11 @@ class World:
                 if known is None or (known.header.name, known.header.arguments) != call:
                     raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
             case EventOrder():
-                if not any(request.event_id in known.sent for known in workflows.values()):
+                if request.event_id not in self.history.sent:
                     raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
             case requests.Cancel():
-                if not workflows[request.workflow_id].has_ended:
+                known = workflows[request.workflow_id]
+                if not (known.has_ended or known.past):
                     raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
             case _:
                 pass
