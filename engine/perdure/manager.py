@@ -45,6 +45,10 @@ class WorkflowManager(OpenManager):
     ``async with manager.client():`` (some other process works), ``with manager.sync:`` (for code
     without a loop), or ``manager.run()`` (a worker process).
 
+    Each call may also raise `NotOpen` (the manager is not open here), `CalledInside` (the caller
+    is a handler, a mutation or a query) and `StoreError` (`StoreBusy` when the database could not
+    be written to for 30 seconds; nothing was done).
+
     Args:
         store: path of an SQLite file (text or a `Path`), ``"sqlite:///path"``, or ``":memory:"``.
         max_parallelism: running action attempts over all workers of the store: the initial value
@@ -123,8 +127,11 @@ class WorkflowManager(OpenManager):
     async def status(self, workflow_id: str) -> Status:
         """How a workflow stands: `InProgress`, `Succeeded`, `Failed` or `Canceled`.
 
+        Args:
+            workflow_id: as `start` gave it.
+
         Raises:
-            WorkflowNotFound
+            WorkflowNotFound: no workflow has this id.
         """
         refuse_inside("status")
         orders.checked_id(workflow_id)
@@ -143,11 +150,17 @@ class WorkflowManager(OpenManager):
         """Wait for a workflow to end and give its result.
 
         Args:
-            timeout: a timedelta or seconds.
+            workflow_id: as `start` gave it.
+            timeout: how long to wait, a timedelta or seconds; None for as long as it takes.
+
+        Returns:
+            What the workflow returned, as its return annotation says; a plain JSON value if this
+            manager does not define the workflow.
 
         Raises:
             WorkflowFailed, WorkflowCanceled: it did not succeed.
-            WorkflowNotFound, TimeoutError
+            WorkflowNotFound: no workflow has this id.
+            TimeoutError: it has not ended in time; it goes on.
         """
         refuse_inside("result")
         orders.checked_id(workflow_id)
@@ -195,8 +208,12 @@ class WorkflowManager(OpenManager):
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
 
+        Args:
+            workflow_id: as `start` gave it.
+
         Raises:
-            WorkflowNotFound, WorkflowNotRunning
+            WorkflowNotFound: no workflow has this id.
+            WorkflowNotRunning: it has ended already.
             DefinitionError: this process does not know the workflow's `on_complete`.
         """
         refuse_inside("cancel")
@@ -215,7 +232,7 @@ class WorkflowManager(OpenManager):
 
         Args:
             event: from `define_event`, or a plain name.
-            workflow_id: to whom.
+            workflow_id: to whom; may be left out with `id`.
             id: of an event that was made before.
             value: the payload, checked against the event's type.
             error: instead of a value: the await raises `StepFailed` with this text.
@@ -224,7 +241,9 @@ class WorkflowManager(OpenManager):
             The event's id.
 
         Raises:
-            WorkflowNotFound, EventNotFound, EventAlreadySent, ValidationError, LimitExceeded
+            WorkflowNotFound: no workflow has this id.
+            EventNotFound, EventAlreadySent: about `id`.
+            ValidationError, LimitExceeded: the value does not fit, or is too large.
         """
         refuse_inside("send_event")
         order = orders.event_order(
@@ -234,11 +253,25 @@ class WorkflowManager(OpenManager):
         return event_id
 
     async def run_query(self, call: Call[R]) -> R:
-        """Run a query in a transaction of its own; what it raises is raised here."""
+        """Run a query in a read-only transaction of its own.
+
+        Args:
+            call: of a query.
+
+        Raises:
+            Exception: whatever the query raises.
+        """
         return await self._run_function(call, Query, "run_query")
 
     async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own; if it raises, nothing is written."""
+        """Run a mutation in a transaction of its own.
+
+        Args:
+            call: of a mutation.
+
+        Raises:
+            Exception: whatever the mutation raises; then nothing was written.
+        """
         return await self._run_function(call, Mutation, "run_mutation")
 
     async def _run_function(self, call: Call[R], kind: Any, verb: str) -> R:
@@ -268,6 +301,9 @@ class WorkflowManager(OpenManager):
             order: "asc" for the oldest first.
             limit: items of a page, 1 to 1,000.
             cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
         """
         if status not in (None, "in_progress", "success", "failed", "canceled"):
             raise ValueError(
@@ -295,7 +331,17 @@ class WorkflowManager(OpenManager):
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[StepInfo]:
-        """The steps of a workflow by number, a page at a time; an unknown id has none."""
+        """The steps of a workflow by number, a page at a time; an unknown id has none.
+
+        Args:
+            workflow_id: as `start` gave it.
+            order: "asc" for the first step first.
+            limit: items of a page, 1 to 1,000.
+            cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
+        """
         orders.checked_id(workflow_id)
         is_ascending, after = orders.check_page(order, limit, cursor)
         records = await self._read(

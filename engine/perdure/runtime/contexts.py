@@ -178,11 +178,11 @@ class ActionContext:
         return await self._verbs.send_event(event, **options)
 
     async def run_query(self, call: Call[R]) -> R:
-        """Run a query in a transaction of its own."""
+        """Run a query in a transaction of its own; see `WorkflowManager.run_query`."""
         result: R = await self._verbs.run_query(call)
         return result
 
     async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own."""
+        """Run a mutation in a transaction of its own; see `WorkflowManager.run_mutation`."""
         result: R = await self._verbs.run_mutation(call)
         return result
