@@ -28,8 +28,8 @@ from perdure.definitions import Call, Definer
 from perdure.errors import ErrorInfo, StoreError
 from perdure.runtime.attempts import Attempt, AttemptKey
 from perdure.runtime.contexts import make_context
+from perdure.runtime.event_operations import EventOrder
 from perdure.runtime.mailbox import Mailbox, Post, Ticket
-from perdure.runtime.operations import EventOrder
 from perdure.runtime.orders import event_order, start_order
 from perdure.runtime.requests import Cancel, RunFunction, UpdateConfig
 from perdure.runtime.scope import Env

@@ -11,7 +11,7 @@ from perdure.definitions import Call, Mutation
 from perdure.errors import PerdureError
 from perdure.events import Event
 
-from . import operations, orders
+from . import event_operations, operations, orders
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -101,7 +101,13 @@ class MutationContext(_TransactionContext):
         order = orders.event_order(
             scope.env, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
-        return self._do(lambda: operations.send_event(scope, order))
+        return self._do(lambda: event_operations.send_event(scope, order))
+
+    def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event with this transaction; see `WorkflowManager.create_event`."""
+        scope = self._scope
+        order = orders.create_order(scope.env, event, workflow_id=workflow_id)
+        return self._do(lambda: event_operations.create_event(scope, order))
 
     def _do(self, fn: Callable[[], T]) -> T:
         return self._scope.tx.run_engine_code(fn)
