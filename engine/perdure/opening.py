@@ -34,7 +34,6 @@ from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
 from perdure.runtime.verbs import Verbs
 from perdure.step import StepRules
-from perdure.store.base import Store
 from perdure.store.sqlite import SqliteStore
 
 Durability = Literal["disk", "process"]
@@ -94,7 +93,7 @@ class OpenManager(Definer):
         self._opening: Opening | None = None
         self._lock = threading.Lock()
 
-    def _make_store(self) -> Store:
+    def _make_store(self) -> SqliteStore:
         address = self.store_url
         if not isinstance(address, str) or not address:
             raise TypeError(f"store={address!r}: give the path of an SQLite file")
