@@ -3,8 +3,8 @@
     python django_app.py runserver            # the web process
     python django_app.py worker               # the worker, beside it
 
-A view writes an order with the ORM, and starts its workflow when that is committed. The worker
-first starts what a crash between the two has left out: starting by id can be repeated.
+A view writes an order with the ORM and starts its workflow in the same transaction: both happen, or
+neither, wherever the process dies.
 """
 
 from __future__ import annotations
@@ -79,23 +79,12 @@ async def ship(step: Step, order: int) -> str:
     return parcel
 
 
-def start(order: int) -> str:
-    """Start an order's workflow, once."""
-    return manager.sync.start(ship(order), id=f"order-{order}")
-
-
-def start_what_is_new() -> None:
-    """Start the orders whose process died between writing them and starting them."""
-    for order in Order.objects.filter(state="new"):
-        start(order.pk)
-
-
 def place(request: HttpRequest) -> JsonResponse:
     """POST: a new order."""
     with transaction.atomic():
         order = Order.objects.create(item=json.loads(request.body)["item"])
-        # Not inside the transaction: it holds the write lock that `start` needs.
-        transaction.on_commit(lambda: start(order.pk))
+        # Not `manager.sync.start`, which would wait for the lock that this transaction holds.
+        manager.over(connection.connection).start(ship(order.pk), id=f"order-{order.pk}")
     return JsonResponse({"order": order.pk}, status=202)
 
 
@@ -122,8 +111,6 @@ def main(arguments: list[str]) -> None:
     """A command of Django's, or `worker`."""
     create_tables()
     if arguments[1:2] == ["worker"]:
-        start_what_is_new()
-        manager.sync.close()
         connection.close()
         manager.run(until_idle="--until-idle" in arguments)
     else:

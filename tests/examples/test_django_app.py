@@ -1,7 +1,8 @@
-"""examples/django_app.py: views, a worker beside them, and a kill between row and start."""
+"""examples/django_app.py: views, a worker beside them, and kills before and after the commit."""
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,18 +26,30 @@ django_app.manager.sync.close()
 print(answer.json()["order"])
 """
 
-#: The same, and the process dies when the row is committed, before the workflow is started.
+#: Two orders. The process dies just after the commit of the first, or just before that of the
+#: second.
 PLACE_AND_DIE = """
 import os
 import signal
+import sys
 import django_app
 from django.db import transaction
 from django.test import Client
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def place():
+    Client().post("/orders", {"item": "boat"}, content_type="application/json")
+
 django_app.create_tables()
 with transaction.atomic():
-    transaction.on_commit(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    Client().post("/orders", {"item": "boat"}, content_type="application/json")
+    place()
+    if sys.argv[1] == "after":
+        transaction.on_commit(die)
+with transaction.atomic():
+    place()
+    die()
 """
 
 LOOK = """
@@ -62,12 +75,13 @@ def test_an_order_is_shipped_by_the_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.chaos
-def test_a_web_process_that_dies_before_the_start_loses_no_order(tmp_path: Path) -> None:
-    """The row is there and the workflow is not: the next worker starts it. Killed itself, the one
-    after it goes on."""
-    command = [sys.executable, "-W", "error", "-c", PLACE_AND_DIE]
+@pytest.mark.parametrize("moment", ["after", "before"])
+def test_an_order_and_its_workflow_are_there_together(tmp_path: Path, moment: str) -> None:
+    """Whether the web process dies after the commit or before the next: an order that is there is
+    shipped, and a worker that is killed meanwhile makes no difference."""
+    command = [sys.executable, "-W", "error", "-c", PLACE_AND_DIE, moment]
     died = subprocess.run(command, cwd=tmp_path, env=environment(), check=False)
-    assert died.returncode == -9
+    assert died.returncode == -signal.SIGKILL
     assert _states(tmp_path) == ["new"]
     with running(tmp_path, *WORKER) as worker:
         wait_until(lambda: _states(tmp_path) == ["shipped"], worker)
