@@ -53,7 +53,7 @@ async def visitor(step: Step) -> list[Any]:
 
 
 @d.workflow
-async def keeper(step: Step) -> str:
+async def keeper(step: Step) -> object:
     return await step.await_event("closing time")
 
 

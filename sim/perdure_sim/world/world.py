@@ -292,12 +292,6 @@ class World:
             lambda p: p.orders.event(event, workflow_id=workflow_id, value=value),
         )
 
-    def send_event_by_id(self, created: Deed, value: Any = None) -> Deed:
-        """Send the event that an earlier deed, which is done, has created."""
-        return self._do(
-            f"event {created.value}", lambda p: p.orders.event(id=created.value, value=value)
-        )
-
     def create_event(self, event: Any, *, workflow_id: str) -> Deed:
         """Create an event of a workflow; the deed's `value` is then its id."""
         return self._do(
