@@ -464,8 +464,7 @@ def created_events_are_told_apart(bench: Bench) -> None:
     reader, a, token = bench.reader(), bench.id("a"), bench.id("token")
     created = SentEvent(event_id=bench.id("1"), name="e", made=LARGE)
     _put_events(bench, "a", (created, _sent(bench, "2", 3, Succeeded("null"))))
-    seen = [reader.has_created_event(a, name) for name in "ef"]
-    expect(seen, [True, False], "only that one is created and not sent")
+    expect([reader.has_created_event(a, n) for n in "ef"], [True, False], "only one is not sent")
     sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"), token=token)
     expect(reader.find_send(token), None, "nothing was sent by this token")
     _put_events(bench, "a", (replace(sent, made=None),))
