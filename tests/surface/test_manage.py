@@ -117,7 +117,7 @@ def test_watch_gives_the_present_status_first_and_ends_with_the_last(app: App) -
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait(1))
         await waits_for(m, workflow_id, "go")
-        seen = []
+        seen: list[Any] = []
         async for status in m.watch(workflow_id):
             seen.append(status)
             if len(seen) == 1:
@@ -138,7 +138,7 @@ def test_a_watch_in_a_client_hears_of_another_process(app: App) -> None:
 
     async def watch() -> list[str]:
         async with other.manager.client(), asyncio.timeout(LONG):
-            seen = []
+            seen: list[str] = []
             async for status in other.manager.watch("one"):
                 if not seen:
                     await app.manager.send_event(go, workflow_id="one", value=1)
@@ -184,7 +184,7 @@ def test_restart_keeps_outcomes_failures_too(app: App) -> None:
         with pytest.raises(WorkflowFailed):
             await m.result(workflow_id)
         app.broken = False
-        assert await m.restart(workflow_id) is None
+        await m.restart(workflow_id)
         with pytest.raises(WorkflowFailed, match="broken"):  # the failure is recorded
             await m.result(workflow_id)
         assert [call[0] for call in app.calls] == [1, "mended?"]

@@ -228,12 +228,12 @@ class Decider:
             f"{command.kind} {command.function!r} of step {record.number} is not defined in this"
             " process: the workflow goes on where it is"
         )
-        advance(draft, HandlerBlocked(error=ErrorInfo("DefinitionError", text)))
+        _advance_blocked(draft, HandlerBlocked(error=ErrorInfo("DefinitionError", text)))
 
     def _block(self, unit: Unit, blocked: HandlerBlocked, now: int) -> None:
         """Nothing of what was delivered to a handler that is blocked in the end is journaled."""
         unit.actor.close()
-        advance(self.begin(unit, now), blocked)
+        _advance_blocked(self.begin(unit, now), blocked)
 
     def finish(self, unit: Unit, *, is_draining: bool) -> None:
         """Everything is decided: the draft becomes the state.
@@ -250,6 +250,15 @@ class Decider:
                 draft.give_up(draft.now)
         unit.state, unit.writes, unit.effects = draft.state(), draft.writes, draft.effects
         unit.draft = None
+
+
+def _advance_blocked(draft: Draft, blocked: HandlerBlocked) -> None:
+    """Take in that a workflow cannot go on. Whoever keeps the program running is told once, and
+    not at each further try."""
+    before = draft.blocked
+    if before is None or before.error.message != blocked.error.message:
+        logger.error("workflow %s is blocked: %s", draft.header.workflow_id, blocked.error.message)
+    advance(draft, blocked)
 
 
 def attempts(draft: Draft) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.codec import plain
-from perdure.core.commands import RunChild, RunStep
+from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
 from perdure.core.workflow import RESTARTED, WorkflowState
@@ -35,6 +35,9 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     arguments = None
     if isinstance(command, RunStep | RunChild):
         arguments = _plain(command.arguments)
+    event_id = record.event_id
+    if event_id is None and isinstance(command, AwaitEvent):
+        event_id = command.event_id
     return StepInfo(
         workflow_id=workflow_id,
         number=record.number,
@@ -49,7 +52,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         started_at=None if record.started_at is None else from_ms(record.started_at),
         ended_at=None if record.settled_at is None else from_ms(record.settled_at),
         child_id=record.child_id,
-        event_id=record.event_id,
+        event_id=event_id,
     )
 
 

@@ -66,7 +66,7 @@ class History:
         workflows: by id, in the order in which they were started.
         commits: how many there were.
         is_exact: no clock has been wrong until now.
-        sent: all events that ever were.
+        events: all that ever were, as they were last.
         deleted: workflows that were cleaned up, the last of each id.
         everybody: all that there are and were.
     """
@@ -83,7 +83,7 @@ class History:
         self._is_whole = is_whole
         self._patience = patience
         self._epochs: dict[Epoch, WorkflowId] = {}
-        self.sent: set[EventId] = set()
+        self.events: dict[EventId, SentEvent] = {}
         self.deleted: dict[WorkflowId, Known] = {}
         self.everybody: Mapping[WorkflowId, Known] = ChainMap(self.workflows, self.deleted)
 
@@ -291,8 +291,11 @@ class History:
 
     def _event(self, now: int, workflow_id: WorkflowId, event: SentEvent) -> None:
         known = self.workflows[workflow_id]
+        before = known.sent.get(event.event_id)
+        if before is not None and before.outcome is not None:
+            raise EventTwice(f"{event.event_id} was sent twice: {before}, then {event}")
         known.sent[event.event_id] = event
-        self.sent.add(event.event_id)
+        self.events[event.event_id] = event
         known.seen.sent[event.event_id] = now
 
     def _consume(

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import attrs
-from msgspec.structs import replace
 
 from perdure.core.ids import WorkflowId
 from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
@@ -26,7 +25,6 @@ from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
 from perdure.runtime.attempts import Attempt
-from perdure.runtime.operations import EventOrder, StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -34,11 +32,12 @@ from ..faults.plan import Fault, FaultPlan, Injector, is_actor
 from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
 from ..laws.history import History
 from ..laws.known import Author
-from ..laws.violations import BadAnswer, ToldTooEarly, Violation
+from ..laws.violations import ToldTooEarly, Violation
 from ..laws.waits import patience
 from ..report.wording import moment
 from .actions import CallMade, Stub
 from .clock import START_MS
+from .deeds import Deed, asked_again, check_answer, no_answer
 from .disks import Disk
 from .faulty_store import Write
 from .outside import NotSimulated
@@ -65,15 +64,6 @@ def _call(fn: Callable[[], object]) -> None:
     fn()
 
 
-def _asked_again(request: Any) -> Any:
-    """The request of a client that asks for it more than once: what it starts may be there."""
-    return replace(request, has_own_id=True) if isinstance(request, StartOrder) else request
-
-
-def _no_answer(value: Any, error: BaseException | None) -> None:
-    """Nobody listens."""
-
-
 class HotSpin(AssertionError):
     """Events follow each other without end."""
 
@@ -87,23 +77,6 @@ def is_given_up(state: WorkflowState) -> bool:
     blocked = state.blocked
     is_lost = blocked is not None and blocked.error.type == "WorkerLost"
     return is_lost and state.takeovers >= TAKEOVERS_MAX
-
-
-@attrs.define
-class Deed:
-    """What a client does: tried again until it is carried out, by the same ids."""
-
-    name: str
-    make: Callable[[Process], Any]
-    request: Any = None
-    asked_in: int = 0
-    value: Any = None
-    error: BaseException | None = None
-    is_done: bool = False
-    is_waiting: bool = False
-    done_at: int = 0
-    follow_ups: list[Callable[[], object]] = attrs.field(factory=list)
-    was_asked: bool = False
 
 
 class World:
@@ -291,6 +264,12 @@ class World:
             lambda p: p.orders.event(event, workflow_id=workflow_id, value=value),
         )
 
+    def create_event(self, event: Any, *, workflow_id: str) -> Deed:
+        """Create an event of a workflow; the deed's `value` is then its id."""
+        return self._do(
+            f"event for {workflow_id}", lambda p: p.orders.created(event, workflow_id=workflow_id)
+        )
+
     def cancel(self, workflow_id: str) -> Deed:
         """Cancel a workflow."""
         return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
@@ -348,7 +327,7 @@ class World:
                     deed.asked_in = 0
                     self._try_again(deed)
             elif not deed.is_done:
-                self._watch(lambda: self._check_answer(deed, error))
+                self._watch(lambda: check_answer(self.history, deed, value, error))
                 self.note("client", "answer", (deed.name, value, error))
                 self._end(deed, value, error)
 
@@ -357,7 +336,7 @@ class World:
             if deed.request is None:
                 deed.request = deed.make(client)  # once: its ids are what makes it safe to repeat
             if deed.was_asked:
-                deed.request = _asked_again(deed.request)
+                deed.request = asked_again(deed.request)
             deed.was_asked = True
             self._ask(deed, answer)
         except PerdureError as error:
@@ -383,7 +362,7 @@ class World:
             client.at(self.now + fault.duration, submit)
             return
         if fault is not None:
-            deed.request = _asked_again(deed.request)
+            deed.request = asked_again(deed.request)
         client.engine.submit(deed.request, answer)
         match fault and fault.kind:
             case "twice":
@@ -394,7 +373,7 @@ class World:
             case "elsewhere":
                 for worker in self.workers:
                     if worker.is_alive:
-                        worker.engine.submit(copy(deed.request), _no_answer)
+                        worker.engine.submit(copy(deed.request), no_answer)
                         return
 
     # --- what processes tell ------------------------------------------------------------------
@@ -562,29 +541,6 @@ class World:
         known = self.history.everybody.get(workflow_id)
         if known is None or outcome not in (known.state.outcome, *known.past):
             raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
-
-    def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
-        """What a client is told has been done is on the disk."""
-        if error is not None:
-            if not isinstance(error, PerdureError):
-                raise BadAnswer(f"{deed.name}: {error!r}") from error
-            return
-        request, workflows = deed.request, self.history.everybody
-        match request:
-            case StartOrder():
-                known = workflows.get(request.workflow_id)
-                call = (request.name, request.arguments)
-                if known is None or (known.header.name, known.header.arguments) != call:
-                    raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
-            case EventOrder():
-                if request.event_id not in self.history.sent:
-                    raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
-            case requests.Cancel():
-                known = workflows[request.workflow_id]
-                if not (known.has_ended or known.past):
-                    raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
-            case _:
-                pass
 
     def reached_outside(self, error: NotSimulated) -> None:
         """An action did what cannot be simulated: what it might swallow, the run must not."""
