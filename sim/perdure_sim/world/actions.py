@@ -30,7 +30,7 @@ from perdure.runtime.scope import Env
 
 from ..faults.plan import Fault
 from .clock import START_MS
-from .outside import NotSimulated, OutsideLoop, in_action, refuse, watched
+from .outside import NotSimulated, OutsideLoop, in_action, look, look_away, refuse, refusing
 from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
@@ -193,10 +193,14 @@ class ActionLoop:
 
     def _run(self, fn: Callable[[], Any]) -> None:
         loop = self.loop
-        with loop.entered(), watched():
-            loop.set_now(self.host.now)
-            fn()
-            loop.drain()
+        loop.enter()
+        try:
+            with refusing():
+                loop.set_now(self.host.now)
+                fn()
+                loop.drain()
+        finally:
+            loop.leave()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -233,6 +237,13 @@ class SimulatedRunner(ActionRunner):
         return super()._prepare(attempt, definition)
 
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
+        look()  # the result's own classes may have code
+        try:
+            return self._encode_odd(definition, value)
+        finally:
+            look_away()
+
+    def _encode_odd(self, definition: Action[..., Any], value: Any) -> Outcome:
         if not isinstance(value, OddResult):
             return super()._encode(definition, value)
         if value.kind == "wrong_type":
@@ -312,15 +323,19 @@ class DressedRegistry(Registry):
                 epoch=_epoch.get(),
             )
             host.made(made)
-            in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
             if stub.takes_ms:
                 await asyncio.sleep(stub.takes_ms / 1000)
             if fault is not None:
                 await _befall(fault, host)
-            value = call(context, *args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
+            in_action.set((name, host.reached_outside))
+            look()
+            try:
+                value = call(context, *args, **kwargs)
+                if inspect.isawaitable(value):
+                    value = await value
+            finally:
+                look_away()
             if fault is not None and fault.kind in _ODD_RESULTS:
                 return OddResult(fault.kind, value)
             return value
