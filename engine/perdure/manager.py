@@ -17,6 +17,7 @@ from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Call, Mutation, Query, Workflow
 from perdure.errors import (
+    StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
 )
@@ -330,6 +331,10 @@ class WorkflowManager(OpenManager):
     async def _ask(self, request: Any) -> Any:
         """Have the engine carry out a request, in the transaction of its next turn."""
         engine = self._open_one()
+        opening = self._opening
+        if opening is not None and opening.access == "read":
+            # Here, because an engine tries for ever to write into a store that is in trouble.
+            raise StoreReadOnly(f"{self!r} was opened to be read: open it with access='write'")
         loop = asyncio.get_running_loop()
         bridge = bridge_of(loop)
         future: asyncio.Future[Any] = loop.create_future()
