@@ -82,7 +82,7 @@ FLOORS = (
     ),
     Floor(
         "determinism",
-        "perdure.determinism",
+        "perdure.determinism perdure.clockwatch",
         "core errors",
         "the guard watches handlers and needs to know nothing of them",
     ),
