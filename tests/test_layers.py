@@ -47,14 +47,20 @@ FLOORS = (
     Floor(
         "door",
         "perdure",
-        "manager runtime step definitions determinism records core errors",
+        "manager checking runtime step definitions determinism records core errors",
         "it re-exports names and does nothing else",
     ),
     Floor(
         "manager",
         "perdure.manager perdure.opening perdure.sync",
-        "runtime step definitions codec determinism store records core errors",
+        "checking runtime step definitions codec determinism store records core errors",
         "it turns calls into messages; whoever stands below must work without it",
+    ),
+    Floor(
+        "checking",
+        "perdure.checking perdure.journals",
+        "runtime step definitions codec determinism store records core errors",
+        "a journal can be replayed wherever it is, without the manager that wrote it",
     ),
     Floor(
         "runtime",

@@ -6,6 +6,7 @@ Start with `WorkflowManager`.
 
 from __future__ import annotations
 
+from perdure.checking import CheckedWorkflow, CheckReport, CheckViolation
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.core.retry import RetryPolicy
@@ -45,6 +46,7 @@ from perdure.errors import (
     WorkflowRunning,
 )
 from perdure.events import Event, define_event
+from perdure.journals import WorkflowJournal, load_journals
 from perdure.manager import WorkflowManager
 from perdure.records import InProgress, Outcome, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
@@ -56,6 +58,9 @@ __all__ = [
     "Call",
     "CalledInside",
     "Canceled",
+    "CheckReport",
+    "CheckViolation",
+    "CheckedWorkflow",
     "ConnectionMisuse",
     "DefinitionError",
     "DeterminismError",
@@ -102,9 +107,11 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowIdConflict",
     "WorkflowInfo",
+    "WorkflowJournal",
     "WorkflowManager",
     "WorkflowNotFound",
     "WorkflowNotRunning",
     "WorkflowRunning",
     "define_event",
+    "load_journals",
 ]

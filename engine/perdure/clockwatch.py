@@ -107,10 +107,18 @@ class Watch:
         if is_housekeeping(frame):
             return
         place = _place(frame)
-        if place is None or place in self._places:
-            return
+        if place is not None:
+            use = Use(what, remedy or REMEDY["random.random"], *place)
+            if self.is_new(use):
+                self.uses.append(use)
+
+    def is_new(self, use: Use) -> bool:
+        """Whether nothing was seen at that place yet. From now on something was."""
+        place = (use.filename, use.line)
+        if place in self._places:
+            return False
         self._places.add(place)
-        self.uses.append(Use(what, remedy or REMEDY["random.random"], *place))
+        return True
 
 
 def _by_owner(called: Any, frame: FrameType) -> str | None:

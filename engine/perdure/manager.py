@@ -7,10 +7,12 @@ What a call means for a workflow is decided elsewhere: in the transaction that c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from perdure.checking import CheckedWorkflow, Checker, CheckReport, check_all
 from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
@@ -22,15 +24,17 @@ from perdure.errors import (
     WorkflowFailed,
 )
 from perdure.events import Event
+from perdure.journals import WorkflowJournal
 from perdure.opening import OpenManager
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import Verbs
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.loops import refuse_loop
 from perdure.runtime.operations import not_found
 from perdure.runtime.views import status_of, step_info, workflow_info
-from perdure.store.base import Reader, WorkflowFilter
+from perdure.store.base import Loaded, Reader, WorkflowFilter
 
 if TYPE_CHECKING:
     from perdure.sync import SyncManager
@@ -257,6 +261,7 @@ class WorkflowManager(OpenManager):
         *,
         name: str | None = None,
         status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
         order: Literal["asc", "desc"] = "asc",
         limit: int = 100,
         cursor: str | None = None,
@@ -266,6 +271,7 @@ class WorkflowManager(OpenManager):
         Args:
             name: of the workflow definition.
             status: only those with it.
+            blocked: only those whose code does not fit their journal; False for all others.
             order: "asc" for the oldest first.
             limit: items of a page, 1 to 1,000.
             cursor: of the page before.
@@ -278,6 +284,7 @@ class WorkflowManager(OpenManager):
         which = WorkflowFilter(
             name=orders.checked_filter(name),
             status=status,
+            is_blocked=orders.checked_flag(blocked, "blocked"),
             is_ascending=is_ascending,
             limit=limit + 1,
             after=after,
@@ -308,6 +315,70 @@ class WorkflowManager(OpenManager):
         is_done = len(records) <= limit
         last = str(items[-1].number) if not is_done else None
         return Page(items=items, cursor=last, is_done=is_done)
+
+    async def journal(self, workflow_id: str) -> WorkflowJournal:
+        """All that is recorded of a workflow, as of one moment.
+
+        Raises:
+            WorkflowNotFound
+        """
+        refuse_inside("journal")
+        orders.checked_id(workflow_id)
+        loaded = await self._read(lambda reader: reader.load([workflow_id]))
+        if not loaded:
+            raise not_found(workflow_id)
+        return WorkflowJournal(loaded[0])
+
+    async def check(
+        self,
+        *,
+        name: str | None = None,
+        progress: Callable[[CheckedWorkflow], object] | None = None,
+    ) -> CheckReport:
+        """Replay every unfinished workflow of the store against this process's code.
+
+        It changes nothing and runs no step, so it may look at a store in use: open the manager
+        with ``client(access="read")``. Blocked workflows are checked as well.
+
+        Args:
+            name: only workflows of this definition.
+            progress: called after each workflow, in another thread.
+        """
+        refuse_inside("check")
+        checker = Checker(self._env.rules, name=orders.checked_filter(name))
+        after: int | None = None
+        while True:
+            which = WorkflowFilter(name=name, status="in_progress", after=after)
+            rows = await self._read(partial(_list, which))
+            for sequence, state in rows:
+                after = sequence
+                loaded = await self._read(partial(_load, state.workflow_id))
+                if not loaded or loaded[0].state.outcome is not None:
+                    continue  # it has ended meanwhile
+                # In a thread: a replay needs one in which no loop runs, and may take a while.
+                checked = await asyncio.to_thread(checker.check, WorkflowJournal(loaded[0]))
+                if progress is not None:
+                    await asyncio.to_thread(progress, checked)
+            if len(rows) < which.limit:
+                return checker.report()
+
+    def check_journals(
+        self,
+        journals: Iterable[WorkflowJournal],
+        *,
+        progress: Callable[[CheckedWorkflow], object] | None = None,
+    ) -> CheckReport:
+        """Replay journals, such as `load_journals` gives, against this process's code.
+
+        No store is needed, so this may run where production's cannot be reached. A journal of a
+        workflow that has ended must lead to the same end.
+
+        Args:
+            progress: called after each of them.
+        """
+        refuse_inside("check_journals")
+        refuse_loop("check_journals", "await asyncio.to_thread(manager.check_journals, …)")
+        return check_all(self._env.rules, journals, progress)
 
     async def config(self) -> Settings:
         """The settings that all workers of the store share."""
@@ -362,6 +433,14 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         future.set_result(value)
     else:
         future.set_exception(error)
+
+
+def _list(which: WorkflowFilter, reader: Reader) -> list[tuple[int, WorkflowState]]:
+    return reader.list_workflows(which)
+
+
+def _load(workflow_id: str, reader: Reader) -> list[Loaded]:
+    return reader.load([workflow_id])
 
 
 def _state(reader: Reader, workflow_id: str) -> WorkflowState:
