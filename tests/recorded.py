@@ -11,6 +11,8 @@ from typing import Any
 
 from perdure import (
     ActionContext,
+    CheckReport,
+    CheckViolation,
     MutationContext,
     Step,
     WorkflowJournal,
@@ -57,6 +59,22 @@ def first_release(manager: WorkflowManager) -> None:
         return answer
 
 
+def waits_first(manager: WorkflowManager) -> None:
+    """A step was added before recorded ones."""
+    note, price = functions(manager)
+
+    @manager.workflow
+    async def order(step: Step, user: str, count: int = 1) -> str:
+        await step.run_mutation(note("new"))
+        await step.run_mutation(note(user))
+        await step.run_action(price(count))
+        return await step.await_event(decision)
+
+
+def nothing(manager: WorkflowManager) -> None:
+    """The workflow is gone."""
+
+
 def record(path: Path, *users: str, define: Define = first_release) -> list[str]:
     """Start an order for each user, and work until all wait; their ids are the users' names."""
     manager = manager_of(define, path)
@@ -96,3 +114,21 @@ def journal_of(path: Path, workflow_id: str) -> WorkflowJournal:
             return await manager.journal(workflow_id)
 
     return asyncio.run(read())
+
+
+def check(define: Define, path: Path, **options: Any) -> CheckReport:
+    """Check the store against other code, opened to be read."""
+    manager = manager_of(define, path)
+
+    async def run() -> CheckReport:
+        async with manager.client(access="read"):
+            return await manager.check(**options)
+
+    return asyncio.run(run())
+
+
+def only(report: CheckReport) -> CheckViolation:
+    """The violation of a report that has one."""
+    (violation,) = report.violations
+    assert not report.is_ok
+    return violation

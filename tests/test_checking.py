@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
 import sys
 import time
 import uuid
@@ -21,21 +20,23 @@ from typing import Any
 import pytest
 from tests.recorded import (
     Define,
+    check,
     decision,
     first_release,
     functions,
     journal_of,
     manager_of,
+    nothing,
+    only,
     record,
+    waits_first,
 )
 
 from perdure import (
     ActionContext,
     CheckedWorkflow,
     CheckReport,
-    CheckViolation,
     MutationContext,
-    PerdureError,
     Step,
     WorkflowManager,
 )
@@ -46,54 +47,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "app.db"
 
 
-def check(define: Define, path: Path, **options: Any) -> CheckReport:
-    """Check the store against other code, opened to be read."""
-    manager = manager_of(define, path)
-
-    async def run() -> CheckReport:
-        async with manager.client(access="read"):
-            return await manager.check(**options)
-
-    return asyncio.run(run())
-
-
-def only(report: CheckReport) -> CheckViolation:
-    (violation,) = report.violations
-    assert not report.is_ok
-    return violation
-
-
-#: Prints what is in the files of a folder, but for the locks and marks of readers. In a process of
-#: its own: whoever closes a database's file loses the locks that SQLite holds in his process.
-DIGEST = """
-import hashlib, pathlib, sys
-for each in sorted(pathlib.Path(sys.argv[1]).rglob("*")):
-    if each.is_file() and not each.name.endswith("-shm"):
-        print(each, hashlib.sha256(each.read_bytes()).hexdigest())
-"""
-
-
-def digest(folder: Path) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-c", DIGEST, str(folder)], capture_output=True, text=True, check=True
-    )
-    assert "app.db" in ran.stdout
-    return ran.stdout
-
-
 # --- releases
-
-
-def waits_first(manager: WorkflowManager) -> None:
-    """A step was added before recorded ones."""
-    note, price = functions(manager)
-
-    @manager.workflow
-    async def order(step: Step, user: str, count: int = 1) -> str:
-        await step.run_mutation(note("new"))
-        await step.run_mutation(note(user))
-        await step.run_action(price(count))
-        return await step.await_event(decision)
 
 
 def asks_for_more(manager: WorkflowManager) -> None:
@@ -134,10 +88,6 @@ def other_arguments(manager: WorkflowManager) -> None:
     @manager.workflow
     async def order(step: Step, user: int, count: int = 1) -> str:
         return await step.await_event(decision)
-
-
-def nothing(manager: WorkflowManager) -> None:
-    """The workflow is gone."""
 
 
 def ends_early(manager: WorkflowManager) -> None:
@@ -286,12 +236,6 @@ async def _child_waits(manager: WorkflowManager) -> bool:
     return status.kind == "in_progress" and bool(status.running)
 
 
-def test_a_name_narrows_the_check(path: Path) -> None:
-    """Workflows of other names are not replayed, and their code is not read."""
-    record(path, "ann")
-    assert check(nothing, path, name="other") == CheckReport(checked={}, violations=())
-
-
 def test_a_blocked_workflow_is_checked_and_told_when_it_fits_again(path: Path) -> None:
     """The code that is checked, not the one that blocked it, decides."""
     record(path, "ann")
@@ -303,27 +247,6 @@ def test_a_blocked_workflow_is_checked_and_told_when_it_fits_again(path: Path) -
     assert report.is_ok
     assert report.unblocked == 1
     assert check(waits_first, path).unblocked == 0
-
-
-def test_blocked_workflows_can_be_listed(path: Path) -> None:
-    """They alone, or all others; something else is no answer to the question."""
-    record(path, "ann", "bob")
-    with sqlite3.connect(path) as connection:
-        blocked = '{"error":{"type":"E","message":"m"},"count":1,"retry_at":1}'
-        connection.execute("UPDATE perdure_workflows SET blocked = ? WHERE id = 'bob'", (blocked,))
-    connection.close()
-    manager = WorkflowManager(str(path))
-
-    async def listed(blocked: Any) -> list[str]:
-        async with manager.client(access="read"):
-            page = await manager.list_workflows(blocked=blocked)
-            return [info.workflow_id for info in page]
-
-    assert asyncio.run(listed(True)) == ["bob"]
-    assert asyncio.run(listed(False)) == ["ann"]
-    assert asyncio.run(listed(None)) == ["ann", "bob"]
-    with pytest.raises(TypeError, match="blocked='yes': give True, False or None"):
-        asyncio.run(listed("yes"))
 
 
 # --- the outside
@@ -392,36 +315,6 @@ def test_a_profiler_that_hides_clocks_is_told(path: Path) -> None:
     assert not report.saw_clocks
 
 
-# --- it only reads
-
-
-def test_a_check_changes_nothing(path: Path) -> None:
-    """With a worker that holds the store open, and code that does not fit, not a byte changes."""
-    record(path, "ann")
-    holder = manager_of(first_release, path)
-
-    async def run() -> None:
-        async with holder.client():
-            before = digest(path.parent)
-            assert not (await asyncio.to_thread(check, waits_first, path)).is_ok
-            assert digest(path.parent) == before
-
-    asyncio.run(run())
-
-
-def test_a_store_in_memory_is_checked_where_it_is_open() -> None:
-    """An open manager checks its own workflows, with a worker beside it."""
-    manager = manager_of(first_release)
-    order: Any = manager.registry.get("order")
-
-    async def run() -> CheckReport:
-        async with manager:
-            await manager.start(order("ann"))
-            return await manager.check()
-
-    assert asyncio.run(run()) == CheckReport(checked={"order": 1}, violations=())
-
-
 def test_journals_are_checked_without_a_store(path: Path) -> None:
     """Ended ones too: they must come to the same end."""
     record(path, "ann")
@@ -450,13 +343,3 @@ async def _end(manager: WorkflowManager) -> Any:
         await manager.send_event(decision, workflow_id="ann", value="yes")
         await manager.result("ann", timeout=30)
         return await manager.journal("ann")
-
-
-def test_a_check_that_would_stop_a_loop_says_what_to_do() -> None:
-    """`check_journals` blocks: inside a loop it names the thread to use."""
-
-    async def run() -> None:
-        with pytest.raises(PerdureError, match="to_thread"):
-            manager_of(nothing).check_journals([])
-
-    asyncio.run(run())

@@ -15,7 +15,6 @@ from perdure import (
     ValidationError,
     WorkflowJournal,
     WorkflowManager,
-    WorkflowNotFound,
     load_journals,
 )
 
@@ -116,27 +115,6 @@ async def _until_ended(manager: WorkflowManager) -> Any:
     while (await manager.status("ann")).kind == "in_progress":
         yield
         await asyncio.sleep(0)
-
-
-def test_info_and_steps_are_those_of_a_listing(path: Path) -> None:
-    """A journal shows itself as the manager's listings do."""
-    record(path, "ann")
-    manager = WorkflowManager(str(path))
-
-    async def run() -> None:
-        async with manager.client(access="read"):
-            journal = await manager.journal("ann")
-            assert [journal.info] == (await manager.list_workflows()).items
-            assert journal.steps == (await manager.list_steps("ann")).items
-
-    asyncio.run(run())
-
-
-def test_an_unknown_id_has_no_journal(path: Path) -> None:
-    """As everything about a workflow that does not exist."""
-    record(path, "ann")
-    with pytest.raises(WorkflowNotFound):
-        journal_of(path, "bob")
 
 
 @pytest.mark.parametrize(

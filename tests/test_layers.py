@@ -52,7 +52,7 @@ FLOORS = (
     ),
     Floor(
         "manager",
-        "perdure.manager perdure.opening perdure.sync",
+        "perdure.manager perdure.inspecting perdure.opening perdure.sync",
         "checking runtime step definitions codec determinism store records core errors",
         "it turns calls into messages; whoever stands below must work without it",
     ),
@@ -151,7 +151,7 @@ ONLY = (
     Only(
         "asyncio",
         "perdure.core.loop perdure.core.replay perdure.step perdure.definitions perdure.runtime "
-        "perdure.manager perdure.opening perdure.sync perdure.cli perdure.demo",
+        "perdure.manager perdure.inspecting perdure.opening perdure.sync perdure.cli perdure.demo",
         "transitions, stores and values are plain calls",
     ),
     Only("click rich", "perdure.cli perdure.demo", "they come with the extra `cli`"),

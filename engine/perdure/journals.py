@@ -24,6 +24,7 @@ from perdure.step import from_ms, instant_ms
 from perdure.store.base import Loaded
 from perdure.store.rows import (
     COMMAND_COLUMNS,
+    EVENT_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     STATE_COLUMNS,
@@ -45,7 +46,7 @@ FORMAT = 1
 _WORKFLOW = HEADER_COLUMNS + STATE_COLUMNS
 _STEP = COMMAND_COLUMNS + PROGRESS_COLUMNS
 _TICK = ("workflow_id", "position", "now")
-_EVENT = ("workflow_id", "id", "name", "sequence", "sent_at", "value", "error")
+_EVENT = ("workflow_id", *EVENT_COLUMNS)
 
 #: Columns that hold JSON text: in a line they are that JSON.
 _NESTED = frozenset(
@@ -61,7 +62,7 @@ _NUMBERS = frozenset(
     (
         *("parent_number", "depth", "rules", "epoch", "position", "next_number", "journal_bytes"),
         *("takeovers", "number", "asked_position", "asked_epoch", "attempt", "started_epoch"),
-        *("delivered_position", "canceled_position", "sequence"),
+        *("delivered_position", "canceled_position", "sequence", "made"),
     )
 )
 #: Columns that are never null.

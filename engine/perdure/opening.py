@@ -27,11 +27,12 @@ from perdure.errors import NotOpen, PerdureError, StoreUnsupported
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import Verbs, make_context
+from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
+from perdure.runtime.verbs import Verbs
 from perdure.step import StepRules
 from perdure.store.base import Access, Store
 from perdure.store.sqlite import SqliteStore

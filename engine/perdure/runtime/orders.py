@@ -16,8 +16,9 @@ from perdure.errors import DefinitionError, ErrorInfo
 from perdure.events import Event
 from perdure.step import check_call, check_name, due_ms
 
+from .event_operations import CreateOrder, EventOrder
 from .functions import context_codec
-from .operations import EventOrder, StartOrder
+from .operations import StartOrder
 from .scope import Env
 
 #: Items of one page of a listing.
@@ -156,6 +157,20 @@ def start_order(
     )
 
 
+def create_order(env: Env, event: Event[Any] | str, *, workflow_id: str) -> CreateOrder:
+    """What `create_event` was given, checked.
+
+    Raises:
+        TypeError, ValueError, LimitExceeded
+    """
+    name = event.name if isinstance(event, Event) else event
+    return CreateOrder(
+        event_id=env.clock.new_id(),
+        name=check_name(name, "event"),
+        workflow_id=checked_id(workflow_id),
+    )
+
+
 def event_order(
     env: Env,
     event: Event[Any] | str | None,
@@ -192,8 +207,10 @@ def event_order(
             outcome = Succeeded(event.codec.encode(value, where=where, limit=limit))
         else:
             outcome = Succeeded(encode_plain(value, where=where, limit=limit))
+    send_id = env.clock.new_id()
     return EventOrder(
-        event_id=env.clock.new_id() if id is None else check_name(id, "id"),
+        event_id=send_id if id is None else check_name(id, "id"),
+        send_id=send_id,
         name=name,
         workflow_id=workflow_id,
         outcome=outcome,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from perdure.codec import plain
-from perdure.core.commands import RunChild, RunStep
+from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
@@ -33,6 +33,9 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     arguments = None
     if isinstance(command, RunStep | RunChild):
         arguments = plain(command.arguments)
+    event_id = record.event_id
+    if event_id is None and isinstance(command, AwaitEvent):
+        event_id = command.event_id
     return StepInfo(
         workflow_id=workflow_id,
         number=record.number,
@@ -47,7 +50,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         started_at=_instant(record.started_at),
         ended_at=_instant(record.settled_at),
         child_id=record.child_id,
-        event_id=record.event_id,
+        event_id=event_id,
         due_at=_instant(record.due_at if record.state in ("asked", "backoff") else None),
     )
 

@@ -148,6 +148,14 @@ class Reader(Protocol):
         """(its workflow, the event, whether it is consumed)."""
         ...
 
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """The same, of the event that was sent under this token."""
+        ...
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """Whether the workflow has an event of that name that is created and not sent. Cheap."""
+        ...
+
     def workers(self) -> list[WorkerRow]: ...
 
     def inbox_of(self, worker_id: WorkerId) -> list[InboxRow]:

@@ -29,6 +29,7 @@ from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
     END_COLUMNS,
+    EVENT_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
@@ -85,8 +86,9 @@ _SELECT_TICKS = (
     f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
     " ORDER BY workflow_id, position"
 )
+_EVENT = ", ".join(EVENT_COLUMNS)
 _SELECT_EVENTS = (
-    "SELECT workflow_id, id, name, sequence, sent_at, value, error FROM perdure_events"
+    f"SELECT workflow_id, {_EVENT} FROM perdure_events"
     f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
@@ -303,14 +305,26 @@ class SqliteReader:
         return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
-        sql = (
-            "SELECT workflow_id, consumed_by, id, name, sequence, sent_at, value, error"
-            " FROM perdure_events WHERE id = ?"
-        )
-        row = self._execute(sql, (event_id,)).fetchone()
+        return self._find_event("id", event_id)
+
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """See `base.Reader.find_send`. By the index on token."""
+        return self._find_event("token", token)
+
+    def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        sql = f"SELECT workflow_id, consumed_by, {_EVENT} FROM perdure_events WHERE {column} = ?"
+        row = self._execute(sql, (key,)).fetchone()
         if row is None:
             return None
         return row[0], event_from_row(row[2:]), row[1] is not None
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """See `base.Reader.has_created_event`. By the index on those that are only created."""
+        sql = (
+            "SELECT 1 FROM perdure_events INDEXED BY perdure_events_created"
+            " WHERE workflow_id = ? AND name = ? AND sequence IS NULL LIMIT 1"
+        )
+        return self._execute(sql, (workflow_id, name)).fetchone() is not None
 
 
 class SqliteTransaction(SqliteReader):
@@ -477,13 +491,12 @@ class SqliteTransaction(SqliteReader):
 
     def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
         sql = (
-            "INSERT INTO perdure_events"
-            " (workflow_id, id, name, created_at, sequence, sent_at, value, error)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
+            f"INSERT INTO perdure_events (workflow_id, created_at, {_EVENT})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
             " sequence = excluded.sequence, sent_at = excluded.sent_at,"
-            " value = excluded.value, error = excluded.error"
+            " value = excluded.value, error = excluded.error, token = excluded.token"
         )
-        values = (workflow_id, event.event_id, event.name, now, *event_columns(event))
+        values = (workflow_id, now, event.event_id, event.name, *event_columns(event))
         self._execute(sql, values)
 
     def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:
