@@ -336,10 +336,13 @@ def _outside(use: Use, name: str, workflow_id: str | None) -> CheckViolation:
 
 
 def check_all(
-    rules: StepRules, journals: Iterable[WorkflowJournal], progress: Progress | None
+    rules: StepRules,
+    journals: Iterable[WorkflowJournal],
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Replay journals; see `WorkflowManager.check_journals`."""
-    checker = Checker(rules)
+    checker = Checker(rules, name=name)
     for journal in journals:
         checked = checker.check(journal)
         if progress is not None:

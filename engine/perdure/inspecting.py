@@ -81,6 +81,7 @@ class InspectedManager(OpenManager):
         self,
         journals: Iterable[WorkflowJournal],
         *,
+        name: str | None = None,
         progress: Callable[[CheckedWorkflow], object] | None = None,
     ) -> CheckReport:
         """Replay journals, such as `load_journals` gives, against this process's code.
@@ -89,11 +90,13 @@ class InspectedManager(OpenManager):
         workflow that has ended must lead to the same end.
 
         Args:
+            name: only the code of this definition is read for clocks and dice; the journals given
+                are all replayed.
             progress: called after each of them.
         """
         refuse_inside("check_journals")
         refuse_loop("check_journals", "await asyncio.to_thread(manager.check_journals, …)")
-        return check_all(self._env.rules, journals, progress)
+        return check_all(self._env.rules, journals, name, progress)
 
 
 def _list(which: WorkflowFilter, reader: Reader) -> list[tuple[int, WorkflowState]]:
