@@ -27,8 +27,10 @@ from perdure.inspecting import InspectedManager
 from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
+from perdure.runtime.contexts import MutationContext
 from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
 from perdure.runtime.views import step_info, workflow_info
@@ -36,6 +38,8 @@ from perdure.runtime.watching import News
 from perdure.store.base import Reader, WorkflowFilter
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from perdure.sync import SyncManager
 
 T = TypeVar("T")
@@ -347,6 +351,28 @@ class WorkflowManager(InspectedManager):
         text = await self._ask(requests.RunFunction(definition, arguments))
         result: R = definition.result.decode(text, where=f"result of {definition.name}")
         return result
+
+    def over(self, connection: sqlite3.Connection) -> MutationContext:
+        """The verbs of a mutation, over a transaction that you opened on the same database.
+
+        What they do is stored when you commit, together with your own writes, or not at all; a verb
+        that raises leaves your transaction as it was before. Workers see it within moments of the
+        commit. The manager need not be open. Use the context in the connection's own thread, and
+        until you commit.
+
+        Args:
+            connection: to the manager's file, inside a transaction. If none is open, and
+                `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
+
+        Raises:
+            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            StoreError: the database is in trouble.
+        """
+        refuse_inside("over")
+        store = self._make_store()
+        return OverContext(
+            self._env, store.guest(connection, max_parallelism=self._max_parallelism)
+        )
 
     # --- reading ------------------------------------------------------------------------------
 

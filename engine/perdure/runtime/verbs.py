@@ -74,6 +74,18 @@ class SyncVerbs(Protocol):
         value: Any = None,
         error: str | None = None,
     ) -> str: ...
+    def send_event(
+        self,
+        event: Event[Any] | str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str:
+        """Send an event, by name or by id."""
+        ...
+
     def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
         """Create an event that can be awaited and sent by its id."""
         ...

@@ -237,6 +237,9 @@ class History:
 
     def _event(self, now: int, workflow_id: WorkflowId, event: SentEvent) -> None:
         known = self.workflows[workflow_id]
+        before = known.sent.get(event.event_id)
+        if before is not None and before.outcome is not None:
+            raise EventTwice(f"{event.event_id} was sent twice: {before}, then {event}")
         known.sent[event.event_id] = event
         known.seen.sent[event.event_id] = now
 

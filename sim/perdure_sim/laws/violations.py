@@ -74,7 +74,7 @@ class TimerEarly(Violation):
 
 
 class EventTwice(Violation):
-    """An event was consumed twice, or one was consumed that was never sent."""
+    """An event was sent or consumed twice, or one was consumed that was never sent."""
 
 
 class EventNotConsumed(Violation):

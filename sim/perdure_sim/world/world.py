@@ -26,7 +26,7 @@ from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
 from perdure.runtime.attempts import Attempt
-from perdure.runtime.event_operations import EventOrder
+from perdure.runtime.event_operations import CreateOrder, EventOrder
 from perdure.runtime.operations import StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
@@ -292,6 +292,12 @@ class World:
             lambda p: p.orders.event(event, workflow_id=workflow_id, value=value),
         )
 
+    def create_event(self, event: Any, *, workflow_id: str) -> Deed:
+        """Create an event of a workflow; the deed's `value` is then its id."""
+        return self._do(
+            f"event for {workflow_id}", lambda p: p.orders.created(event, workflow_id=workflow_id)
+        )
+
     def cancel(self, workflow_id: str) -> Deed:
         """Cancel a workflow."""
         return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
@@ -337,7 +343,7 @@ class World:
                     deed.asked_in = 0
                     self._try_again(deed)
             elif not deed.is_done:
-                self._watch(lambda: self._check_answer(deed, error))
+                self._watch(lambda: self._check_answer(deed, value, error))
                 self.note("client", "answer", (deed.name, value, error))
                 self._end(deed, value, error)
 
@@ -538,7 +544,7 @@ class World:
         if known is None or known.state.outcome != outcome:
             raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
 
-    def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
+    def _check_answer(self, deed: Deed, value: Any, error: BaseException | None) -> None:
         """What a client is told has been done is on the disk."""
         if error is not None:
             if not isinstance(error, PerdureError):
@@ -552,8 +558,12 @@ class World:
                 if known is None or (known.header.name, known.header.arguments) != call:
                     raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
             case EventOrder():
-                if not any(request.event_id in known.sent for known in workflows.values()):
+                found = [each.sent[value] for each in workflows.values() if value in each.sent]
+                if not found or found[0].outcome is None:
                     raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
+            case CreateOrder():
+                if not any(value in known.sent for known in workflows.values()):
+                    raise ToldTooEarly(f"{deed.name} is answered, and it was not created")
             case requests.Cancel():
                 if not workflows[request.workflow_id].has_ended:
                     raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
