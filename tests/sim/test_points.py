@@ -76,6 +76,10 @@ WAYS = {
     ),
     "a workflow is canceled by a mutation of its own transaction": ("haste", ""),
     "a workflow of ours is loaded again": ("race", "pd1:w0/commit#3=lost_ack*3"),
+    "a workflow that may kill its worker has something due": (
+        "late",
+        "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
+    ),
     "a workflow that may kill its worker is taken up alone": (
         "reference",
         "pd1:w0/collected#6=crash;w1/collected#1=crash*2",

@@ -16,7 +16,8 @@ from perdure.errors import EventAlreadySent, EventNotFound
 from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
 from perdure_sim.explore.explorer import Scenario
-from perdure_sim.world.world import Deed, World
+from perdure_sim.world.deeds import Deed
+from perdure_sim.world.world import World
 
 d = Definer()
 

@@ -205,6 +205,10 @@ class Orphan(Violation):
     """A child goes on though its parent has ended, or waits for it no more."""
 
 
+class RestartCutsWrong(Violation):
+    """A restart has taken more of a journal than was asked for, or less, or changed what stays."""
+
+
 class ToldTooEarly(Violation):
     """Somebody was told what is not on the disk."""
 

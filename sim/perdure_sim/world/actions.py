@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import attrs
@@ -55,7 +56,10 @@ class Stub:
 
 @attrs.frozen(kw_only=True)
 class CallMade:
-    """One attempt of an action, as the outside world saw it begin."""
+    """One attempt of an action, as the outside world saw it begin.
+
+    `epoch` is that of its recorded start.
+    """
 
     action: str
     workflow_id: str
@@ -65,6 +69,7 @@ class CallMade:
     process: str
     at: int
     arguments: tuple[Any, ...]
+    epoch: int
 
 
 class Host(Protocol):
@@ -143,6 +148,9 @@ class _NoRoom:
         return self.inner.encode(value, where=where, limit=0)
 
 
+#: Of the attempt that a task runs: the epoch of its recorded start.
+_epoch: ContextVar[int] = ContextVar("perdure_sim_epoch")
+
 _ODD_RESULTS = ("too_much", "wrong_type")
 
 
@@ -217,6 +225,12 @@ class SimulatedRunner(ActionRunner):
         dressed = attrs.evolve(env, rules=rules)
         super().__init__(dressed, mailbox, loop, verbs)  # type: ignore[arg-type]
         self._host = loop.host
+
+    def _prepare(
+        self, attempt: Attempt, definition: Action[..., Any]
+    ) -> tuple[list[Any], dict[str, Any], ActionContext]:
+        _epoch.set(attempt.record.started_epoch or 0)
+        return super()._prepare(attempt, definition)
 
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
         if not isinstance(value, OddResult):
@@ -295,6 +309,7 @@ class DressedRegistry(Registry):
                 process=host.name,
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
+                epoch=_epoch.get(),
             )
             host.made(made)
             in_action.set((name, host.reached_outside))
@@ -367,6 +382,15 @@ class SimulatedVerbs:
     async def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
         await self._ask(self._orders.cancel(workflow_id))
+
+    async def restart(self, workflow_id: str, **options: Any) -> None:
+        """See `WorkflowManager.restart`."""
+        await self._ask(self._orders.restart(workflow_id, **options))
+
+    async def cleanup(self, workflow_id: str, **options: Any) -> bool:
+        """See `WorkflowManager.cleanup`."""
+        is_deleted: bool = await self._ask(self._orders.cleanup(workflow_id, **options))
+        return is_deleted
 
     async def send_event(self, event: Any = None, **options: Any) -> str:
         """See `WorkflowManager.send_event`."""

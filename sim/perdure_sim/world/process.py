@@ -549,6 +549,12 @@ class Orders:
     def cancel(self, workflow_id: str) -> Any:
         return requests.Cancel(orders.checked_id(workflow_id))
 
+    def restart(self, workflow_id: str, *, from_step: Any = None) -> Any:
+        return orders.restart_order(workflow_id, from_step)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Any:
+        return orders.cleanup_order(workflow_id, force)
+
     def event(
         self,
         event: Any = None,
