@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from perdure.checking import CheckedWorkflow, Checker, CheckReport, check_all
 from perdure.core.workflow import WorkflowState
+from perdure.errors import StoreCorrupt
 from perdure.journals import WorkflowJournal
 from perdure.opening import OpenManager
 from perdure.runtime import orders
@@ -36,12 +37,15 @@ class InspectedManager(OpenManager):
 
         Raises:
             WorkflowNotFound
+            StoreCorrupt: a row of it is damaged.
         """
         refuse_inside("journal")
         orders.checked_id(workflow_id)
         loaded = await self._read(lambda reader: reader.load([workflow_id]))
         if not loaded:
             raise not_found(workflow_id)
+        if loaded[0].damage is not None:
+            raise StoreCorrupt(loaded[0].damage.message)
         return WorkflowJournal(loaded[0])
 
     async def check(
