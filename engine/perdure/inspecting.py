@@ -35,6 +35,9 @@ class InspectedManager(OpenManager):
     async def journal(self, workflow_id: str) -> WorkflowJournal:
         """All that is recorded of a workflow, as of one moment.
 
+        Args:
+            workflow_id: whose journal.
+
         Raises:
             WorkflowNotFound
             StoreCorrupt: a row of it is damaged.
@@ -94,6 +97,7 @@ class InspectedManager(OpenManager):
         workflow that has ended must lead to the same end.
 
         Args:
+            journals: to be replayed, one after the other.
             name: only the code of this definition is read for clocks and dice; the journals given
                 are all replayed.
             progress: called after each of them.

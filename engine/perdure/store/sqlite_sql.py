@@ -200,11 +200,13 @@ def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
 class SqliteReader:
     """Reads, through whatever executes a statement."""
 
+    #: Several reads of one moment: in a transaction, which has none, all of them are.
+    _at_once: Callable[[], AbstractContextManager[Execute]] | None = None
+
     def __init__(
         self, execute: Execute, at_once: Callable[[], AbstractContextManager[Execute]] | None = None
     ) -> None:
         self._execute = execute
-        # Several reads of one moment: in a transaction all of them are.
         self._at_once = at_once
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
