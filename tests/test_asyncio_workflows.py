@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,7 @@ def test_contextvars_and_async_generators(path: Path) -> None:
     async def body(step: Step, app: App) -> Any:
         told = [place.get()]
 
-        async def numbers() -> AsyncIterator[int]:
+        async def numbers() -> AsyncGenerator[int, None]:
             try:
                 for number in range(9):
                     yield await step.run_action(app.echo(number))
