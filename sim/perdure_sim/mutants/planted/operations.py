@@ -142,7 +142,7 @@ OPERATIONS = (
         "children are not canceled",
         "cancel",
         "runtime.operations:end_elsewhere",
-        "                cancel_child(scope, write.child_id, workflow_id)\n",
+        "                cancel_child(scope, workflow_id, write)\n",
         "                pass\n",
         found_by=("cancels", "", "Orphan"),
     ),
