@@ -171,6 +171,22 @@ OPERATIONS = (
         "",
         found_by=("cancels", "", "ChildLost"),
     ),
+    Mutant(
+        "a child is taken for that of another step",
+        "child",
+        "runtime.operations:cancel_child",
+        "(header.parent_id, header.parent_number) == (parent_id, write.number)",
+        "header.parent_id == parent_id",
+        found_by=("families", "", "Stuck"),
+    ),
+    Mutant(
+        "a child's delay is ignored",
+        "child",
+        "runtime.operations:start_child",
+        "scope.now if command.due_at is None else command.due_at",
+        "scope.now",
+        found_by=("families", "", "AssertionError"),
+    ),
     # --- pool
     Mutant(
         "the cap is looked at before the lock",
