@@ -45,11 +45,11 @@ class Stub:
 
     Attributes:
         fn: gets what the action gets; None for the action's own code.
-        takes_ms: how long it takes before that.
+        takes_ms: how long it takes before that; asked for at each attempt if it is a function.
     """
 
     fn: StubFunction | None = None
-    takes_ms: int = 0
+    takes_ms: int | Callable[[], int] = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -280,9 +280,6 @@ class DressedRegistry(Registry):
 
     def _dress(self, action: Action[..., Any]) -> Action[..., Any]:
         host, name = self._host, action.name
-        stub = self._stubs.get(name, Stub())
-        fn = stub.fn or action.fn
-        call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
             made = CallMade(
@@ -298,10 +295,14 @@ class DressedRegistry(Registry):
             host.made(made)
             in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
-            if stub.takes_ms:
-                await asyncio.sleep(stub.takes_ms / 1000)
+            stub = self._stubs.get(name) or Stub()  # as it is now: a test may change it
+            takes_ms = stub.takes_ms if isinstance(stub.takes_ms, int) else stub.takes_ms()
+            if takes_ms:
+                await asyncio.sleep(takes_ms / 1000)
             if fault is not None:
                 await _befall(fault, host)
+            fn = stub.fn or action.fn
+            call = fn if action.is_async else _without_loop(fn)
             value = call(context, *args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
