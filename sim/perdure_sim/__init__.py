@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .testing.calls import ActionCall
     from .testing.conditions import AlwaysBroken, EventuallyBroken, NeverReached
     from .testing.decorator import simulate
+    from .testing.machine import WorkflowMachine
     from .testing.presets import (
         ACTION,
         ALL,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         SMALL,
         FaultSet,
     )
+    from .testing.scripts import Trace, run_simulation
     from .testing.simulation import Answer, NotEnded, Run, Simulation
 
 __all__ = [
@@ -52,7 +54,10 @@ __all__ = [
     "NotEnded",
     "Run",
     "Simulation",
+    "Trace",
+    "WorkflowMachine",
     "check_store",
+    "run_simulation",
     "simulate",
 ]
 
@@ -64,6 +69,8 @@ _HOMES = {
     **dict.fromkeys(["AlwaysBroken", "EventuallyBroken", "NeverReached"], "testing.conditions"),
     **dict.fromkeys(["ActionCall"], "testing.calls"),
     **dict.fromkeys(["simulate"], "testing.decorator"),
+    **dict.fromkeys(["WorkflowMachine"], "testing.machine"),
+    **dict.fromkeys(["Trace", "run_simulation"], "testing.scripts"),
     **dict.fromkeys(["Answer", "NotEnded", "Run", "Simulation"], "testing.simulation"),
 }
 

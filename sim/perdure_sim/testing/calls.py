@@ -83,7 +83,10 @@ class Calls:
 
 
 def _by_name(definition: Any, call: CallMade) -> dict[str, Any]:
-    if not isinstance(definition, Action):
-        return dict(enumerate(call.arguments))  # type: ignore[arg-type]  # of code that is gone
-    bound = inspect.signature(definition.fn).bind(None, *call.arguments)
+    count = len(call.arguments) - len(call.keywords)
+    first, named = call.arguments[:count], call.arguments[count:]
+    keywords = dict(zip(call.keywords, named, strict=True))
+    if not isinstance(definition, Action):  # of code that is gone
+        return {**{str(number): value for number, value in enumerate(first)}, **keywords}
+    bound = inspect.signature(definition.fn).bind(None, *first, **keywords)
     return dict(list(bound.arguments.items())[1:])

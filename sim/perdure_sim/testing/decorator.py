@@ -17,7 +17,7 @@ from perdure.definitions import Definer
 from .disks import Setup, store_of
 from .presets import ALL, FaultSet
 from .rules import rules_of
-from .tester import Tester
+from .trial import Trial
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -82,7 +82,7 @@ def simulate(
 
     def decorate(test: Test) -> Test:
         drawn = _strategies(test, wanted, infer=not has_strategies)
-        tester = Tester(
+        trial = Trial(
             test=test,
             manager=manager,
             setup=setup,
@@ -93,7 +93,7 @@ def simulate(
             store=name,
             strategies=drawn,
         )
-        return _dressed(test, tester)
+        return _dressed(test, trial)
 
     return decorate
 
@@ -162,14 +162,14 @@ def _parametrized(test: Callable[..., None]) -> set[str]:
     return {name.strip() for name in names}
 
 
-def _dressed(test: Test, tester: Tester) -> Test:
+def _dressed(test: Test, trial: Trial) -> Test:
     """A Hypothesis test, around which there is the sweep. The two share their attributes: so
     whatever decorates the outer one decorates the inner one."""
 
     @functools.wraps(test)
     def example(*args: Any, plan: str, **kwargs: Any) -> None:
         __tracebackhide__ = True
-        tester.example(dict(zip(positional, args, strict=False)) | kwargs, plan)
+        trial.example(dict(zip(positional, args, strict=False)) | kwargs, plan)
 
     signature = inspect.signature(test)
     positional = [
@@ -184,11 +184,11 @@ def _dressed(test: Test, tester: Tester) -> Test:
     example.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=kept, return_annotation=signature.empty
     )
-    inner = hypothesis_given(plan=tester.plan_strategy(), **tester.strategies)(example)
+    inner = hypothesis_given(plan=trial.plan_strategy(), **trial.strategies)(example)
 
     def outer(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
-        tester(inner, args, kwargs)
+        trial(inner, args, kwargs)
 
     found: Any = outer
     found.__signature__ = inspect.signature(inner)
@@ -196,6 +196,6 @@ def _dressed(test: Test, tester: Tester) -> Test:
     found.__dict__ = inner.__dict__
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(found, name, getattr(test, name))
-    found.simulation = tester
+    found.simulation = trial
     result: Test = found
     return result

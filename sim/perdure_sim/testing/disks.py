@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Literal, Protocol, TypeAlias
 
 import attrs
@@ -117,6 +118,33 @@ class MemoryDisks:
         if self._template is not None:
             self._template.close()
             self._template = None
+
+
+class OneDisk:
+    """The disks of somebody else, with what `sim.db` needs."""
+
+    def __init__(self, make: Callable[[], Disk]) -> None:
+        self._make = make
+
+    def __call__(self) -> Disk:
+        """See `Disks`."""
+        disk = self._make()
+
+        def connect() -> Database:
+            """A copy, made anew at each statement."""
+            found = sqlite3.connect(":memory:", factory=Database)
+
+            def refresh() -> None:
+                with closing(disk.connect()) as live:
+                    live.backup(found)
+
+            found.refresh = refresh
+            return found
+
+        return attrs.evolve(disk, connect=connect)
+
+    def close(self) -> None:
+        """See `Disks`."""
 
 
 def _model(store: object) -> MemoryStore:

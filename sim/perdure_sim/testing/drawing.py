@@ -46,7 +46,7 @@ class Space:
                 self.ranges[place] = list(found)
 
 
-def swept(
+def swept_plans(
     census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
 ) -> list[FaultPlan]:
     """Each choice and each fault alone, in the order in which they are tried."""

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ..explore import explorer
+from ..explore.portions import DigestsDiffer
 from ..faults.plan import FaultPlan
 from ..report.report import Report, page_of, report_of, show
 from .options import options
 
 if TYPE_CHECKING:
     from .running import Finished
-    from .tester import Tester
+    from .trial import Trial
 
 #: What an AssertionError of the test's own is called.
 TEST_MEANING = "An assertion of the test does not hold."
@@ -41,25 +42,25 @@ class Failure:
     drawn: Mapping[str, Any]
 
 
-def tell(tester: Tester, error: BaseException) -> None:
+def tell(trial: Trial, error: BaseException) -> None:
     """Make the report of each failure that is about to be raised."""
     told = set()
     for each in _flattened(error):
-        failure = tester.failures.get(type(each))
-        if failure is None or type(each) in told:
+        failure = trial.failures.get(type(each))
+        if failure is None or type(each) in told or isinstance(each, DigestsDiffer):
             continue
         told.add(type(each))
-        text = text_of(tester, failure)
+        text = text_of(trial, failure)
         if options.has_plugin:
             options.reports.append(text)
         else:
             each.add_note("\n" + text)
 
 
-def text_of(tester: Tester, failure: Failure) -> str:
+def text_of(trial: Trial, failure: Failure) -> str:
     """The report, for a terminal; writes the page as well where that is wanted."""
-    run = _again(tester, failure)
-    command = command_of(tester, run.world.faults.fired)
+    run = _again(trial, failure)
+    command = command_of(trial, run.world.faults.fired)
     report = report_of(run)
     report = attrs.evolve(
         report,
@@ -67,7 +68,7 @@ def text_of(tester: Tester, failure: Failure) -> str:
         meaning=_meaning(failure.error, report),
     )
     if options.html is not None and not options.html.exists():
-        title = f"{report.law} in {tester.test.__name__}"
+        title = f"{report.law} in {trial.test.__name__}"
         options.html.write_text(page_of(report, title, run.world.trace.events), encoding="utf-8")
     out = io.StringIO()
     show(report, out)
@@ -77,12 +78,12 @@ def text_of(tester: Tester, failure: Failure) -> str:
     return f"{out.getvalue()}\nTo keep it as a test, put this above the function:\n    {example}\n"
 
 
-def _again(tester: Tester, failure: Failure) -> explorer.Run:
+def _again(trial: Trial, failure: Failure) -> explorer.Run:
     """The run once more, with all that people want to see of it."""
-    stage = tester.stage
-    finished: Finished = stage.run(tester.script(dict(failure.kwargs)), failure.plan, detail=True)
+    stage = trial.stage
+    finished: Finished = stage.run(trial.script(dict(failure.kwargs)), failure.plan, detail=True)
     scenario = explorer.Scenario(
-        name=tester.test.__name__, definer=tester.manager, script=lambda world: None
+        name=trial.test.__name__, definer=trial.manager, script=lambda world: None
     )
     return explorer.Run(
         scenario=scenario,
@@ -94,21 +95,21 @@ def _again(tester: Tester, failure: Failure) -> explorer.Run:
     )
 
 
-def command_of(tester: Tester, fired: list[Any]) -> str:
+def command_of(trial: Trial, fired: list[Any]) -> str:
     """The line that runs this plan again."""
     plan = FaultPlan(fired)
-    return f"pytest {_node_id(tester)} --perdure-plan='{plan}'"
+    return f"pytest {_node_id(trial)} --perdure-plan='{plan}'"
 
 
-def _node_id(tester: Tester) -> str:
+def _node_id(trial: Trial) -> str:
     current = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
-    name = tester.test.__name__
+    name = trial.test.__name__
     if current and name in current:
         return f"'{current}'" if "[" in current else current
-    path = inspect.getsourcefile(tester.test) or "<unknown>"
+    path = inspect.getsourcefile(trial.test) or "<unknown>"
     with contextlib.suppress(ValueError):
         path = str(Path(path).relative_to(Path.cwd()))
-    return "::".join([path, *tester.test.__qualname__.replace("<locals>.", "").split(".")])
+    return "::".join([path, *trial.test.__qualname__.replace("<locals>.", "").split(".")])
 
 
 def _meaning(error: Exception, report: Report) -> str:

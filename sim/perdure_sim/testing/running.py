@@ -53,6 +53,7 @@ class Stage:
     Attributes:
         events_max: a run with more of them runs hot.
         seen: see `check_replay`.
+        disks: made of `store` and `setup` when they are first needed, if none are given.
     """
 
     manager: Definer
@@ -64,13 +65,13 @@ class Stage:
     seen: set[Shape] = attrs.field(factory=set)
     runs: int = 0
     events: int = 0
-    _disks: Disks | None = attrs.field(default=None, init=False)
+    disks: Disks | None = None
 
-    def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:
-        """One run, to its end, with all laws on."""
-        if self._disks is None:
-            self._disks = make_disks(self.store, self.setup)
-        disk = self._disks()
+    def make(self, plan: FaultPlan, *, detail: bool = False) -> Simulation:
+        """A world in which nothing has happened yet. Close it before the next one is made."""
+        if self.disks is None:
+            self.disks = make_disks(self.store, self.setup)
+        disk = self.disks()
         if not loses_with_power(self.manager):
             disk = attrs.evolve(disk, undo_commits=None)  # what is committed is never lost
         world = World(
@@ -83,7 +84,12 @@ class Stage:
             rules=rules_of(self.manager),
         )
         world.events_max = self.events_max
-        simulation = Simulation(self.manager, world)
+        return Simulation(self.manager, world)
+
+    def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:
+        """One run, to its end, with all laws on."""
+        simulation = self.make(plan, detail=detail)
+        world = simulation._world
         failure: Exception | None = None
         passed: BaseException | None = None
         try:
@@ -118,6 +124,6 @@ class Stage:
 
     def close(self) -> None:
         """There are no more runs for now."""
-        if self._disks is not None:
-            self._disks.close()
-            self._disks = None
+        if self.disks is not None:
+            self.disks.close()
+            self.disks = None

@@ -27,12 +27,14 @@ from perdure.step import from_ms
 from ..faults.plan import CLIENT, Fault
 from ..laws.known import Known
 from ..world.actions import Stub
-from ..world.process import Process
+from ..world.process import Orders, Process
 from ..world.world import Deed, World
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .database import Database
 from .durations import Duration, to_ms, to_range
+from .ending import check_settled
+from .rules import rules_of
 from .stubs import stub_function
 
 R = TypeVar("R")
@@ -186,6 +188,7 @@ class Simulation:
         Raises:
             ValidationError, LimitExceeded, TypeError, ValueError: as on the manager.
         """
+        call = self._current(call)
         order = self._world.client.orders.start(
             call,
             id=self._new_id(call) if id is None and isinstance(call, Call) else id,
@@ -282,8 +285,6 @@ class Simulation:
         Raises:
             Stuck: a workflow does not end, and nothing can move any more.
         """
-        from .ending import check_settled  # (what it needs is much, and stands above this)
-
         self._world.settle()
         self._settled_at = (self._world.events, len(self._world.deeds))
         check_settled(self._world, self._waiting)
@@ -317,8 +318,6 @@ class Simulation:
         Args:
             manager: another one, with the new definitions.
         """
-        from .rules import rules_of
-
         rules = rules_of(manager)
         self._deployed.append(rules)
         self._manager = manager
@@ -326,7 +325,11 @@ class Simulation:
 
         def renew(process: Process) -> None:
             process.rules = rules
-            process.drain() if process.works else process.crash()
+            if process.works:
+                process.drain()
+            else:  # it is started again in a moment; what it is asked until then is asked of it
+                process.crash()
+                process.orders = Orders(attrs.evolve(process.orders.env, rules=rules))
 
         for number, process in enumerate([world.client, *world.workers]):
             later = max(0, number - 1) * DEPLOY_STEP_MS
@@ -428,6 +431,13 @@ class Simulation:
         fault: Fault | None = self._world.faults.at(actor, site)
         return low if fault is None else min(max(fault.duration, low), high)
 
+    def _current(self, call: Call[R]) -> Call[R]:
+        """The call as the code of the last deploy has it: clients were renewed as well."""
+        if not self._deployed or not isinstance(call, Call):
+            return call
+        definition = self._manager.registry.get(call.definition.name)
+        return call if definition is None else attrs.evolve(call, definition=definition)
+
     def _new_id(self, call: Call[Any]) -> str:
         plain = call.definition.name
         name = "".join(c if c not in ";#=/" and not c.isspace() else "_" for c in plain)
@@ -505,12 +515,12 @@ def _journal(known: Known) -> list[dict[str, Any]]:
     rows: list[tuple[int, dict[str, Any]]] = [
         (
             record.asked_position,
-            {"kind": "step", **attrs.asdict(step_info(known.workflow_id, record), recurse=False)},
+            {**attrs.asdict(step_info(known.workflow_id, record), recurse=False), "row": "step"},
         )
         for record in known.steps.values()
     ]
     rows += [
-        (position, {"kind": "tick", "position": position, "at": from_ms(at)})
+        (position, {"row": "tick", "position": position, "at": from_ms(at)})
         for position, at in known.ticks.items()
     ]
     return [row for _, row in sorted(rows, key=lambda each: each[0])]

@@ -54,7 +54,11 @@ class Stub:
 
 @attrs.frozen(kw_only=True)
 class CallMade:
-    """One attempt of an action, as the outside world saw it begin."""
+    """One attempt of an action, as the outside world saw it begin.
+
+    Attributes:
+        keywords: the names of the last of the arguments, those given by name.
+    """
 
     action: str
     workflow_id: str
@@ -64,6 +68,7 @@ class CallMade:
     process: str
     at: int
     arguments: tuple[Any, ...]
+    keywords: tuple[str, ...] = ()
 
 
 class Host(Protocol):
@@ -291,6 +296,7 @@ class DressedRegistry(Registry):
                 process=host.name,
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
+                keywords=tuple(kwargs),
             )
             host.made(made)
             in_action.set((name, host.reached_outside))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -16,12 +18,16 @@ from hypothesis.strategies import DataObject, DrawFn, SearchStrategy
 
 from perdure.definitions import Definer
 
+from ..explore import explorer
 from ..explore.portions import DigestsDiffer
+from ..explore.targets import TargetError
 from ..faults.plan import FaultPlan
 from ..faults.sites import check
+from ..report.wording import cut
+from ..world.disks import Disk
 from .conditions import NeverReached, class_for
-from .disks import Setup, StoreName
-from .drawing import Space, plan_texts, swept
+from .disks import OneDisk, Setup, StoreName
+from .drawing import Space, plan_texts, swept_plans
 from .failures import Failure, tell
 from .options import options
 from .presets import FaultSet
@@ -29,12 +35,16 @@ from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
 from .simulation import Simulation
 
 Arguments: TypeAlias = dict[str, Any]
+MakeDisk: TypeAlias = Callable[[], Disk]
 
 #: Examples that are run without faults first, and swept.
 SWEPT_EXAMPLES = 3
 
 #: Simulated events of a sweep, over all examples, where the test does not say it.
 SWEEP_EVENTS = 3_000
+
+#: So much is shown of an event that was another one the second time.
+EVENT_CHARS = 120
 
 #: Runs to find simpler arguments under which a swept fault does the same.
 SIMPLER_MAX = 60
@@ -48,8 +58,25 @@ _QUIET = settings(
 )
 
 
+@attrs.define
+class Swept:
+    """How far a sweep has come.
+
+    Attributes:
+        budget: simulated events, over all examples.
+        examples: those that are swept.
+        done: runs.
+        possible: runs that there are.
+    """
+
+    budget: int
+    examples: list[Arguments] = attrs.field(factory=list)
+    done: int = 0
+    possible: int = 0
+
+
 @attrs.define(eq=False, kw_only=True)
-class Tester:
+class Trial:
     """One test function, and how it is explored.
 
     Attributes:
@@ -91,7 +118,7 @@ class Tester:
                 self._only(found, failure)
             found(*args, **kwargs)
             if failure is not None:
-                raise DigestsDiffer(f"it failed once, and not again: {failure.error!r}")
+                raise _not_again(failure)
             if options.plan is None:
                 self._check_reached()
         except BaseException as error:
@@ -211,63 +238,72 @@ class Tester:
     # --- before Hypothesis --------------------------------------------------------------------
 
     def _explore(self, kwargs: Arguments) -> Failure | None:
-        """Run without faults, twice, and then with single ones; gives what fails."""
-        space = self.space = Space()
-        examples: list[tuple[Arguments, Finished]] = []
-        for drawn, finished in self._first_examples(kwargs):
-            if finished.failure is not None:
-                return self._keep({**kwargs, **drawn}, finished.plan, finished.failure)
-            space.add(finished.world.faults.census, finished.ranges)
-            if any(isinstance(value, DataObject) for value in drawn.values()):
-                continue  # what is drawn later cannot be drawn again here
-            examples.append((drawn, finished))
-        for drawn, finished in examples:
-            again = self._run({**kwargs, **_copied(drawn)}, FaultPlan())
-            if again.failure is None:
-                again = attrs.evolve(again, failure=_difference(finished, again))
-            if again.failure is not None:
-                return self._keep({**kwargs, **drawn}, FaultPlan(), again.failure)
-        most = max((each.world.events for _, each in examples), default=0)
-        self.stage.events_max = EVENTS_MIN + EVENTS_FACTOR * most
-        return self._sweep(kwargs, examples) if self.sweep else None
+        """Run the first examples without faults, twice, and with single ones; gives what fails.
 
-    def _first_examples(self, kwargs: Arguments) -> list[tuple[Arguments, Finished]]:
-        found: list[tuple[Arguments, Finished]] = []
+        It is Hypothesis that calls, so that `assume`, `note` and `event` are at home in the test.
+        """
+        self.space = Space()
+        swept = Swept(budget=SWEEP_EVENTS if self.sweep is True else int(self.sweep))
+        failures: list[Failure] = []
 
-        def run(drawn: Arguments) -> None:
-            kept = _copied(drawn)
-            finished = self._run({**kwargs, **drawn}, FaultPlan())
-            if finished.passed is not None:
-                raise finished.passed
-            if not any(kept == earlier for earlier, _ in found):
-                found.append((kept, finished))
+        def explore(drawn: Arguments) -> None:
+            if not failures:
+                failure = self._explore_one(kwargs, drawn, swept)
+                failures.extend([] if failure is None else [failure])
 
-        if not self.strategies:
-            run({})
-            return found
-        quiet = settings(_QUIET, max_examples=SWEPT_EXAMPLES, phases=[Phase.generate])
-        quiet(given(st.fixed_dictionaries(self.strategies))(run))()
-        return found
+        self._call(explore, SWEPT_EXAMPLES)
+        if self.sweep:
+            hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
+        if not failures:
+            return None
+        failure = failures[0]
+        return self._simpler(failure, kwargs) if failure.plan else failure
+
+    def _call(self, fn: Callable[[Arguments], None], examples: int) -> None:
+        """Have Hypothesis call a function with the first examples, always the same ones."""
+        quiet = settings(_QUIET, max_examples=examples, phases=[Phase.generate])
+        quiet(given(st.fixed_dictionaries(self.strategies))(fn))()
+
+    def _explore_one(self, kwargs: Arguments, drawn: Arguments, swept: Swept) -> Failure | None:
+        kept = _copied(drawn)
+        finished = self._run({**kwargs, **drawn}, FaultPlan())
+        self._take(finished)
+        if finished.failure is not None:
+            return self._keep({**kwargs, **kept}, FaultPlan(), finished.failure)
+        if kept in swept.examples or any(isinstance(each, DataObject) for each in kept.values()):
+            return None  # (what is drawn inside the test cannot be drawn again here)
+        swept.examples.append(kept)
+        again = self._run({**kwargs, **_copied(kept)}, FaultPlan())
+        error = again.failure or _difference(finished, again)
+        if error is not None:
+            return self._keep({**kwargs, **kept}, FaultPlan(), error)
+        events = EVENTS_MIN + EVENTS_FACTOR * finished.world.events
+        self.stage.events_max = min(self.stage.events_max, events)
+        return self._sweep(kwargs, kept, finished, swept) if self.sweep else None
+
+    def _take(self, finished: Finished) -> None:
+        """What a run without faults says of the others."""
+        if finished.passed is not None:
+            raise finished.passed
+        if self.space is not None:
+            self.space.add(finished.world.faults.census, finished.ranges)
 
     def _sweep(
-        self, kwargs: Arguments, examples: list[tuple[Arguments, Finished]]
+        self, kwargs: Arguments, kept: Arguments, first: Finished, swept: Swept
     ) -> Failure | None:
-        budget = SWEEP_EVENTS if self.sweep is True else int(self.sweep)
-        done = possible = 0
-        for number, (drawn, first) in enumerate(examples):
-            plans = swept(first.world.faults.census, first.ranges, self.faults)
-            possible += len(plans)
-            limit = self.stage.events + budget // len(examples)
-            # Each example begins elsewhere, so that together they are spread more.
-            for plan in plans[number :: len(examples)] + _others(plans, number, len(examples)):
-                if self.stage.events >= limit:
-                    break
-                finished = self._run({**kwargs, **_copied(drawn)}, plan)
-                done += 1
-                if finished.failure is not None:
-                    failure = self._keep({**kwargs, **drawn}, plan, finished.failure)
-                    return self._simpler(failure, kwargs)
-        hypothesis_reports(f"swept {done:,} of {possible:,}")
+        plans = swept_plans(first.world.faults.census, first.ranges, self.faults)
+        swept.possible += len(plans)
+        number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
+        limit = self.stage.events + swept.budget // most
+        # Each example begins elsewhere, so that together they are spread more.
+        others = [plan for index, plan in enumerate(plans) if index % most != number]
+        for plan in plans[number::most] + others:
+            if self.stage.events >= limit:
+                break
+            finished = self._run({**kwargs, **_copied(kept)}, plan)
+            swept.done += 1
+            if finished.failure is not None:
+                return self._keep({**kwargs, **kept}, plan, finished.failure)
         return None
 
     def _simpler(self, failure: Failure, kwargs: Arguments) -> Failure:
@@ -300,6 +336,57 @@ class Tester:
             self.failures[type(failure.error)] = failure
         return self.failures[type(failure.error)]
 
+    # --- for the command line -----------------------------------------------------------------
+
+    def scenario(self) -> explorer.Scenario:
+        """The test as a scenario, with the first arguments that its strategies give.
+
+        Raises:
+            TargetError: it needs arguments that only pytest has.
+        """
+        parameters = inspect.signature(self.test).parameters
+        missing = [name for name in parameters if name != "sim" and name not in self.strategies]
+        if missing:
+            raise TargetError(
+                f"{self.test.__name__}: {missing[0]} comes from pytest (a fixture, parametrize or a"
+                " class): only pytest can run this test"
+            )
+        drawn = self._simplest()
+
+        def run(
+            scenario: explorer.Scenario, plan: FaultPlan, make_disk: MakeDisk, detail: bool
+        ) -> explorer.Run:
+            def disk() -> Disk:
+                made = make_disk()
+                if self.setup is not None:
+                    made.prepare(self.setup)
+                return made
+
+            stage = attrs.evolve(self.stage, disks=OneDisk(disk))
+            finished = stage.run(self.script(_copied(drawn)), plan, detail=detail)
+            return explorer.Run(
+                scenario=scenario,
+                plan=plan,
+                world=finished.world,
+                failure=finished.failure,
+                outcomes={},
+                reached=frozenset(),
+            )
+
+        return explorer.Scenario(
+            name=self.test.__name__,
+            definer=self.manager,
+            script=lambda world: None,
+            workers=self.workers,
+            setup=self.setup,
+            runner=run,
+        )
+
+    def _simplest(self) -> Arguments:
+        found: list[Arguments] = []
+        self._call(lambda drawn: found.append(drawn), 1)  # noqa: PLW0108  Hypothesis wants a function.
+        return found[0]
+
     # --- what Hypothesis draws ----------------------------------------------------------------
 
     def plan_strategy(self) -> SearchStrategy[str]:
@@ -319,9 +406,38 @@ class Tester:
         return plan()
 
     def _explore_alone(self) -> None:
-        self.space = Space()
-        for _, finished in self._first_examples({}):
-            self.space.add(finished.world.faults.census, finished.ranges)
+        """Find out what plans are drawn from, in the middle of an example of Hypothesis.
+
+        In a thread: no test of Hypothesis may run inside another.
+        """
+        space = Space()
+
+        def run(drawn: Arguments) -> None:
+            finished = self._run(drawn, FaultPlan())
+            if finished.passed is not None:
+                raise finished.passed
+            space.add(finished.world.faults.census, finished.ranges)
+
+        def explore() -> None:
+            self._call(run, SWEPT_EXAMPLES)
+            if self._stage is not None:  # its connections belong to this thread
+                self._stage.close()
+                self._stage = None
+
+        thread = threading.Thread(target=explore, name="perdure-census")
+        thread.start()
+        thread.join()
+        self.space = space
+
+
+def _not_again(failure: Failure) -> DigestsDiffer:
+    """What is told of a failure that did not come again."""
+    error = failure.error
+    if isinstance(error, DigestsDiffer):
+        return error
+    found = DigestsDiffer(f"it failed once, and the same run not again: {error!r}")
+    found.__cause__ = error
+    return found
 
 
 def _copied(drawn: Arguments) -> Arguments:
@@ -337,11 +453,23 @@ def _others(plans: list[FaultPlan], number: int, of: int) -> list[FaultPlan]:
 
 
 def _difference(one: Finished, other: Finished) -> DigestsDiffer | None:
-    digests = [each.world.trace.digest() for each in (one, other)]
-    if digests[0] == digests[1]:
+    if one.world.trace.digest() == other.world.trace.digest():
         return None
+    both = [each.world.trace.lines() for each in (one, other)]
+    first, second = next(
+        pair for pair in itertools.zip_longest(*both, fillvalue="(nothing)") if len(set(pair)) > 1
+    )
     return DigestsDiffer(
         "the same run without faults went otherwise the second time; is there something in the"
         " test, in a stub or in an action that keeps values from run to run, or that is left to"
-        f" chance? The digests of the two are {digests}"
+        f" chance?\n{_where_apart(first, second)}"
     )
+
+
+def _where_apart(first: str, second: str) -> str:
+    """The two texts, from shortly before they part."""
+    pairs = enumerate(zip(first, second, strict=False))
+    same = next((number for number, (one, other) in pairs if one != other), 0)
+    begin = max(0, same - EVENT_CHARS // 2)
+    one, other = (cut(each[begin:], EVENT_CHARS) for each in (first, second))
+    return f"at first   {one}\nthen       {other}"
