@@ -27,13 +27,13 @@ from perdure.errors import NotOpen, PerdureError, StoreUnsupported
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import Verbs, make_context
+from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
+from perdure.runtime.verbs import Verbs
 from perdure.step import StepRules
-from perdure.store.base import Store
 from perdure.store.sqlite import SqliteStore
 
 Durability = Literal["disk", "process"]
@@ -93,7 +93,7 @@ class OpenManager(Definer):
         self._opening: Opening | None = None
         self._lock = threading.Lock()
 
-    def _make_store(self) -> Store:
+    def _make_store(self) -> SqliteStore:
         address = self.store_url
         if not isinstance(address, str) or not address:
             raise TypeError(f"store={address!r}: give the path of an SQLite file")

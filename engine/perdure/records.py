@@ -28,7 +28,7 @@ class StepInfo:
         asked_at: when the handler asked for it.
         started_at: when its last attempt began.
         child_id: of a workflow step.
-        event_id: of an event step that has consumed one.
+        event_id: of an event step: the event that it has consumed, or awaits by its id.
     """
 
     workflow_id: str

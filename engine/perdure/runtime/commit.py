@@ -19,6 +19,7 @@ from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
     CancelChild,
+    CheckEvent,
     ConsumeEvent,
     Effect,
     PutStep,
@@ -29,7 +30,7 @@ from perdure.core.effects import (
 )
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
-from perdure.core.messages import ChildEnded, FunctionEnded, Message
+from perdure.core.messages import ChildEnded, EventMissing, FunctionEnded, Message
 from perdure.core.outcomes import Failed, Outcome
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowState
@@ -37,7 +38,7 @@ from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
 
-from . import operations
+from . import event_operations, operations
 from .actor import Unit
 from .functions import FunctionRaised, run_step_function
 from .scope import After, Env, Scope
@@ -103,11 +104,10 @@ class Result(msgspec.Struct):
 
 
 #: Writes that are rows and nothing else. (A tuple: a union is made anew at each test.)
-_ROWS = (PutStep, PutTick)
+_ROWS = (PutStep, PutTick, ConsumeEvent)
 
-#: Writes that stand though the workflow is canceled in the same transaction: its rows have it that
-#: a child was cancelled, and that an event was delivered.
-_STAND = (CancelChild, ConsumeEvent)
+#: Of a workflow that ended, and was restarted or deleted in the same transaction: that it ended.
+_END = (CallOnComplete, TellParent)
 
 
 @attrs.define
@@ -242,23 +242,31 @@ class Committer:
             tx.put_steps(steps)
         if ticks:
             tx.put_ticks(ticks)
+        for unit in units:
+            for write in unit.writes:
+                if isinstance(write, ConsumeEvent):
+                    tx.consume_event(unit.workflow_id, write.event_id, write.number)
         if inbox:
             tx.delete_inbox(inbox)
 
     def _finish(self, scope: Scope, unit: Unit) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
         done = Committed(unit, unit.state, list(unit.effects), [])
-        canceled = scope.after.canceled
+        canceled, replaced = scope.after.canceled, scope.after.replaced
         for write in unit.writes:
             if isinstance(write, _ROWS):
                 continue
-            if unit.workflow_id not in canceled or isinstance(write, _STAND):
+            if unit.workflow_id in replaced and unit.workflow_id not in canceled:
+                if isinstance(write, _END):
+                    self._carry_out(scope, done, write)
+            # That a child was cancelled stands though the workflow is canceled in this transaction.
+            elif unit.workflow_id not in canceled or isinstance(write, CancelChild):
                 self._carry_out(scope, done, write)
             else:  # what it had asked for is void
                 sometimes("a workflow is canceled by a mutation of its own transaction")
         if unit.workflow_id in canceled:
             return done
-        if done.state is not unit.state:
+        if done.state is not unit.state and unit.workflow_id not in replaced:
             scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
             epoch = done.state.epoch
             row = StateWrite(state=done.state, expected_epoch=epoch, before=unit.state)
@@ -290,9 +298,11 @@ class Committer:
                 operations.cancel_child(scope, write.child_id, workflow_id)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
-            case ConsumeEvent():
-                scope.tx.consume_event(workflow_id, write.event_id, write.number)
-            case PutStep() | PutTick():
+            case CheckEvent():
+                error = event_operations.missing(scope, workflow_id, write.event_id)
+                if error is not None:
+                    self._apply(scope, done, EventMissing(number=write.number, error=error))
+            case PutStep() | PutTick() | ConsumeEvent():
                 pass  # written with the rows
             case _:
                 assert_never(write)

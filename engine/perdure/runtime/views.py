@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.codec import plain
-from perdure.core.commands import RunChild, RunStep
+from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.records import InProgress, Status, StepInfo, WorkflowInfo
 from perdure.step import from_ms
 
 
 def _plain(text: Json | None) -> Any:
-    return None if text is None else plain(text)
+    """A stored value; one that is no JSON, as the text that it is: a listing shows it to whoever
+    is to mend it."""
+    if text is None:
+        return None
+    try:
+        return plain(text)
+    except ValueError:
+        return text
 
 
 def public_outcome(outcome: Outcome) -> Any:
     """An outcome with its value as a plain JSON value."""
-    return Succeeded(plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
+    return Succeeded(_plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
 
 
 def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
@@ -27,7 +34,10 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     command, outcome = record.command, record.outcome
     arguments = None
     if isinstance(command, RunStep | RunChild):
-        arguments = plain(command.arguments)
+        arguments = _plain(command.arguments)
+    event_id = record.event_id
+    if event_id is None and isinstance(command, AwaitEvent):
+        event_id = command.event_id
     return StepInfo(
         workflow_id=workflow_id,
         number=record.number,
@@ -35,14 +45,14 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         kind=command.kind,
         status="in_progress" if outcome is None else outcome.kind,
         arguments=arguments,
-        value=plain(outcome.value) if isinstance(outcome, Succeeded) else None,
+        value=_plain(outcome.value) if isinstance(outcome, Succeeded) else None,
         error=getattr(outcome, "error", None),
         attempts=record.attempt,
         asked_at=from_ms(record.asked_at),
         started_at=None if record.started_at is None else from_ms(record.started_at),
         ended_at=None if record.settled_at is None else from_ms(record.settled_at),
         child_id=record.child_id,
-        event_id=record.event_id,
+        event_id=event_id,
     )
 
 
@@ -52,7 +62,7 @@ def status_of(state: WorkflowState, running: tuple[StepInfo, ...] = ()) -> Statu
         status: Status = public_outcome(state.outcome)
         return status
     blocked = None if state.blocked is None else state.blocked.error
-    return InProgress(running=running, blocked=blocked)
+    return InProgress(running=running, blocked=None if blocked == RESTARTED else blocked)
 
 
 def workflow_info(state: WorkflowState) -> WorkflowInfo:
@@ -62,7 +72,7 @@ def workflow_info(state: WorkflowState) -> WorkflowInfo:
         workflow_id=header.workflow_id,
         name=header.name,
         status=status_of(state),
-        arguments=plain(header.arguments),
+        arguments=_plain(header.arguments),
         context=_plain(header.context),
         parent_id=header.parent_id,
         created_at=from_ms(header.created_at),

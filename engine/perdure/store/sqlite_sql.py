@@ -14,6 +14,7 @@ from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
+from perdure.errors import ErrorInfo, StoreCorrupt
 
 from .base import (
     Config,
@@ -28,6 +29,7 @@ from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
     END_COLUMNS,
+    EVENT_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
@@ -84,8 +86,9 @@ _SELECT_TICKS = (
     f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
     " ORDER BY workflow_id, position"
 )
+_EVENT = ", ".join(EVENT_COLUMNS)
 _SELECT_EVENTS = (
-    "SELECT workflow_id, id, name, sequence, sent_at, value, error FROM perdure_events"
+    f"SELECT workflow_id, {_EVENT} FROM perdure_events"
     f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
@@ -175,8 +178,12 @@ class SqliteReader:
         steps: dict[str, list[StepRecord]] = {}
         ticks: dict[str, list[TickRecord]] = {}
         events: dict[str, list[SentEvent]] = {}
+        damages: dict[str, ErrorInfo] = {}
         for row in self._execute(_SELECT_STEPS, key):
-            steps.setdefault(row[0], []).append(step_from_row(row))
+            try:
+                steps.setdefault(row[0], []).append(step_from_row(row))
+            except StoreCorrupt as error:  # of this workflow alone
+                damages.setdefault(row[0], ErrorInfo(StoreCorrupt.__name__, str(error)))
         for workflow_id, position, now in self._execute(_SELECT_TICKS, key):
             ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
         for workflow_id, *event in self._execute(_SELECT_EVENTS, key):
@@ -188,7 +195,12 @@ class SqliteReader:
             live = [record for record in records if is_open(record)] if is_running else []
             state = state_from_row(row, live, events.get(workflow_id, ()))
             loaded.append(
-                Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
+                Loaded(
+                    state=state,
+                    steps=tuple(records),
+                    ticks=tuple(ticks.get(workflow_id, ())),
+                    damage=damages.get(workflow_id),
+                )
             )
         return loaded
 
@@ -237,6 +249,11 @@ class SqliteReader:
             " ORDER BY number"
         )
         return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
+
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """See `base.Reader.children`. By the index on parent_id."""
+        sql = f"SELECT id FROM perdure_workflows WHERE parent_id {_IN} ORDER BY seq"
+        return [row[0] for row in self._execute(sql, (_ids(ids),))]
 
     def config(self) -> Config:
         """See `base.Reader.config`."""
@@ -291,14 +308,26 @@ class SqliteReader:
         return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
-        sql = (
-            "SELECT workflow_id, consumed_by, id, name, sequence, sent_at, value, error"
-            " FROM perdure_events WHERE id = ?"
-        )
-        row = self._execute(sql, (event_id,)).fetchone()
+        return self._find_event("id", event_id)
+
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """See `base.Reader.find_send`. By the index on token."""
+        return self._find_event("token", token)
+
+    def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        sql = f"SELECT workflow_id, consumed_by, {_EVENT} FROM perdure_events WHERE {column} = ?"
+        row = self._execute(sql, (key,)).fetchone()
         if row is None:
             return None
         return row[0], event_from_row(row[2:]), row[1] is not None
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """See `base.Reader.has_created_event`. By the index on those that are only created."""
+        sql = (
+            "SELECT 1 FROM perdure_events INDEXED BY perdure_events_created"
+            " WHERE workflow_id = ? AND name = ? AND sequence IS NULL LIMIT 1"
+        )
+        return self._execute(sql, (workflow_id, name)).fetchone() is not None
 
 
 class SqliteTransaction(SqliteReader):
@@ -429,6 +458,12 @@ class SqliteTransaction(SqliteReader):
         )
         return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        # Not by ON DELETE CASCADE: on a connection of the user's own, foreign keys may be off.
+        for table in ("inbox", "steps", "ticks", "events"):
+            self._execute(f"DELETE FROM perdure_{table} WHERE workflow_id {_IN}", (_ids(ids),))
+        self._execute(f"DELETE FROM perdure_workflows WHERE id {_IN}", (_ids(ids),))
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         sql = (
             "UPDATE perdure_workflows SET wake_at = min(coalesce(wake_at, ?), ?)"
@@ -458,6 +493,15 @@ class SqliteTransaction(SqliteReader):
         for sql, rows in batches.items():
             self._write(sql, rows)
 
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        for table, column, first in (
+            ("perdure_events", "consumed_by", number),
+            ("perdure_steps", "number", number),
+            ("perdure_ticks", "position", position + 1),
+        ):
+            sql = f"DELETE FROM {table} WHERE workflow_id = ? AND {column} >= ?"
+            self._execute(sql, (workflow_id, first))
+
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         self._write(
             "INSERT INTO perdure_ticks (workflow_id, position, now) VALUES (?, ?, ?)", list(ticks)
@@ -465,13 +509,12 @@ class SqliteTransaction(SqliteReader):
 
     def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
         sql = (
-            "INSERT INTO perdure_events"
-            " (workflow_id, id, name, created_at, sequence, sent_at, value, error)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
+            f"INSERT INTO perdure_events (workflow_id, created_at, {_EVENT})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
             " sequence = excluded.sequence, sent_at = excluded.sent_at,"
-            " value = excluded.value, error = excluded.error"
+            " value = excluded.value, error = excluded.error, token = excluded.token"
         )
-        values = (workflow_id, event.event_id, event.name, now, *event_columns(event))
+        values = (workflow_id, now, event.event_id, event.name, *event_columns(event))
         self._execute(sql, values)
 
     def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:

@@ -193,6 +193,11 @@ class Reads:
             return []
         return [journal.steps[number] for number in sorted(journal.steps)]
 
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """See `base.Reader.children`. Looks at every workflow: it is asked seldom."""
+        workflows = self._tables.workflows.items()
+        return [workflow_id for workflow_id, row in workflows if row.header.parent_id in ids]
+
     def config(self) -> Config:
         """See `base.Reader.config`."""
         settings = self._tables.settings
@@ -231,6 +236,19 @@ class Reads:
             return None
         row = self._tables.journals[workflow_id].events[event_id]
         return workflow_id, row.event, row.consumed_by is not None
+
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """See `base.Reader.find_send`. Looks at all events: they are few here."""
+        for event_id, workflow_id in self._tables.homes.items():
+            if self._tables.journals[workflow_id].events[event_id].event.token == token:
+                return self.find_event(event_id)
+        return None
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """See `base.Reader.has_created_event`."""
+        journal = self._tables.journals.get(workflow_id)
+        rows = () if journal is None else journal.events.values()
+        return any(row.event.sequence is None and row.event.name == name for row in rows)
 
     def workers(self) -> list[WorkerRow]:
         """See `base.Reader.workers`. In the order of their ids."""
@@ -355,7 +373,9 @@ class MemoryTransaction(Reads):
         for state in states:
             tables.check_new_workflow(state)
             workflow_id = state.header.workflow_id
-            journal = Journal(len(tables.workflows) + 1, {}, {}, {})
+            last = next(reversed(tables.workflows), None)
+            seq = 1 if last is None else tables.journals[last].seq + 1
+            journal = Journal(seq, {}, {}, {})
             tables.change(self._noted, tables.journals, workflow_id, journal)
             row = stored(state, state.header)
             tables.change(self._noted, tables.workflows, workflow_id, row)
@@ -421,6 +441,17 @@ class MemoryTransaction(Reads):
         found.sort(key=lambda each: each[:2])
         return [(workflow_id, record) for workflow_id, _, record in found]
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        tables = self._tables
+        mail = [row.row_id for row in tables.inbox.values() if row.workflow_id in ids]
+        self.delete_inbox(mail)
+        for workflow_id in ids:
+            if workflow_id in tables.workflows:
+                for event_id in tables.journals[workflow_id].events:
+                    tables.change(self._noted, tables.homes, event_id, ABSENT)
+                tables.change(self._noted, tables.workflows, workflow_id, ABSENT)
+                tables.change(self._noted, tables.journals, workflow_id, ABSENT)
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         row = self._tables.workflows.get(workflow_id)
         if row is not None:
@@ -462,6 +493,18 @@ class MemoryTransaction(Reads):
             changes.append((steps, number, before))
             steps[number] = record
 
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        tables = self._tables
+        journal = tables.journals[workflow_id]
+        for event_id, row in list(journal.events.items()):
+            if row.consumed_by is not None and row.consumed_by >= number:
+                tables.change(self._noted, tables.homes, event_id, ABSENT)
+                tables.change(self._noted, journal.events, event_id, ABSENT)
+        for each in [each for each in journal.steps if each >= number]:
+            tables.change(self._noted, journal.steps, each, ABSENT)
+        for at in [at for at in journal.ticks if at > position]:
+            tables.change(self._noted, journal.ticks, at, ABSENT)
+
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         for workflow_id, position, now in ticks:
             journal = self._tables.journals.get(workflow_id)
@@ -477,7 +520,8 @@ class MemoryTransaction(Reads):
         before = None if journal is None else journal.events.get(event_id)
         row = EventRow(event, now)
         if before is not None:
-            row = replace(before, event=replace(event, name=before.event.name))
+            kept = replace(event, name=before.event.name, made=before.event.made)
+            row = replace(before, event=kept)
         tables.check_event(workflow_id, row)
         if before is None:
             tables.change(self._noted, tables.homes, event_id, workflow_id)

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import attrs
 
 from perdure.core.outcomes import Failed, Succeeded
-from perdure.definitions import Action, Call, Definer, Mutation
+from perdure.definitions import Action, Call, Definer, Definition, Mutation
 from perdure.errors import (
     ErrorInfo,
     WorkflowCanceled,
@@ -27,8 +27,9 @@ from perdure.step import from_ms
 from ..faults.plan import CLIENT, Fault
 from ..laws.known import Known
 from ..world.actions import Stub
+from ..world.deeds import Deed
 from ..world.process import Orders, Process
-from ..world.world import Deed, World
+from ..world.world import World
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .database import Database
@@ -161,6 +162,7 @@ class Simulation:
         self._answers: list[Answer] = []
         self._starts: dict[str, Deed] = {}
         self._chain: dict[str, Deed] = {}
+        self._created: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._calls = Calls(world)
         self._conditions = Conditions()
@@ -219,12 +221,39 @@ class Simulation:
             event, workflow_id=workflow_id, id=id, value=value, error=error
         )
         name = order.name or order.event_id
-        return self._ask(f"event {name} to {workflow_id or order.event_id}", order, workflow_id)
+        to = workflow_id or self._created.get(id or "")
+        return self._ask(f"event {name} to {to or order.event_id}", order, to)
+
+    def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event before it is sent, as `WorkflowManager.create_event` does; not awaited.
+
+        Returns:
+            The event's id, by which it can be awaited and sent.
+        """
+        order = self._world.client.orders.created(event, workflow_id=workflow_id)
+        self._ask(f"event {order.name} for {workflow_id}", order, workflow_id)
+        self._created[order.event_id] = workflow_id
+        event_id: str = order.event_id
+        return event_id
 
     def cancel(self, workflow_id: str) -> Answer:
         """Cancel a workflow, as `WorkflowManager.cancel` does; not awaited."""
         order = self._world.client.orders.cancel(workflow_id)
         return self._ask(f"cancel {workflow_id}", order, workflow_id)
+
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> Answer:
+        """Have a workflow that has ended run again, as `WorkflowManager.restart` does; not
+        awaited."""
+        order = self._world.client.orders.restart(workflow_id, from_step=from_step)
+        return self._ask(f"restart {workflow_id}", order, workflow_id)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Answer:
+        """Delete a workflow, as `WorkflowManager.cleanup` does; not awaited. The answer's value
+        says whether it did."""
+        order = self._world.client.orders.cleanup(workflow_id, force=force)
+        return self._ask(f"clean up {workflow_id}", order, workflow_id)
 
     def status(self, workflow_id: str) -> Status:
         """How a workflow stands now, as it is stored.

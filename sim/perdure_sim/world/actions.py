@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import attrs
@@ -20,6 +21,7 @@ from perdure.core.commands import RunStep
 from perdure.core.outcomes import Json, Outcome
 from perdure.definitions import Action, Call, Definition, Mutation, Query, Registry
 from perdure.errors import NonRetryableError
+from perdure.records import Status
 from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.mailbox import Mailbox
@@ -28,7 +30,7 @@ from perdure.runtime.scope import Env
 
 from ..faults.plan import Fault
 from .clock import START_MS
-from .outside import NotSimulated, OutsideLoop, in_action, watched
+from .outside import NotSimulated, OutsideLoop, in_action, refuse, watched
 from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
@@ -57,6 +59,7 @@ class CallMade:
     """One attempt of an action, as the outside world saw it begin.
 
     Attributes:
+        epoch: that of its recorded start.
         keywords: the names of the last of the arguments, those given by name.
     """
 
@@ -68,6 +71,7 @@ class CallMade:
     process: str
     at: int
     arguments: tuple[Any, ...]
+    epoch: int
     keywords: tuple[str, ...] = ()
 
 
@@ -147,6 +151,9 @@ class _NoRoom:
         return self.inner.encode(value, where=where, limit=0)
 
 
+#: Of the attempt that a task runs: the epoch of its recorded start.
+_epoch: ContextVar[int] = ContextVar("perdure_sim_epoch")
+
 _ODD_RESULTS = ("too_much", "wrong_type")
 
 
@@ -222,6 +229,12 @@ class SimulatedRunner(ActionRunner):
         super().__init__(dressed, mailbox, loop, verbs)  # type: ignore[arg-type]
         self._host = loop.host
 
+    def _prepare(
+        self, attempt: Attempt, definition: Action[..., Any]
+    ) -> tuple[list[Any], dict[str, Any], ActionContext]:
+        _epoch.set(attempt.record.started_epoch or 0)
+        return super()._prepare(attempt, definition)
+
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
         if not isinstance(value, OddResult):
             return super()._encode(definition, value)
@@ -296,6 +309,7 @@ class DressedRegistry(Registry):
                 process=host.name,
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
+                epoch=_epoch.get(),
                 keywords=tuple(kwargs),
             )
             host.made(made)
@@ -374,10 +388,38 @@ class SimulatedVerbs:
         """See `WorkflowManager.cancel`."""
         await self._ask(self._orders.cancel(workflow_id))
 
+    async def restart(self, workflow_id: str, **options: Any) -> None:
+        """See `WorkflowManager.restart`."""
+        await self._ask(self._orders.restart(workflow_id, **options))
+
+    async def cleanup(self, workflow_id: str, **options: Any) -> bool:
+        """See `WorkflowManager.cleanup`."""
+        is_deleted: bool = await self._ask(self._orders.cleanup(workflow_id, **options))
+        return is_deleted
+
     async def send_event(self, event: Any = None, **options: Any) -> str:
         """See `WorkflowManager.send_event`."""
         event_id: str = await self._ask(self._orders.event(event, **options))
         return event_id
+
+    async def create_event(self, event: Any, *, workflow_id: str) -> str:
+        """See `WorkflowManager.create_event`."""
+        event_id: str = await self._ask(self._orders.created(event, workflow_id=workflow_id))
+        return event_id
+
+    async def status(self, workflow_id: str) -> Status:
+        """See `WorkflowManager.status`."""
+        status: Status = await self._ask(self._orders.status(workflow_id))
+        return status
+
+    async def result(self, workflow_id: str, *, timeout: Any = None) -> Any:
+        """Refused: who waits here holds up a world in which others may have to do it first."""
+        refuse(f"ctx.result({workflow_id!r})")
+
+    @property
+    def sync(self) -> Any:
+        """Refused: nothing may block the one thread of a world."""
+        refuse("ctx.sync")
 
     async def run_query(self, call: Call[Any]) -> Any:
         """See `WorkflowManager.run_query`."""

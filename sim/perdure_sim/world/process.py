@@ -24,6 +24,7 @@ from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, EngineRunner
 from perdure.runtime.mailbox import Mailbox
 from perdure.runtime.scope import ON_COMPLETE, Env
+from perdure.runtime.statuses import read_status
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -548,6 +549,12 @@ class Orders:
     def cancel(self, workflow_id: str) -> Any:
         return requests.Cancel(orders.checked_id(workflow_id))
 
+    def restart(self, workflow_id: str, *, from_step: Any = None) -> Any:
+        return orders.restart_order(workflow_id, from_step)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Any:
+        return orders.cleanup_order(workflow_id, force)
+
     def event(
         self,
         event: Any = None,
@@ -560,6 +567,12 @@ class Orders:
         return orders.event_order(
             self.env, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
+
+    def created(self, event: Any, *, workflow_id: str) -> Any:
+        return orders.create_order(self.env, event, workflow_id=workflow_id)
+
+    def status(self, workflow_id: str) -> Any:
+        return requests.Read(partial(read_status, workflow_id=workflow_id))
 
     def function(self, call: Call[Any], kind: type[Query[..., Any] | Mutation[..., Any]]) -> Any:
         verb = f"run_{kind.__name__.lower()}"

@@ -209,6 +209,43 @@ def test_what_one_client_does_to_a_workflow_is_done_in_order() -> None:
     assert heard == [[1, 2, 3], [3, 1, 2]]
 
 
+def test_an_event_that_is_created_before_it_is_sent() -> None:
+    """Its id is known at once, and it is sent when it is there."""
+
+    def scenario(sim: Simulation) -> None:
+        listening = sim.start(bank.listening())
+        event_id = sim.create_event("word", workflow_id=listening.id)
+        sim.send_event(id=event_id, value=1)
+        for word in (2, 3):
+            sim.send_event("word", workflow_id=listening.id, value=word)
+        sim.settle()
+        assert listening.value == [1, 2, 3]
+
+    run(scenario)
+    run(scenario, "pd1:c0/request#2=late:3s")
+
+
+def test_restart_and_cleanup() -> None:
+    """A workflow runs again, and then there is none."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.stub("look_up", raises=OSError("down"))
+        asked = sim.start(bank.asking("x"))
+        sim.settle()
+        assert asked.error is not None
+        sim.stub("look_up", returns="up")
+        sim.restart(asked.id, from_step=0)
+        sim.settle()
+        assert asked.value == "up"
+        gone = sim.cleanup(asked.id)
+        sim.settle()
+        assert gone.value is True
+        with pytest.raises(WorkflowNotFound):
+            sim.status(asked.id)
+
+    run(scenario)
+
+
 def test_cancel_and_its_answer() -> None:
     """An answer comes in virtual time; that it was too late is no failure."""
 
