@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from perdure.core.outcomes import Canceled
 from perdure.step import StepRules
 from perdure.store.base import Loaded
 
@@ -45,6 +46,9 @@ def check_end(world: World, deployed: Sequence[StepRules], seen: set[Shape]) -> 
     finally:
         store.close()
     for each in loaded:
+        known = world.history.workflows[each.state.workflow_id]
+        if known.past and isinstance(each.state.outcome, Canceled):
+            continue  # canceled before its code ran again: its journal is that of another end
         _check_replay(each, [*reversed(deployed), world.rules], seen)
     if world.is_at_rest:
         world.history.check_processes(world.processes, loaded)

@@ -246,6 +246,21 @@ def test_restart_and_cleanup() -> None:
     run(scenario)
 
 
+def test_one_that_is_restarted_and_canceled_at_once() -> None:
+    """Its code has not run again, so its journal leads to its first end: that is no failure."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.stub("look_up", raises=OSError("down"))
+        asked = sim.start(bank.asking("x"))
+        sim.settle()
+        sim.restart(asked.id)
+        sim.cancel(asked.id)
+        sim.settle()
+        assert asked.status == Canceled()
+
+    run(scenario)
+
+
 def test_cancel_and_its_answer() -> None:
     """An answer comes in virtual time; that it was too late is no failure."""
 
