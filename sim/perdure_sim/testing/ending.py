@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from perdure.core.outcomes import Canceled
+from perdure.core.workflow import WorkflowState
 from perdure.step import StepRules
 from perdure.store.base import Loaded
 
@@ -31,10 +32,14 @@ def check_settled(world: World, may_wait: Collection[str]) -> None:
     ]
     if left or not is_done:
         hint = ""
-        if left and all(_waits_for_events(world.history.workflows[each].state) for each in left):
+        if left and all(_only_waits(world.history.workflows[each].state) for each in left):
             names = ", ".join(left)
             hint = f"\nIf {names} need not end, say so: sim.may_wait(…)"
         raise Stuck(why_stuck(world, waiting) + hint)
+
+
+def _only_waits(state: WorkflowState) -> bool:
+    return bool(state.live) and _waits_for_events(state)
 
 
 def check_end(world: World, deployed: Sequence[StepRules], seen: set[Shape]) -> None:

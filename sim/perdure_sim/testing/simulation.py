@@ -13,6 +13,7 @@ from perdure.core.outcomes import Failed, Succeeded
 from perdure.definitions import Action, Call, Definer, Definition, Mutation
 from perdure.errors import (
     ErrorInfo,
+    EventNotFound,
     WorkflowCanceled,
     WorkflowFailed,
     WorkflowNotFound,
@@ -46,6 +47,9 @@ DEPLOY_STEP_MS = 1_000
 #: How one knows that something was too late or too early, not wrong: nobody needs to look at it.
 _RACES = (WorkflowNotRunning, WorkflowRunning)
 
+#: The same, of a workflow that was there once: it was deleted, or lost with the power.
+_GONE = (WorkflowNotFound, EventNotFound)
+
 
 class NotEnded(AssertionError):
     """A workflow's value was asked for, and it has not ended."""
@@ -59,8 +63,9 @@ class Answer:
     already.
     """
 
-    def __init__(self, deed: Deed) -> None:
+    def __init__(self, deed: Deed, *, was_there: bool = False) -> None:
         self._deed = deed
+        self._was_there = was_there
         self._was_seen = False
 
     @property
@@ -81,7 +86,8 @@ class Answer:
 
     def _check(self) -> None:
         error = self._deed.error
-        if error is not None and not self._was_seen and not isinstance(error, _RACES):
+        races = (*_RACES, *_GONE) if self._was_there else _RACES
+        if error is not None and not self._was_seen and not isinstance(error, races):
             raise error
 
 
@@ -495,10 +501,10 @@ class Simulation:
         deed = self._deed(name, order, before)
         if workflow_id is not None:
             self._chain[workflow_id] = deed
-        return self._answer(deed)
+        return self._answer(deed, was_there=workflow_id in self._starts)
 
-    def _answer(self, deed: Deed) -> Answer:
-        answer = Answer(deed)
+    def _answer(self, deed: Deed, *, was_there: bool = False) -> Answer:
+        answer = Answer(deed, was_there=was_there)
         self._answers.append(answer)
         return answer
 

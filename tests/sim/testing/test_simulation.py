@@ -242,6 +242,7 @@ def test_restart_and_cleanup() -> None:
         assert gone.value is True
         with pytest.raises(WorkflowNotFound):
             sim.status(asked.id)
+        sim.send_event("word", workflow_id=asked.id)  # too late, and that is all
 
     run(scenario)
 
