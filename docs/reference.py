@@ -51,6 +51,13 @@ SECTIONS = {
         "Page",
         "Settings",
     ],
+    "Journals and checks": [
+        "WorkflowJournal",
+        "load_journals",
+        "CheckReport",
+        "CheckViolation",
+        "CheckedWorkflow",
+    ],
     "Definitions": ["Call", "Query", "Mutation", "Action", "Workflow"],
 }
 

@@ -18,11 +18,12 @@ from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader
 from perdure.definitions import Call, Definition, Mutation, Query, Workflow
 from perdure.errors import (
+    StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
 )
 from perdure.events import Event
-from perdure.opening import OpenManager
+from perdure.inspecting import InspectedManager
 from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
@@ -45,7 +46,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class WorkflowManager(OpenManager):
+class WorkflowManager(InspectedManager):
     """Defines workflows, runs them, and answers about them.
 
     Making one does no I/O. Open it with ``async with manager:`` (runs a worker in this process),
@@ -449,6 +450,7 @@ class WorkflowManager(OpenManager):
         *,
         name: str | None = None,
         status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
         order: Literal["asc", "desc"] = "asc",
         limit: int = 100,
         cursor: str | None = None,
@@ -458,6 +460,7 @@ class WorkflowManager(OpenManager):
         Args:
             name: of the workflow definition.
             status: only those with it.
+            blocked: only those whose code does not fit their journal; False for all others.
             order: "asc" for the oldest first.
             limit: items of a page, 1 to 1,000.
             cursor: of the page before.
@@ -473,6 +476,7 @@ class WorkflowManager(OpenManager):
         which = WorkflowFilter(
             name=orders.checked_filter(name),
             status=status,
+            is_blocked=orders.checked_flag(blocked, "blocked"),
             is_ascending=is_ascending,
             limit=limit + 1,
             after=after,
@@ -536,6 +540,10 @@ class WorkflowManager(OpenManager):
     async def _ask(self, request: Any) -> Any:
         """Have the engine carry out a request, in the transaction of its next turn."""
         engine = self._open_one()
+        opening = self._opening
+        if opening is not None and opening.access == "read":
+            # Here, because an engine tries for ever to write into a store that is in trouble.
+            raise StoreReadOnly(f"{self!r} was opened to be read: open it with access='write'")
         loop = asyncio.get_running_loop()
         bridge = bridge_of(loop)
         future: asyncio.Future[Any] = loop.create_future()

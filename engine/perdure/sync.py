@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
+from perdure.checking import CheckedWorkflow, CheckReport
 from perdure.definitions import Call, Definition, Mutation
 from perdure.errors import NotOpen
 from perdure.events import Event
+from perdure.journals import WorkflowJournal
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
@@ -216,6 +218,7 @@ class SyncManager:
         *,
         name: str | None = None,
         status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
         order: Literal["asc", "desc"] = "asc",
         limit: int = 100,
         cursor: str | None = None,
@@ -225,6 +228,7 @@ class SyncManager:
             self._manager.list_workflows,
             name=name,
             status=status,
+            blocked=blocked,
             order=order,
             limit=limit,
             cursor=cursor,
@@ -242,6 +246,19 @@ class SyncManager:
         return self._do(
             self._manager.list_steps, workflow_id, order=order, limit=limit, cursor=cursor
         )
+
+    def journal(self, workflow_id: str) -> WorkflowJournal:
+        """See `WorkflowManager.journal`."""
+        return self._do(self._manager.journal, workflow_id)
+
+    def check(
+        self,
+        *,
+        name: str | None = None,
+        progress: Callable[[CheckedWorkflow], object] | None = None,
+    ) -> CheckReport:
+        """See `WorkflowManager.check`."""
+        return self._do(self._manager.check, name=name, progress=progress)
 
     def config(self) -> Settings:
         """See `WorkflowManager.config`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SMALL,
         FaultSet,
     )
+    from .testing.replay import replay_check
     from .testing.scripts import Trace, run_simulation
     from .testing.simulation import Answer, NotEnded, Run, Simulation
 
@@ -61,6 +62,7 @@ __all__ = [
     "Trace",
     "WorkflowMachine",
     "check_store",
+    "replay_check",
     "run_simulation",
     "simulate",
 ]
@@ -74,6 +76,7 @@ _HOMES = {
     **dict.fromkeys(["ActionCall"], "testing.calls"),
     **dict.fromkeys(["simulate"], "testing.decorator"),
     **dict.fromkeys(["WorkflowMachine"], "testing.machine"),
+    **dict.fromkeys(["replay_check"], "testing.replay"),
     **dict.fromkeys(["Trace", "run_simulation"], "testing.scripts"),
     **dict.fromkeys(["Answer", "NotEnded", "Run", "Simulation"], "testing.simulation"),
 }

@@ -3,7 +3,8 @@
 A pure function of values. The cut lies where the first step to be run anew was asked for: the
 steps from that one on are deleted, and the ticks after that position; what else the handler had
 learned after the cut it learns again, in the old order. Replaying what is left leads the handler
-to the cut, where it asks for the rest anew.
+to the cut, where it asks for the rest anew. It is now there: the fact at the cut gets the time of
+the restart, or a sleep that is run anew would be over, and a timeout too, before they began.
 """
 
 from __future__ import annotations
@@ -64,9 +65,24 @@ def restart(
         cut = next(each.asked_position for each in steps if each.number == from_number)
     gone = [each for each in steps if from_number is not None and each.number >= from_number]
     kept = [each for each in steps if from_number is None or each.number < from_number]
-    kept_ticks = [tick for tick in ticks if tick.position <= cut]
+    stamp, started_at = state.stamp, state.started_at
     live: dict[int, StepRecord] = {}
     changed: list[StepRecord] = []
+    if from_number is not None:
+        stamp = now
+        if cut == 0:
+            started_at = now
+        elif any(tick.position == cut for tick in ticks):
+            # Its time says which of the handler's timers it fired, so it cannot have another one.
+            # It fires again, if nothing of what it led to is kept.
+            if not any(cut in (each.asked_position, each.canceled_position) for each in kept):
+                cut -= 1
+            stamp = _stamp_at(cut, state, steps, ticks)
+        else:
+            at = next(i for i, each in enumerate(kept) if each.delivered_position == cut)
+            kept[at] = replace(kept[at], delivered_at=now)
+            changed.append(kept[at])
+    kept_ticks = [tick for tick in ticks if tick.position <= cut]
     settled = _settled_again(kept, cut)
     for record in kept:
         after = settled.get(record.number)
@@ -75,7 +91,6 @@ def restart(
         if after is not None:
             changed.append(after)
             live[record.number] = after
-    after_cut = [*kept, *gone]
     return Restart(
         state=replace(
             state,
@@ -84,7 +99,8 @@ def restart(
             status="in_progress",
             outcome=None,
             position=cut,
-            stamp=_stamp_at(cut, state, after_cut, kept_ticks),
+            stamp=stamp,
+            started_at=started_at,
             ended_at=None,
             next_number=len(kept),
             live=live,
@@ -183,8 +199,6 @@ def _stamp_at(
     ticks: Sequence[TickRecord],
 ) -> int:
     """When the fact at `position` was delivered."""
-    if position == state.position:
-        return state.stamp
     if position == 0:
         return state.started_at or 0
     for tick in ticks:

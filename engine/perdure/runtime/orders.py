@@ -38,6 +38,17 @@ def checked_id(workflow_id: object) -> str:
     return _storable(workflow_id, "workflow_id")
 
 
+def checked_flag(value: object, what: str) -> bool | None:
+    """True, False or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{what}={value!r}: give True, False or None")
+    return value
+
+
 def checked_filter(name: object) -> str | None:
     """A workflow's name to look for, or None.
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core.effects import PutStep
-from perdure.core.ids import WorkflowId
+from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import ChildEnded
 from perdure.core.outcomes import Canceled, Failed, Outcome
@@ -30,22 +30,31 @@ from .scope import Scope
 FromStep: TypeAlias = int | str
 
 
-class RestartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked wish to restart a workflow; `from_step` None keeps every outcome."""
+class RestartOrder(msgspec.Struct, kw_only=True):
+    """A checked wish to restart a workflow; `from_step` None keeps every outcome.
+
+    `seen` is the epoch in which it was found ended: if it has another one when a commit that
+    seemed to fail is tried again, it was stored after all.
+    """
 
     workflow_id: WorkflowId
     from_step: FromStep | None = None
+    seen: Epoch | None = None
 
     def execute(self, scope: Scope) -> None:
         """Carry it out, as a request."""
         restart(scope, self)
 
 
-class CleanupOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked wish to delete a workflow; `force`: though it runs."""
+class CleanupOrder(msgspec.Struct, kw_only=True):
+    """A checked wish to delete a workflow; `force`: though it runs.
+
+    `seen` is when the workflow that was found was created: see `RestartOrder`.
+    """
 
     workflow_id: WorkflowId
     force: bool = False
+    seen: int | None = None
 
     def execute(self, scope: Scope) -> bool:
         """Carry it out, as a request."""
@@ -65,12 +74,16 @@ def restart(scope: Scope, order: RestartOrder) -> None:
     found = scope.tx.load([workflow_id])
     if not found:
         raise not_found(workflow_id)
+    if order.seen not in (None, found[0].state.epoch):
+        sometimes("a restart that was carried out is asked for again")
+        return
     if found[0].state.status == "in_progress":
         raise WorkflowRunning(
             f"workflow {workflow_id!r} has not ended: cancel it first, or wait for its end",
             workflow_id=workflow_id,
         )
     number = _number_of(found[0], order)
+    order.seen = found[0].state.epoch
     again = [(found[0], number)]
     while again:
         loaded, number = again.pop()
@@ -173,6 +186,9 @@ def cleanup(scope: Scope, order: CleanupOrder) -> bool:
         DefinitionError: it runs, and its `on_complete` is not known in this process.
     """
     found = scope.tx.load([order.workflow_id])
+    if order.seen is not None and (not found or found[0].state.header.created_at != order.seen):
+        sometimes("a cleanup that was carried out is asked for again")
+        return True
     if not found:
         return False
     state = found[0].state
@@ -180,6 +196,7 @@ def cleanup(scope: Scope, order: CleanupOrder) -> bool:
         if not order.force:
             return False
         check_on_complete(scope, state)  # raises now, before anything is written
+    order.seen = state.header.created_at
     _delete(scope, [order.workflow_id])
     return True
 

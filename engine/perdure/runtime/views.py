@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from perdure.codec import plain
@@ -22,6 +23,10 @@ def _plain(text: Json | None) -> Any:
         return plain(text)
     except ValueError:
         return text
+
+
+def _instant(ms: int | None) -> datetime | None:
+    return None if ms is None else from_ms(ms)
 
 
 def public_outcome(outcome: Outcome) -> Any:
@@ -49,10 +54,11 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         error=getattr(outcome, "error", None),
         attempts=record.attempt,
         asked_at=from_ms(record.asked_at),
-        started_at=None if record.started_at is None else from_ms(record.started_at),
-        ended_at=None if record.settled_at is None else from_ms(record.settled_at),
+        started_at=_instant(record.started_at),
+        ended_at=_instant(record.settled_at),
         child_id=record.child_id,
         event_id=event_id,
+        due_at=_instant(record.due_at if record.state in ("asked", "backoff") else None),
     )
 
 
@@ -76,7 +82,8 @@ def workflow_info(state: WorkflowState) -> WorkflowInfo:
         context=_plain(header.context),
         parent_id=header.parent_id,
         created_at=from_ms(header.created_at),
-        ended_at=None if state.ended_at is None else from_ms(state.ended_at),
+        ended_at=_instant(state.ended_at),
+        due_at=_instant(state.wake_at if state.owner is None else None),
         journal_bytes=state.journal_bytes,
         on_complete_error=state.on_complete_error,
     )

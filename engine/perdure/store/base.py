@@ -23,6 +23,10 @@ from perdure.errors import ErrorInfo, PerdureError
 
 T = TypeVar("T")
 
+#: What a store may do where it opens: make a database that is missing; only write to one that is
+#: there; only read it.
+Access: TypeAlias = Literal["create", "write", "read"]
+
 InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
@@ -108,7 +112,8 @@ class Reader(Protocol):
     """
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
-        """The workflows with these ids, with their journals and unconsumed events."""
+        """The workflows with these ids, with their journals and unconsumed events; all of it as of
+        one moment."""
         ...
 
     def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
@@ -164,45 +165,58 @@ def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
     return _UPDATE_STEP, run_row(record) + end_row(record) + key
 
 
+def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
+    key = (_ids(ids),)
+    steps: dict[str, list[StepRecord]] = {}
+    ticks: dict[str, list[TickRecord]] = {}
+    events: dict[str, list[SentEvent]] = {}
+    damages: dict[str, ErrorInfo] = {}
+    for row in execute(_SELECT_STEPS, key):
+        try:
+            steps.setdefault(row[0], []).append(step_from_row(row))
+        except StoreCorrupt as error:  # of this workflow alone
+            damages.setdefault(row[0], ErrorInfo(StoreCorrupt.__name__, str(error)))
+    for workflow_id, position, now in execute(_SELECT_TICKS, key):
+        ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
+    for workflow_id, *event in execute(_SELECT_EVENTS, key):
+        events.setdefault(workflow_id, []).append(event_from_row(tuple(event)))
+    loaded = []
+    for row in execute(_SELECT_STATES, key).fetchall():
+        workflow_id, is_running = row[0], row[11] == "in_progress"
+        records = steps.get(workflow_id, [])
+        live = [record for record in records if is_open(record)] if is_running else []
+        state = state_from_row(row, live, events.get(workflow_id, ()))
+        loaded.append(
+            Loaded(
+                state=state,
+                steps=tuple(records),
+                ticks=tuple(ticks.get(workflow_id, ())),
+                damage=damages.get(workflow_id),
+            )
+        )
+    return loaded
+
+
 class SqliteReader:
     """Reads, through whatever executes a statement."""
 
-    def __init__(self, execute: Execute) -> None:
+    #: Several reads of one moment: in a transaction, which has none, all of them are.
+    _at_once: Callable[[], AbstractContextManager[Execute]] | None = None
+
+    def __init__(
+        self, execute: Execute, at_once: Callable[[], AbstractContextManager[Execute]] | None = None
+    ) -> None:
         self._execute = execute
+        self._at_once = at_once
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
         """See `base.Reader.load`. By primary key; cost grows with the journals."""
         if not ids:
             return []
-        key = (_ids(ids),)
-        steps: dict[str, list[StepRecord]] = {}
-        ticks: dict[str, list[TickRecord]] = {}
-        events: dict[str, list[SentEvent]] = {}
-        damages: dict[str, ErrorInfo] = {}
-        for row in self._execute(_SELECT_STEPS, key):
-            try:
-                steps.setdefault(row[0], []).append(step_from_row(row))
-            except StoreCorrupt as error:  # of this workflow alone
-                damages.setdefault(row[0], ErrorInfo(StoreCorrupt.__name__, str(error)))
-        for workflow_id, position, now in self._execute(_SELECT_TICKS, key):
-            ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
-        for workflow_id, *event in self._execute(_SELECT_EVENTS, key):
-            events.setdefault(workflow_id, []).append(event_from_row(tuple(event)))
-        loaded = []
-        for row in self._execute(_SELECT_STATES, key).fetchall():
-            workflow_id, is_running = row[0], row[11] == "in_progress"
-            records = steps.get(workflow_id, [])
-            live = [record for record in records if is_open(record)] if is_running else []
-            state = state_from_row(row, live, events.get(workflow_id, ()))
-            loaded.append(
-                Loaded(
-                    state=state,
-                    steps=tuple(records),
-                    ticks=tuple(ticks.get(workflow_id, ())),
-                    damage=damages.get(workflow_id),
-                )
-            )
-        return loaded
+        if self._at_once is None:
+            return _load(self._execute, ids)
+        with self._at_once() as execute:
+            return _load(execute, ids)
 
     def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:
         """See `base.Reader.states`."""

@@ -59,6 +59,7 @@ class Known:
         was_blocked: since then it goes on at times that nobody promises.
         since: the epoch in which it was started, or restarted: what is older is of another life.
         past: how it ended before it was restarted.
+        restarted_in: the number of the commit that restarted it last.
         ended_last: the number of the commit that ended it before its last restart.
     """
 
@@ -78,6 +79,7 @@ class Known:
     ended_in: int = 0
     was_blocked: bool = False
     since: Epoch = 0
+    restarted_in: int = 0
     ended_last: int = 0
     past: list[Outcome] = attrs.field(factory=list)
 

@@ -38,7 +38,12 @@ def restarted(
     assert old.state.outcome is not None
     new.ended_last = old.ended_in
     new.past.append(old.state.outcome)
-    if number < len(old.steps) and old.steps[number].asked_position != position:
+    asked_at = position
+    if number < len(old.steps):
+        asked_at = old.steps[number].asked_position
+        if position == asked_at - 1 and asked_at in old.ticks:
+            asked_at = position  # a timer that fires again
+    if asked_at != position:
         raise RestartCutsWrong(f"{old.workflow_id}: after {position}, which asks for no {number}")
     if (state.position, state.next_number) != (position, number):
         raise RestartCutsWrong(f"{old.workflow_id}: after {position}, before {number}: {state}")
@@ -48,6 +53,8 @@ def restarted(
     new.open = {each: record for each, record in new.steps.items() if is_open(record)}
     new.ticks = {at: tick for at, tick in old.ticks.items() if at <= position}
     new.delivered = {at: stamp for at, stamp in old.delivered.items() if at <= position}
+    if position in new.delivered and position not in new.ticks and number < len(old.steps):
+        new.delivered[position] = state.stamp  # the one time that changes
     new.checked_to = min(old.checked_to, position)
     new.consumed = {event: by for event, by in old.consumed.items() if by < number}
     gone = old.consumed.keys() - new.consumed.keys()

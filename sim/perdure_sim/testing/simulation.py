@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
+from perdure.core.journal import TickRecord
 from perdure.core.outcomes import Failed, Succeeded
 from perdure.definitions import Action, Call, Definer, Definition, Mutation
 from perdure.errors import (
@@ -21,9 +22,11 @@ from perdure.errors import (
     WorkflowRunning,
 )
 from perdure.events import Event
+from perdure.journals import WorkflowJournal
 from perdure.records import InProgress, Page, Status, StepInfo
 from perdure.runtime.views import status_of, step_info
 from perdure.step import from_ms
+from perdure.store.base import Loaded
 
 from ..faults.plan import CLIENT, Fault
 from ..laws.known import Known
@@ -150,10 +153,16 @@ class Run(Generic[R]):
         return self._simulation._steps(self.id)
 
     @property
-    def journal(self) -> list[dict[str, Any]]:
-        """Its journal: steps and ticks as plain values, in the order of their positions."""
-        known = self._simulation._known(self.id)
-        return [] if known is None else _journal(known)
+    def journal(self) -> WorkflowJournal:
+        """All that is recorded of it, as `WorkflowManager.journal` gives it.
+
+        Raises:
+            WorkflowNotFound: its start is not stored yet.
+        """
+        known = self._simulation._stored(self.id)
+        steps = tuple(known.steps[number] for number in sorted(known.steps))
+        ticks = tuple(TickRecord(*each) for each in sorted(known.ticks.items()))
+        return WorkflowJournal(Loaded(state=known.state, steps=steps, ticks=ticks))
 
 
 class Simulation:
@@ -267,11 +276,7 @@ class Simulation:
         Raises:
             WorkflowNotFound
         """
-        known = self._known(workflow_id)
-        if known is None:
-            there = ", ".join(self._world.history.workflows) or "none"
-            raise WorkflowNotFound(f"no workflow {workflow_id!r}; stored now: {there}")
-        return _status(known)
+        return _status(self._stored(workflow_id))
 
     def list_steps(
         self, workflow_id: str, *, order: Literal["asc", "desc"] = "asc", limit: int = 1_000
@@ -511,6 +516,13 @@ class Simulation:
     def _known(self, workflow_id: str) -> Known | None:
         return self._world.history.workflows.get(workflow_id)
 
+    def _stored(self, workflow_id: str) -> Known:
+        known = self._known(workflow_id)
+        if known is None:
+            there = ", ".join(self._world.history.workflows) or "none"
+            raise WorkflowNotFound(f"no workflow {workflow_id!r}; stored now: {there}")
+        return known
+
     def _steps(self, workflow_id: str) -> list[StepInfo]:
         known = self._known(workflow_id)
         if known is None:
@@ -544,18 +556,3 @@ def _status(known: Known) -> Status:
         open_steps = (record for record in known.steps.values() if record.outcome is None)
         running = (step_info(known.workflow_id, record) for record in open_steps)
     return status_of(state, tuple(running))
-
-
-def _journal(known: Known) -> list[dict[str, Any]]:
-    rows: list[tuple[int, dict[str, Any]]] = [
-        (
-            record.asked_position,
-            {**attrs.asdict(step_info(known.workflow_id, record), recurse=False), "row": "step"},
-        )
-        for record in known.steps.values()
-    ]
-    rows += [
-        (position, {"row": "tick", "position": position, "at": from_ms(at)})
-        for position, at in known.ticks.items()
-    ]
-    return [row for _, row in sorted(rows, key=lambda each: each[0])]

@@ -30,7 +30,7 @@ from perdure.runtime.scope import Env
 
 from ..faults.plan import Fault
 from .clock import START_MS
-from .outside import NotSimulated, OutsideLoop, in_action, refuse, watched
+from .outside import NotSimulated, OutsideLoop, in_action, look, look_away, refuse, refusing
 from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
@@ -196,10 +196,14 @@ class ActionLoop:
 
     def _run(self, fn: Callable[[], Any]) -> None:
         loop = self.loop
-        with loop.entered(), watched():
-            loop.set_now(self.host.now)
-            fn()
-            loop.drain()
+        loop.enter()
+        try:
+            with refusing():
+                loop.set_now(self.host.now)
+                fn()
+                loop.drain()
+        finally:
+            loop.leave()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -236,6 +240,13 @@ class SimulatedRunner(ActionRunner):
         return super()._prepare(attempt, definition)
 
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
+        look()  # the result's own classes may have code
+        try:
+            return self._encode_odd(definition, value)
+        finally:
+            look_away()
+
+    def _encode_odd(self, definition: Action[..., Any], value: Any) -> Outcome:
         if not isinstance(value, OddResult):
             return super()._encode(definition, value)
         if value.kind == "wrong_type":
@@ -313,7 +324,6 @@ class DressedRegistry(Registry):
                 keywords=tuple(kwargs),
             )
             host.made(made)
-            in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
             stub = self._stubs.get(name) or Stub()  # as it is now: a test may change it
             takes_ms = stub.takes_ms if isinstance(stub.takes_ms, int) else stub.takes_ms()
@@ -323,9 +333,14 @@ class DressedRegistry(Registry):
                 await _befall(fault, host)
             fn = stub.fn or action.fn
             call = fn if action.is_async else _without_loop(fn)
-            value = call(context, *args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
+            in_action.set((name, host.reached_outside))
+            look()
+            try:
+                value = call(context, *args, **kwargs)
+                if inspect.isawaitable(value):
+                    value = await value
+            finally:
+                look_away()
             if fault is not None and fault.kind in _ODD_RESULTS:
                 return OddResult(fault.kind, value)
             return value

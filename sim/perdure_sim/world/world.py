@@ -405,6 +405,11 @@ class World:
             if other is not process and other.is_alive:
                 other.look_in(NOTICE_MS)
 
+    @property
+    def has_disk_trouble(self) -> bool:
+        """Whether the disk is in a trouble that befalls everybody."""
+        return self._trouble is not None
+
     def disk_trouble(self, site: str, fault: Fault | None) -> Fault | None:
         """The fault of a process at its store; a trouble of the disk befalls everybody."""
         if fault is not None:
