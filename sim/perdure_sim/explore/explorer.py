@@ -62,6 +62,7 @@ class Scenario:
             may end otherwise, beside those under which any workflow may.
         check: looks at the world at the end, unless something happened that may change a result;
             raises if something is wrong.
+        runner: makes the runs in place of all that; gets also whether they shall have detail.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Scenario:
     may_differ: frozenset[str] = frozenset()
     may_change: frozenset[str] = frozenset()
     check: Callable[[World], None] = lambda world: None
+    runner: Callable[[Scenario, FaultPlan, Callable[[], Disk], bool], Run] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +115,8 @@ def run(
         seen: see `check_replay`.
         detail: keep what people want to see of it: see `World`.
     """
+    if scenario.runner is not None:
+        return scenario.runner(scenario, plan, make_disk, detail)
     reached: set[str] = set()
     with _no_garbage_collection(), observed(reached.add):
         found = _run(scenario, plan, make_disk, expected, seen, detail=detail)

@@ -1,5 +1,7 @@
 """Scenarios by name: ``module:NAME`` or ``path/to/file.py:NAME``, as the command line takes them.
 
+A test of `simulate` is one as well.
+
 A process that works for another finds its scenarios by the same texts, since a scenario holds
 functions, which cannot be sent.
 """
@@ -92,17 +94,26 @@ def _scenarios(target: str) -> list[tuple[Place, Scenario]]:
             raise TargetError(f"{target}: {where} has no {name}; scenarios in it: {there}")
         found = getattr(found, name)
     is_many = isinstance(found, tuple | list)
-    scenarios = list(found) if is_many else [found]
+    scenarios = [_scenario_of(each) for each in (found if is_many else [found])]
     wrong = [each for each in scenarios if not isinstance(each, Scenario)]
     if wrong or not scenarios:
         what = f"that is {_described(found)}"
         if is_many:
             what += f", and in it is {_described(wrong[0])}" if wrong else ", and it is empty"
-        raise TargetError(f"{target}: {what}; expected a Scenario, or a tuple or list of them")
+        raise TargetError(
+            f"{target}: {what}; expected a Scenario, a test of @simulate,"
+            " or a tuple or list of them"
+        )
     return [
         (Place(target, number if is_many else None), scenario)
         for number, scenario in enumerate(scenarios)
     ]
+
+
+def _scenario_of(found: Any) -> Any:
+    """What was found; of a test of `simulate` its scenario."""
+    trial = getattr(found, "simulation", None)
+    return found if trial is None or isinstance(found, Scenario) else trial.scenario()
 
 
 def _described(value: object) -> str:

@@ -17,9 +17,17 @@ import attrs
 #: The version of the notation, and its mark.
 PREFIX = "pd1:"
 
+#: The kind of what is no fault but a choice: how long something takes, within a range that a test
+#: gives. It is written as the time alone: ``client/after#1=37s``.
+DELAY = "delay"
+
+#: Whose a site is where a plan does not say it: ``after#1=37s``.
+CLIENT = "client"
+
 _FAULT = re.compile(
-    r"(?P<actor>[^;#=\s]+)/(?P<site>[a-z_]+)#(?P<occurrence>[1-9][0-9]*)=(?P<kind>[a-z_]+)"
-    r"(?:\*(?P<burst>[1-9][0-9]*))?(?::(?P<duration>[0-9]+)(?P<unit>ms|s|m|h))?"
+    r"(?:(?P<actor>[^;#=\s]+)/)?(?P<site>[a-z_]+)#(?P<occurrence>[1-9][0-9]*)="
+    r"(?:(?P<kind>[a-z_]+)(?:\*(?P<burst>[1-9][0-9]*))?"
+    r"(?::(?P<duration>[0-9]+)(?P<unit>ms|s|m|h))?|(?P<delay>[0-9]+)(?P<delay_unit>ms|s|m|h))"
 )
 _ACTOR = re.compile(r"[^;#=\s]+")
 _UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
@@ -50,12 +58,17 @@ class Fault:
     duration: int = 0
 
     def __str__(self) -> str:
+        if self.kind == DELAY and self.burst == 1:
+            time = _duration_text(self.duration)
+            return f"{self.actor}/{self.site}#{self.occurrence}={time}"
         burst = f"*{self.burst}" if self.burst > 1 else ""
         duration = f":{_duration_text(self.duration)}" if self.duration else ""
         return f"{self.actor}/{self.site}#{self.occurrence}={self.kind}{burst}{duration}"
 
 
 def _duration_text(ms: int) -> str:
+    if ms == 0:
+        return "0s"
     unit = next(unit for unit, size in _UNITS.items() if ms % size == 0)
     return f"{ms // _UNITS[unit]}{unit}"
 
@@ -96,16 +109,19 @@ class FaultPlan:
             if found is None:
                 raise PlanError(
                     f"{part.strip()!r} is no fault: write actor/site#occurrence=kind, such as"
-                    " w0/commit#3=lost_ack, w1/decided#2=pause:40s or charge/attempt#1=raises*3"
+                    " w0/commit#3=lost_ack, w1/decided#2=pause:40s, charge/attempt#1=raises*3 or"
+                    " client/after#1=37s"
                 )
+            duration = found["duration"] or found["delay"] or 0
+            unit = found["unit"] or found["delay_unit"] or "ms"
             faults.append(
                 Fault(
-                    found["actor"],
+                    found["actor"] or CLIENT,
                     found["site"],
                     int(found["occurrence"]),
-                    found["kind"],
+                    found["kind"] or DELAY,
                     int(found["burst"] or 1),
-                    int(found["duration"] or 0) * _UNITS[found["unit"] or "ms"],
+                    int(duration) * _UNITS[unit],
                 )
             )
         return FaultPlan(faults)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import attrs
 
-from .plan import FaultPlan, PlanError
+from .plan import DELAY, FaultPlan, PlanError
 
 #: How long a trouble of the disk lasts where the plan does not say it, in ms.
 DISK_TROUBLE_MS = 60_000
@@ -122,6 +122,9 @@ SITES: dict[str, tuple[Kind, ...]] = {
         Kind("twice", "its outcome is told twice"),
         Kind("late", "its outcome is told later", ((1, 5_000),)),
     ),
+    # --- choices of a test, within the range that it gives; no faults
+    "after": (Kind(DELAY, "so long does a client wait", ()),),
+    "takes": (Kind(DELAY, "so long does the attempt of a stub take", ()),),
     # --- of a workflow, at each commit that touches it
     "touched": (
         Kind("cancel", "a client cancels it", may_change=True),

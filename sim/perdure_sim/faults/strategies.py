@@ -27,7 +27,7 @@ def plans(
         census: how often a run without faults passed each site, by (actor, site). Half as many
             occurrences again are drawn: a run with a fault passes more.
         most: so many faults at most.
-        without: kinds that are left out.
+        without: kinds that are left out, everywhere or (``site=kind``) at one site.
     """
     earliest = _earliest(census, without)
     if not earliest or most == 0:
@@ -61,7 +61,11 @@ def _earliest(census: Mapping[tuple[str, str], int], without: Collection[str]) -
     """
     found = []
     for actor, site in sorted(census):
-        kinds = [each for each in KINDS.get(site, ()) if each[0] not in without]
+        kinds = [
+            each
+            for each in KINDS.get(site, ())
+            if each[0] not in without and f"{site}={each[0]}" not in without
+        ]
         names = [kind for kind, _, _ in kinds]
         for kind, burst, duration in sorted(kinds, key=lambda each: (names.index(each[0]), each)):
             found.append(Fault(actor, site, 1, kind, burst, duration))

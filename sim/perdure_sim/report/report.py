@@ -6,6 +6,7 @@ import inspect
 import io
 import textwrap
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,7 @@ import perdure
 from ..explore.explorer import Run
 from ..faults.plan import Fault, FaultPlan
 from ..laws.violations import Violation
+from ..world.trace import Event
 from .causes import LINES_MAX, Causes, causes_of
 from .commits import Part
 from .page import Page, page_text
@@ -123,24 +125,27 @@ def show(report: Report, file: IO[str], *, width: int = WIDTH) -> None:
 def write_page(run: Run, path: Path, *, target: str = TARGET) -> None:
     """A report of a failed run, as one HTML page that needs nothing else."""
     report = report_of(run, target=target)
-    path.write_text(
-        page_text(
-            Page(
-                title=f"{report.law} in {run.scenario.name}",
-                law=report.law,
-                meaning=report.meaning,
-                message=report.message,
-                faults=tuple((str(fault), fault_text(fault)) for fault in report.plan),
-                idle=tuple(map(str, report.idle)),
-                plan=str(report.plan),
-                command=report.command,
-                lines=report.lines,
-                events=tuple(run.world.trace.events),
-                causes=report.causes,
-                notes=report.notes,
-            )
-        ),
-        encoding="utf-8",
+    title = f"{report.law} in {run.scenario.name}"
+    path.write_text(page_of(report, title, run.world.trace.events), encoding="utf-8")
+
+
+def page_of(report: Report, title: str, events: Iterable[Event]) -> str:
+    """A report as one HTML page that needs nothing else."""
+    return page_text(
+        Page(
+            title=title,
+            law=report.law,
+            meaning=report.meaning,
+            message=report.message,
+            faults=tuple((str(fault), fault_text(fault)) for fault in report.plan),
+            idle=tuple(map(str, report.idle)),
+            plan=str(report.plan),
+            command=report.command,
+            lines=report.lines,
+            events=tuple(events),
+            causes=report.causes,
+            notes=report.notes,
+        )
     )
 
 

@@ -152,6 +152,8 @@ def difference(
 
 #: What happens, by (site, kind) or by kind alone. {n}: which passing, {who}: to whom, {for}: long.
 _FAULTS: dict[tuple[str, str] | str, str] = {
+    ("after", "delay"): "the client waits {for} with its {n} deed that has a range",
+    ("takes", "delay"): "attempt {n} of {who}, counted over all workflows, takes {for}",
     ("begin", "busy"): "the {n} transaction of {who} cannot begin: the store is busy",
     ("begin", "full"): "the {n} transaction of {who} cannot begin: the disk is full",
     ("begin", "stall"): "the engine of {who} stands still for {for} before its {n} transaction",

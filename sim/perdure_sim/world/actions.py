@@ -47,18 +47,20 @@ class Stub:
 
     Attributes:
         fn: gets what the action gets; None for the action's own code.
-        takes_ms: how long it takes before that.
+        takes_ms: how long it takes before that; asked for at each attempt if it is a function.
     """
 
     fn: StubFunction | None = None
-    takes_ms: int = 0
+    takes_ms: int | Callable[[], int] = 0
 
 
 @attrs.frozen(kw_only=True)
 class CallMade:
     """One attempt of an action, as the outside world saw it begin.
 
-    `epoch` is that of its recorded start.
+    Attributes:
+        epoch: that of its recorded start.
+        keywords: the names of the last of the arguments, those given by name.
     """
 
     action: str
@@ -70,6 +72,7 @@ class CallMade:
     at: int
     arguments: tuple[Any, ...]
     epoch: int
+    keywords: tuple[str, ...] = ()
 
 
 class Host(Protocol):
@@ -306,9 +309,6 @@ class DressedRegistry(Registry):
 
     def _dress(self, action: Action[..., Any]) -> Action[..., Any]:
         host, name = self._host, action.name
-        stub = self._stubs.get(name, Stub())
-        fn = stub.fn or action.fn
-        call = fn if action.is_async else _without_loop(fn)
 
         async def run(context: ActionContext, *args: Any, **kwargs: Any) -> Any:
             made = CallMade(
@@ -321,13 +321,18 @@ class DressedRegistry(Registry):
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
                 epoch=_epoch.get(),
+                keywords=tuple(kwargs),
             )
             host.made(made)
             fault = host.attempt_passes(name, "attempt")
-            if stub.takes_ms:
-                await asyncio.sleep(stub.takes_ms / 1000)
+            stub = self._stubs.get(name) or Stub()  # as it is now: a test may change it
+            takes_ms = stub.takes_ms if isinstance(stub.takes_ms, int) else stub.takes_ms()
+            if takes_ms:
+                await asyncio.sleep(takes_ms / 1000)
             if fault is not None:
                 await _befall(fault, host)
+            fn = stub.fn or action.fn
+            call = fn if action.is_async else _without_loop(fn)
             in_action.set((name, host.reached_outside))
             look()
             try:

@@ -110,8 +110,11 @@ class Trace:
     def digest(self) -> str:
         """A fingerprint: two runs of one plan have the same, in any process, with detail or not."""
         state = blake2b(digest_size=16)
-        for event in self.events:
-            if event.kind not in DETAIL_KINDS:
-                state.update(str(event).encode())
-                state.update(b"\n")
+        for line in self.lines():
+            state.update(line.encode())
+            state.update(b"\n")
         return state.hexdigest()
+
+    def lines(self) -> list[str]:
+        """What is in the fingerprint: the events, without those of a run with detail."""
+        return [str(event) for event in self.events if event.kind not in DETAIL_KINDS]

@@ -90,8 +90,12 @@ class World:
         stubs: by the names of actions.
         next_definer: what a deploy brings: other code for the same names.
         detail: note also what goes on inside the processes, for people: see `trace.DetailKind`.
+        rules: with which a manager runs the definitions; `limits` are of no use then.
 
     Attributes:
+        events_max: a run with more events runs hot.
+        observer: called after each event.
+        on_attempt_end: called with the attempt and its outcome when an action's code ends.
         next_rules: the same, as processes are booted with it.
         portions: how much a turn takes at once.
         has_cache: whether live handlers outlive their turns.
@@ -110,6 +114,7 @@ class World:
         limits: Limits = Limits(),
         next_definer: Definer | None = None,
         detail: bool = False,
+        rules: StepRules | None = None,
     ) -> None:
         check(plan)
         self.now = START_MS
@@ -137,7 +142,10 @@ class World:
         self._power_cut: Fault | None = None
         self._log: list[tuple[int, int, list[Write] | CallMade]] | None = None
         self._plain_ids: dict[str, str | None] = {}
-        self.rules = rules = StepRules(
+        self.events_max = EVENTS_MAX
+        self.observer: Callable[[], None] | None = None
+        self.on_attempt_end: Callable[[Attempt, Outcome], None] | None = None
+        self.rules = rules = rules or StepRules(
             registry=definer.registry,
             limits=limits,
             default_retry=RetryPolicy(),
@@ -184,9 +192,11 @@ class World:
         while heap and (until is None or heap[0][0] <= until):
             self.now, _, _, fn = heapq.heappop(heap)
             self.events += 1
-            if self.events > EVENTS_MAX:
-                raise HotSpin(f"{EVENTS_MAX:,} events by {moment(self.now)}: it runs hot")
+            if self.events > self.events_max:
+                raise HotSpin(f"{self.events_max:,} events by {moment(self.now)}: it runs hot")
             fn()
+            if self.observer is not None:
+                self.observer()
             if self.violation is not None:
                 raise self.violation
         if self.violation is not None:
@@ -205,7 +215,7 @@ class World:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing will happen by itself any more."""
+        """Whether nothing will happen by itself."""
         return not self._heap
 
     def settle(self) -> None:
@@ -537,6 +547,8 @@ class World:
         """The code of an attempt has ended; see `Bodies.end`."""
         end = partial(self.history.attempt_ends, attempt, self.now, outcome)
         self._watch(partial(end, is_retryable=is_retryable))
+        if self.on_attempt_end is not None:
+            self.on_attempt_end(attempt, outcome)
 
     def told_end(self, process: Process, workflow_id: WorkflowId, outcome: Outcome) -> None:
         """Those who wait in a process for the end of a workflow are told."""

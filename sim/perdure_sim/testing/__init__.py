@@ -1,0 +1,1 @@
+"""What users test their own workflows with: `simulate`, and what belongs to it."""

@@ -1,0 +1,107 @@
+"""The plans of a test: which are swept, and the strategy that Hypothesis draws them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+from hypothesis import strategies as st
+
+from ..explore.explorer import single_faults, spread
+from ..faults.plan import DELAY, Fault, FaultPlan
+from ..faults.strategies import plans
+from .presets import FaultSet
+
+#: Where a plan's own choices are tried within their range, in thousandths of it.
+SWEPT_CHOICES = (1_000, 500, 250, 750, 100, 900)
+
+#: Choices of one drawn plan.
+CHOICES_MAX = 3
+
+#: What befalls actions is swept first: it is what most bugs of workflows are about.
+FIRST_SITES = ("attempt", "report")
+
+#: (actor, site) to the least and the most ms of each of its passings.
+Ranges = Mapping[tuple[str, str], list[tuple[int, int]]]
+
+
+@attrs.define
+class Space:
+    """What plans are drawn from: what the runs without faults have passed.
+
+    Attributes:
+        census: how often each site was passed, the most of all runs.
+        ranges: the choices that were met.
+    """
+
+    census: dict[tuple[str, str], int] = attrs.field(factory=dict)
+    ranges: dict[tuple[str, str], list[tuple[int, int]]] = attrs.field(factory=dict)
+
+    def add(self, census: Mapping[tuple[str, str], int], ranges: Ranges) -> None:
+        """Another run without faults."""
+        for place, count in census.items():
+            self.census[place] = max(self.census.get(place, 0), count)
+        for place, found in ranges.items():
+            if len(found) > len(self.ranges.get(place, ())):
+                self.ranges[place] = list(found)
+
+
+def swept_plans(
+    census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
+) -> list[FaultPlan]:
+    """Each choice and each fault alone, in the order in which they are tried."""
+    chosen = [delay_at(*place, permille) for permille in SWEPT_CHOICES for place in _places(ranges)]
+    possible = spread(_single(dict(census), faults), census)
+    first = [fault for fault in possible if fault.site in FIRST_SITES]
+    rest = [fault for fault in possible if fault.site not in FIRST_SITES]
+    found = dict.fromkeys([*_mixed(first, chosen), *rest])
+    return [FaultPlan([fault]) for fault in found]
+
+
+def _single(census: dict[tuple[str, str], int], faults: FaultSet) -> Iterator[Fault]:
+    for fault in single_faults(census):
+        if f"{fault.site}={fault.kind}" in faults.kinds:
+            yield fault
+
+
+def _mixed(one: list[Fault], other: list[Fault]) -> Iterator[Fault]:
+    """Both in turn, then what is left of the longer."""
+    for number in range(max(len(one), len(other))):
+        yield from one[number : number + 1]
+        yield from other[number : number + 1]
+
+
+def _places(ranges: Ranges) -> list[tuple[str, str, int, int, int]]:
+    return [
+        (actor, site, number, low, high)
+        for (actor, site), found in sorted(ranges.items())
+        for number, (low, high) in enumerate(found, 1)
+    ]
+
+
+def delay_at(actor: str, site: str, number: int, low: int, high: int, permille: int) -> Fault:
+    """A choice within its range; in whole seconds where that is fine enough."""
+    ms = low + (high - low) * permille // 1_000
+    if high - low >= 10_000:
+        ms = max(low, ms // 1_000 * 1_000)
+    return Fault(actor, site, number, DELAY, 1, ms)
+
+
+def plan_texts(space: Space, faults: FaultSet, most: int = 8) -> st.SearchStrategy[str]:
+    """Plans as texts: few faults more often than many, and some choices."""
+    drawn = plans(space.census, most=most, without=faults.without)
+    places = _places(space.ranges)
+    if not places:
+        return drawn.map(str)
+    choice = st.tuples(st.integers(0, len(places) - 1), st.integers(0, 1_000))
+    choices = st.lists(choice, max_size=min(CHOICES_MAX, 2 * len(places)))
+
+    def join(both: tuple[FaultPlan, list[tuple[int, int]]]) -> str:
+        plan, chosen = both
+        delays: dict[int, Fault] = {}
+        for index, permille in chosen:
+            if permille:  # (else it is what it is without)
+                delays.setdefault(index, delay_at(*places[index], permille))
+        return str(FaultPlan([*plan, *delays.values()]))
+
+    return st.tuples(drawn, choices).map(join)

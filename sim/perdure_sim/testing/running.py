@@ -1,0 +1,129 @@
+"""One run of a test's function in a world of its own, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from perdure.definitions import Definer
+
+from ..explore.explorer import _no_garbage_collection
+from ..explore.portions import quiet
+from ..faults.plan import FaultPlan
+from ..laws.replaying import Shape
+from ..world.listening import listening
+from ..world.world import World
+from .disks import Disks, Setup, StoreName, make_disks
+from .ending import check_end
+from .presets import FaultSet
+from .rules import loses_with_power, parallelism_of, rules_of
+from .simulation import Simulation
+
+#: What a test does with its simulation.
+Script = Callable[[Simulation], object]
+
+#: Events of one run of a test: so many, and as many times those of the run without faults.
+EVENTS_MIN, EVENTS_FACTOR = 20_000, 20
+
+
+@attrs.frozen(kw_only=True)
+class Finished:
+    """What came of one run.
+
+    Attributes:
+        failure: what the test, or a law, has raised.
+        passed: what was raised that is no failure: the example is not wanted, the test skipped.
+        ranges: the choices that it met, by (actor, site), each with its least and most ms.
+    """
+
+    plan: FaultPlan
+    world: World
+    failure: Exception | None
+    passed: BaseException | None
+    ranges: Mapping[tuple[str, str], list[tuple[int, int]]]
+    declared: frozenset[str]
+    reached: frozenset[str]
+
+
+@attrs.define(kw_only=True)
+class Stage:
+    """Where the runs of one test take place: its manager's code, settings and store.
+
+    Attributes:
+        events_max: a run with more of them runs hot.
+        seen: see `check_replay`.
+        disks: made of `store` and `setup` when they are first needed, if none are given.
+    """
+
+    manager: Definer
+    setup: Setup | None = None
+    workers: int = 2
+    faults: FaultSet
+    store: StoreName
+    events_max: int = 1_000_000
+    seen: set[Shape] = attrs.field(factory=set)
+    runs: int = 0
+    events: int = 0
+    disks: Disks | None = None
+
+    def make(self, plan: FaultPlan, *, detail: bool = False) -> Simulation:
+        """A world in which nothing has happened yet. Close it before the next one is made."""
+        if self.disks is None:
+            self.disks = make_disks(self.store, self.setup)
+        disk = self.disks()
+        if not loses_with_power(self.manager):
+            disk = attrs.evolve(disk, undo_commits=None)  # what is committed is never lost
+        world = World(
+            self.manager,
+            disk,
+            self.faults.cut(plan),
+            workers=self.workers,
+            max_parallelism=parallelism_of(self.manager),
+            detail=detail,
+            rules=rules_of(self.manager),
+        )
+        world.events_max = self.events_max
+        return Simulation(self.manager, world)
+
+    def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:
+        """One run, to its end, with all laws on."""
+        simulation = self.make(plan, detail=detail)
+        world = simulation._world
+        failure: Exception | None = None
+        passed: BaseException | None = None
+        try:
+            with _no_garbage_collection(), quiet(), listening(world):
+                if script(simulation) is not None:
+                    raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
+                simulation._finish()
+                check_end(world, simulation._deployed, self.seen)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] == "hypothesis":
+                passed = error  # no failure: it does not want this example
+            else:
+                failure = error
+        except BaseException as error:
+            passed = error
+        finally:
+            world.close()
+        self.runs += 1
+        self.events += world.events
+        if isinstance(passed, KeyboardInterrupt | SystemExit):
+            raise passed
+        conditions = simulation._conditions
+        return Finished(
+            plan=plan,
+            world=world,
+            failure=failure,
+            passed=passed,
+            ranges=simulation.ranges,
+            declared=frozenset(conditions.declared),
+            reached=frozenset(conditions.reached),
+        )
+
+    def close(self) -> None:
+        """There are no more runs for now."""
+        if self.disks is not None:
+            self.disks.close()
+            self.disks = None

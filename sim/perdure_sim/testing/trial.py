@@ -1,0 +1,475 @@
+"""What a test of `simulate` does when it is called: without faults, the sweep, then Hypothesis."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import attrs
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+from hypothesis.reporting import report as hypothesis_reports
+from hypothesis.strategies import DataObject, DrawFn, SearchStrategy
+
+from perdure.definitions import Definer
+
+from ..explore import explorer
+from ..explore.portions import DigestsDiffer
+from ..explore.targets import TargetError
+from ..faults.plan import FaultPlan
+from ..faults.sites import check
+from ..report.wording import cut
+from ..world.disks import Disk
+from .conditions import NeverReached, class_for
+from .disks import OneDisk, Setup, StoreName
+from .drawing import Space, plan_texts, swept_plans
+from .failures import Failure, tell
+from .options import options
+from .presets import FaultSet
+from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
+from .simulation import Simulation
+
+Arguments: TypeAlias = dict[str, Any]
+MakeDisk: TypeAlias = Callable[[], Disk]
+
+#: Examples that are run without faults first, and swept.
+SWEPT_EXAMPLES = 3
+
+#: Simulated events of a sweep, over all examples, where the test does not say it.
+SWEEP_EVENTS = 1_200
+
+#: So much is shown of an event that was another one the second time.
+EVENT_CHARS = 120
+
+#: Runs to find simpler arguments under which a swept fault does the same.
+SIMPLER_MAX = 60
+
+#: No wall clock, no database, the same examples in each process.
+_QUIET = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@attrs.define
+class Swept:
+    """How far a sweep has come.
+
+    Attributes:
+        budget: simulated events, over all examples.
+        examples: those that are swept.
+        done: runs.
+        possible: runs that there are.
+    """
+
+    budget: int
+    examples: list[Arguments] = attrs.field(factory=list)
+    done: int = 0
+    possible: int = 0
+
+
+@attrs.define(eq=False, kw_only=True)
+class Trial:
+    """One test function, and how it is explored.
+
+    Attributes:
+        space: what plans are drawn from; it stands while Hypothesis runs.
+        failures: the last failure of each class, which is the smallest.
+    """
+
+    test: Callable[..., None]
+    manager: Definer
+    setup: Setup | None
+    workers: int
+    faults: FaultSet
+    max_examples: int | None
+    sweep: bool | int
+    store: StoreName
+    strategies: dict[str, SearchStrategy[Any]]
+    space: Space | None = None
+    failures: dict[type[BaseException], Failure] = attrs.field(factory=dict)
+    _stage: Stage | None = None
+    _texts: SearchStrategy[str] | None = None
+    _declared: set[str] = attrs.field(factory=set)
+    _reached: set[str] = attrs.field(factory=set)
+
+    # --- the whole test -----------------------------------------------------------------------
+
+    def __call__(
+        self, inner: Callable[..., None], args: tuple[Any, ...], kwargs: Arguments
+    ) -> None:
+        """Run the test: all that belongs to it."""
+        __tracebackhide__ = True
+        self._begin()
+        found: Any = inner
+        before = dict(vars(found))
+        named = dict(inspect.signature(inner).bind(*args, **kwargs).arguments)
+        try:
+            self._set_up(found)
+            failure = None if options.plan is not None else self._explore(named)
+            if failure is not None:
+                self._only(found, failure)
+            found(*args, **kwargs)
+            if failure is not None:
+                raise _not_again(failure)
+            if options.plan is None:
+                self._check_reached()
+        except BaseException as error:
+            tell(self, error)
+            raise
+        finally:
+            vars(found).clear()
+            vars(found).update(before)
+            self.close()
+
+    def _begin(self) -> None:
+        self.close()
+        self.failures.clear()
+        self._declared.clear()
+        self._reached.clear()
+
+    def close(self) -> None:
+        """No more runs for now."""
+        if self._stage is not None:
+            self._stage.close()
+        self._stage = self.space = self._texts = None
+
+    @property
+    def stage(self) -> Stage:
+        """Where the runs take place."""
+        if self._stage is None:
+            self._stage = Stage(
+                manager=self.manager,
+                setup=self.setup,
+                workers=self.workers,
+                faults=self.faults,
+                store=self.store,
+            )
+        return self._stage
+
+    def _set_up(self, inner: Any) -> None:
+        """What Hypothesis shall do, if the test's own settings do not say it."""
+        own: settings = inner._hypothesis_internal_use_settings
+        usual = settings.get_profile(settings.get_current_profile_name())
+        changes: dict[str, Any] = {}
+        if own.deadline == usual.deadline:
+            changes["deadline"] = None  # the first run is slow, and time is virtual
+        wanted = options.examples or self.max_examples
+        if wanted is not None:
+            changes["max_examples"] = wanted
+        phases = set(own.phases)
+        if own.phases == usual.phases:
+            phases.discard(Phase.explain)  # many runs, to say what the plan says already
+        if options.plan is not None:
+            phases -= {Phase.explicit, Phase.reuse}
+        changes["phases"] = tuple(phase for phase in Phase if phase in phases)
+        inner._hypothesis_internal_use_settings = settings(own, **changes)
+        for each in getattr(inner, "hypothesis_explicit_examples", ()):
+            if not each.args:
+                each.kwargs.setdefault("plan", "")
+
+    def _only(self, inner: Any, failure: Failure) -> None:
+        """Have Hypothesis run, and tell of, what has failed already."""
+        from hypothesis import example
+
+        inner.hypothesis_explicit_examples = []
+        example(**failure.drawn, plan=str(failure.plan))(inner)
+        own = inner._hypothesis_internal_use_settings
+        inner._hypothesis_internal_use_settings = settings(own, phases=[Phase.explicit])
+
+    def _check_reached(self) -> None:
+        missing = sorted(self._declared - self._reached)
+        if missing:
+            raise class_for(NeverReached, missing[0])(
+                f"sometimes {', '.join(map(repr, missing))}: in none of {self.stage.runs:,} runs"
+            )
+
+    # --- one run ------------------------------------------------------------------------------
+
+    def example(self, kwargs: Arguments, plan: str | FaultPlan) -> None:
+        """One run, under a plan; raises what fails.
+
+        Args:
+            kwargs: what the test is called with beside the simulation.
+        """
+        __tracebackhide__ = True
+        if isinstance(plan, str):
+            plan = FaultPlan.parse(plan)
+        check(plan)
+        finished = self._run(kwargs, plan)
+        if finished.passed is not None:
+            raise finished.passed
+        if finished.failure is not None:
+            self._keep(kwargs, plan, finished.failure)
+            raise finished.failure
+
+    def _run(self, kwargs: Arguments, plan: FaultPlan) -> Finished:
+        finished = self.stage.run(self.script(kwargs), plan)
+        self._declared |= finished.declared
+        self._reached |= finished.reached
+        return finished
+
+    def script(self, kwargs: Arguments) -> Script:
+        """The test's function, without its simulation."""
+
+        def script(sim: Simulation) -> object:
+            __tracebackhide__ = True
+            return self.test(sim=sim, **kwargs)  # type: ignore[func-returns-value]
+
+        return script
+
+    def _keep(self, kwargs: Arguments, plan: FaultPlan, error: Exception) -> Failure:
+        failure = Failure(
+            error=error,
+            plan=plan,
+            kwargs=kwargs,
+            drawn={name: kwargs[name] for name in self.strategies if name in kwargs},
+        )
+        self.failures[type(error)] = failure
+        return failure
+
+    # --- before Hypothesis --------------------------------------------------------------------
+
+    def _explore(self, kwargs: Arguments) -> Failure | None:
+        """Run the first examples without faults, twice, and with single ones; gives what fails.
+
+        It is Hypothesis that calls, so that `assume`, `note` and `event` are at home in the test.
+        """
+        self.space = Space()
+        swept = Swept(budget=SWEEP_EVENTS if self.sweep is True else int(self.sweep))
+        failures: list[Failure] = []
+
+        def explore(drawn: Arguments) -> None:
+            if not failures:
+                failure = self._explore_one(kwargs, drawn, swept)
+                failures.extend([] if failure is None else [failure])
+
+        self._call(explore, SWEPT_EXAMPLES)
+        if self.sweep:
+            hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
+        if not failures:
+            return None
+        failure = failures[0]
+        return self._simpler(failure, kwargs) if failure.plan else failure
+
+    def _call(self, fn: Callable[[Arguments], None], examples: int) -> None:
+        """Have Hypothesis call a function with the first examples, always the same ones."""
+        quiet = settings(_QUIET, max_examples=examples, phases=[Phase.generate])
+        quiet(given(st.fixed_dictionaries(self.strategies))(fn))()
+
+    def _explore_one(self, kwargs: Arguments, drawn: Arguments, swept: Swept) -> Failure | None:
+        kept = _copied(drawn)
+        finished = self._run({**kwargs, **drawn}, FaultPlan())
+        self._take(finished)
+        if finished.failure is not None:
+            return self._keep({**kwargs, **kept}, FaultPlan(), finished.failure)
+        if kept in swept.examples or any(isinstance(each, DataObject) for each in kept.values()):
+            return None  # (what is drawn inside the test cannot be drawn again here)
+        swept.examples.append(kept)
+        again = self._run({**kwargs, **_copied(kept)}, FaultPlan())
+        error = again.failure or _difference(finished, again)
+        if error is not None:
+            return self._keep({**kwargs, **kept}, FaultPlan(), error)
+        events = EVENTS_MIN + EVENTS_FACTOR * finished.world.events
+        self.stage.events_max = min(self.stage.events_max, events)
+        return self._sweep(kwargs, kept, finished, swept) if self.sweep else None
+
+    def _take(self, finished: Finished) -> None:
+        """What a run without faults says of the others."""
+        if finished.passed is not None:
+            raise finished.passed
+        if self.space is not None:
+            self.space.add(finished.world.faults.census, finished.ranges)
+
+    def _sweep(
+        self, kwargs: Arguments, kept: Arguments, first: Finished, swept: Swept
+    ) -> Failure | None:
+        plans = swept_plans(first.world.faults.census, first.ranges, self.faults)
+        swept.possible += len(plans)
+        number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
+        limit = self.stage.events + swept.budget // most
+        # Each example begins elsewhere, so that together they are spread more.
+        others = [plan for index, plan in enumerate(plans) if index % most != number]
+        for plan in plans[number::most] + others:
+            if self.stage.events >= limit:
+                break
+            finished = self._run({**kwargs, **_copied(kept)}, plan)
+            swept.done += 1
+            if finished.failure is not None:
+                return self._keep({**kwargs, **kept}, plan, finished.failure)
+        return None
+
+    def _simpler(self, failure: Failure, kwargs: Arguments) -> Failure:
+        """The same failure with simpler arguments, if a few runs find one."""
+        if not self.strategies:
+            return failure
+        runs = 0
+
+        def fails(drawn: Arguments) -> bool:
+            nonlocal runs
+            runs += 1
+            if runs > SIMPLER_MAX:
+                return False
+            kept = {**kwargs, **_copied(drawn)}
+            finished = self._run({**kwargs, **drawn}, failure.plan)
+            if finished.passed is not None:
+                raise finished.passed
+            if type(finished.failure) is not type(failure.error):
+                return False
+            assert finished.failure is not None
+            self._keep(kept, failure.plan, finished.failure)
+            return True
+
+        quiet = settings(
+            _QUIET, max_examples=SIMPLER_MAX // 2, phases=[Phase.generate, Phase.shrink]
+        )
+        try:
+            find(st.fixed_dictionaries(self.strategies), fails, settings=quiet)
+        except NoSuchExample:
+            self.failures[type(failure.error)] = failure
+        return self.failures[type(failure.error)]
+
+    # --- for the command line -----------------------------------------------------------------
+
+    def scenario(self) -> explorer.Scenario:
+        """The test as a scenario, with the first arguments that its strategies give.
+
+        Raises:
+            TargetError: it needs arguments that only pytest has.
+        """
+        parameters = inspect.signature(self.test).parameters
+        missing = [name for name in parameters if name != "sim" and name not in self.strategies]
+        if missing:
+            raise TargetError(
+                f"{self.test.__name__}: {missing[0]} comes from pytest (a fixture, parametrize or a"
+                " class): only pytest can run this test"
+            )
+        drawn = self._simplest()
+
+        def run(
+            scenario: explorer.Scenario, plan: FaultPlan, make_disk: MakeDisk, detail: bool
+        ) -> explorer.Run:
+            def disk() -> Disk:
+                made = make_disk()
+                if self.setup is not None:
+                    made.prepare(self.setup)
+                return made
+
+            stage = attrs.evolve(self.stage, disks=OneDisk(disk))
+            finished = stage.run(self.script(_copied(drawn)), plan, detail=detail)
+            return explorer.Run(
+                scenario=scenario,
+                plan=plan,
+                world=finished.world,
+                failure=finished.failure,
+                outcomes={},
+                reached=frozenset(),
+            )
+
+        return explorer.Scenario(
+            name=self.test.__name__,
+            definer=self.manager,
+            script=lambda world: None,
+            workers=self.workers,
+            setup=self.setup,
+            runner=run,
+        )
+
+    def _simplest(self) -> Arguments:
+        found: list[Arguments] = []
+        self._call(lambda drawn: found.append(drawn), 1)  # noqa: PLW0108  Hypothesis wants a function.
+        return found[0]
+
+    # --- what Hypothesis draws ----------------------------------------------------------------
+
+    def plan_strategy(self) -> SearchStrategy[str]:
+        """Plans as texts; of which, is known when the first runs were made."""
+
+        @st.composite
+        def plan(draw: DrawFn) -> str:
+            if options.plan is not None:
+                return options.plan
+            if self._texts is None:
+                if self.space is None:  # called by somebody else than `__call__`: a fuzzer
+                    self._explore_alone()
+                assert self.space is not None
+                self._texts = plan_texts(self.space, self.faults)
+            return draw(self._texts)
+
+        return plan()
+
+    def _explore_alone(self) -> None:
+        """Find out what plans are drawn from, in the middle of an example of Hypothesis.
+
+        In a thread: no test of Hypothesis may run inside another.
+        """
+        space = Space()
+
+        def run(drawn: Arguments) -> None:
+            finished = self._run(drawn, FaultPlan())
+            if finished.passed is not None:
+                raise finished.passed
+            space.add(finished.world.faults.census, finished.ranges)
+
+        def explore() -> None:
+            self._call(run, SWEPT_EXAMPLES)
+            if self._stage is not None:  # its connections belong to this thread
+                self._stage.close()
+                self._stage = None
+
+        thread = threading.Thread(target=explore, name="perdure-census")
+        thread.start()
+        thread.join()
+        self.space = space
+
+
+def _not_again(failure: Failure) -> DigestsDiffer:
+    """What is told of a failure that did not come again."""
+    error = failure.error
+    if isinstance(error, DigestsDiffer):
+        return error
+    found = DigestsDiffer(f"it failed once, and the same run not again: {error!r}")
+    found.__cause__ = error
+    return found
+
+
+def _copied(drawn: Arguments) -> Arguments:
+    """The arguments of another run, which may change what it is given."""
+    try:
+        return copy.deepcopy(drawn)
+    except Exception:
+        return dict(drawn)
+
+
+def _others(plans: list[FaultPlan], number: int, of: int) -> list[FaultPlan]:
+    return [plan for index, plan in enumerate(plans) if index % of != number]
+
+
+def _difference(one: Finished, other: Finished) -> DigestsDiffer | None:
+    if one.world.trace.digest() == other.world.trace.digest():
+        return None
+    both = [each.world.trace.lines() for each in (one, other)]
+    first, second = next(
+        pair for pair in itertools.zip_longest(*both, fillvalue="(nothing)") if len(set(pair)) > 1
+    )
+    return DigestsDiffer(
+        "the same run without faults went otherwise the second time; is there something in the"
+        " test, in a stub or in an action that keeps values from run to run, or that is left to"
+        f" chance?\n{_where_apart(first, second)}"
+    )
+
+
+def _where_apart(first: str, second: str) -> str:
+    """The two texts, from shortly before they part."""
+    pairs = enumerate(zip(first, second, strict=False))
+    same = next((number for number, (one, other) in pairs if one != other), 0)
+    begin = max(0, same - EVENT_CHARS // 2)
+    one, other = (cut(each[begin:], EVENT_CHARS) for each in (first, second))
+    return f"at first   {one}\nthen       {other}"

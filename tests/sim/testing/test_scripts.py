@@ -1,0 +1,85 @@
+"""`run_simulation`, and tests as targets of the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from tests.sim.testing import bank
+from tests.sim.testing.bank import manager
+from tests.sim.testing.test_plugin import TESTS
+
+from perdure_sim import Simulation, run_simulation
+from perdure_sim.command.cli import command_line
+from perdure_sim.explore.targets import TargetError, load
+from perdure_sim.faults.plan import PlanError
+
+
+def nap(sim: Simulation) -> None:
+    """One workflow of one sleep."""
+    sim.start(bank.napping(60))
+
+
+def test_a_plan_and_a_seed_give_the_same_run_again() -> None:
+    """In its fingerprint; without either nothing goes wrong."""
+    calm = run_simulation(manager, nap)
+    assert (calm.plan, calm.fired, calm.failure, calm.report) == ("", (), None, "")
+    assert calm.digest == run_simulation(manager, nap).digest
+    crashed = run_simulation(manager, nap, "pd1:w0/turn#1=crash")
+    assert crashed.fired == ("w0/turn#1=crash",)
+    assert crashed.digest != calm.digest
+    assert "w0 dies" in crashed.timeline
+    drawn = [run_simulation(manager, nap, seed=7) for _ in range(2)]
+    assert drawn[0].plan == drawn[1].plan != ""
+    assert drawn[0].digest == drawn[1].digest
+    assert run_simulation(manager, nap, drawn[0].plan).digest == drawn[0].digest
+    assert run_simulation(manager, nap, seed=8).plan != drawn[0].plan
+
+
+def test_what_fails_is_kept_and_told() -> None:
+    """It is not raised."""
+
+    def wrong(sim: Simulation) -> None:
+        nap(sim)
+        sim.settle()
+        raise AssertionError("as told")
+
+    trace = run_simulation(manager, wrong, "pd1:w0/turn#1=crash")
+    assert str(trace.failure) == "as told"
+    assert "as told" in trace.report
+    with pytest.raises(PlanError):
+        run_simulation(manager, nap, "pd1:w0/turn#1=explodes")
+
+
+def test_a_test_is_a_target_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is swept and replayed as a scenario is."""
+    (tmp_path / "target_it.py").write_text(TESTS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = command_line.main(["census", "target_it.py:test_hasty"], standalone_mode=False)
+    assert not found
+    out = capsys.readouterr().out
+    assert "test_hasty: " in out
+    assert "charge_card" in out
+    for store in ("memory", "sqlite"):
+        code = command_line.main(
+            ["sweep", "target_it.py:test_hasty", "--max-runs", "120", "--store", store],
+            standalone_mode=False,
+        )
+        assert code == 1
+        out = capsys.readouterr().out
+        assert "test_hasty: AssertionError in 1 run" in out
+    plan = next(word for word in out.split() if word.startswith("pd1:")).strip("'")
+    code = command_line.main(["replay", "target_it.py:test_hasty", plan], standalone_mode=False)
+    assert code == 1
+    assert "hasty-1" in capsys.readouterr().out
+    sys.modules.pop("target_it", None)
+
+
+def test_a_test_that_needs_pytest_is_no_target() -> None:
+    """The message says why."""
+    place = "tests.sim.testing.test_decorator:TestInAClass.test_methods_parametrize_and_fixtures"
+    with pytest.raises(TargetError, match="self comes from pytest"):
+        load([place])
