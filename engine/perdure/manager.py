@@ -263,6 +263,7 @@ class WorkflowManager(InspectedManager):
         counted anew, and a step keeps its idempotency key. `on_complete` runs again at the end.
 
         Args:
+            workflow_id: which workflow.
             from_step: run this step and all after it anew: its number, a name (the last step of
                 that name), or the definition that it ran, not called.
 
@@ -276,6 +277,7 @@ class WorkflowManager(InspectedManager):
         """Delete a workflow that has ended, with its steps, its events, and its children.
 
         Args:
+            workflow_id: which workflow.
             force: cancel it first, if it runs.
 
         Returns:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.sim.again import AGAIN
 from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
 from tests.sim.tickets import TICKETS
@@ -17,7 +18,7 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS)}
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS, AGAIN)}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
@@ -26,7 +27,9 @@ WAYS = {
         "late",
         "pd1:w0/commit#12=fails;w1/decided#1=crash",
     ),
+    "a child that is gone is started again": ("again", "pd1:a-child/touched#4=cleanup"),
     "a claim whose commit seemed to fail was stored": ("race", "pd1:w0/commit#3=lost_ack*3"),
+    "a cleanup that was carried out is asked for again": ("again", "pd1:c0/commit#4=lost_ack"),
     "a decision is dropped because the workflow belongs to another now": (
         "late",
         "pd1:w0/collected#2=pause:2s",
@@ -40,6 +43,7 @@ WAYS = {
         "fans",
         "pd1:quick/attempt#1=raises_for_good",
     ),
+    "a restart that was carried out is asked for again": ("again", "pd1:c0/commit#7=lost_ack"),
     "a start that was carried out is asked for again": ("help", "pd1:w0/carried_out#2=crash"),
     "a timer fires for a step that has gone on": ("late", "pd1:bounded/attempt#1=raises"),
     "a turn ends because another process took this worker for dead": (
@@ -105,6 +109,7 @@ WAYS = {
         "late",
         "pd1:w0/committed#1=zombie:40s;w1/collected#6=crash",
     ),
+    "an on_complete restarts what is to be deleted": ("again", ""),
     "an outcome that is too late comes before the timer of its timeout": (
         "late",
         "pd1:bounded/attempt#1=slow:1s;w0/carried_out#1=pause:3s",

@@ -74,6 +74,13 @@ class App:
                 raise OSError("broken")
             return "mended"
 
+        self.note, self.note_and_fail, self.notes = note, note_and_fail, notes
+        self.ended, self.ended_badly, self.ask = ended, ended_badly, ask
+        self._define_workflows(ask, break_if_broken)
+
+    def _define_workflows(self, ask: Any, break_if_broken: Any) -> None:
+        manager = self.manager
+
         @manager.workflow
         async def wait(step: Step, n: int = 0) -> int:
             return n + await step.await_event(go)
@@ -100,8 +107,6 @@ class App:
             except EventNotFound as error:
                 return f"EventNotFound {error}"
 
-        self.note, self.note_and_fail, self.notes = note, note_and_fail, notes
-        self.ended, self.ended_badly, self.ask = ended, ended_badly, ask
         self.wait, self.chain, self.fragile, self.parent = wait, chain, fragile, parent
         self.by_id = by_id
 

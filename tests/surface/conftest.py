@@ -1,3 +1,5 @@
+"""The application of these tests, on a file of each test's own."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -60,33 +60,17 @@ def restart(
         epoch: the new one.
     """
     assert state.outcome is not None, state
-    cut = state.position
-    if from_number is not None:
-        cut = next(each.asked_position for each in steps if each.number == from_number)
-    gone = [each for each in steps if from_number is not None and each.number >= from_number]
-    kept = [each for each in steps if from_number is None or each.number < from_number]
-    stamp, started_at = state.stamp, state.started_at
+    cut = _cut(state, steps, ticks, from_number, now)
+    kept = cut.kept
     live: dict[int, StepRecord] = {}
-    changed: list[StepRecord] = []
-    if from_number is not None:
-        stamp = now
-        if cut == 0:
-            started_at = now
-        elif any(tick.position == cut for tick in ticks):
-            # Its time says which of the handler's timers it fired, so it cannot have another one.
-            # It fires again, if nothing of what it led to is kept.
-            if not any(cut in (each.asked_position, each.canceled_position) for each in kept):
-                cut -= 1
-            stamp = _stamp_at(cut, state, steps, ticks)
-        else:
-            at = next(i for i, each in enumerate(kept) if each.delivered_position == cut)
-            kept[at] = replace(kept[at], delivered_at=now)
-            changed.append(kept[at])
-    kept_ticks = [tick for tick in ticks if tick.position <= cut]
-    settled = _settled_again(kept, cut)
+    changed = [] if cut.restamped is None else [cut.restamped]
+    kept_ticks = [tick for tick in ticks if tick.position <= cut.position]
+    # Nothing is wrong, but its handler must run, and no fact will make it.
+    again = Blocked(error=RESTARTED, count=0, retry_at=now)
+    settled = _settled_again(kept, cut.position)
     for record in kept:
         after = settled.get(record.number)
-        if after is None and _has_no_outcome(record, cut):
+        if after is None and _has_no_outcome(record, cut.position):
             after = _asked_again(record, now)
         if after is not None:
             changed.append(after)
@@ -98,9 +82,9 @@ def restart(
             owner=None,
             status="in_progress",
             outcome=None,
-            position=cut,
-            stamp=stamp,
-            started_at=started_at,
+            position=cut.position,
+            stamp=cut.stamp,
+            started_at=cut.started_at,
             ended_at=None,
             next_number=len(kept),
             live=live,
@@ -115,20 +99,63 @@ def restart(
             wake_at=now,
             journal_bytes=_size(kept, live, kept_ticks),
             takeovers=0,
-            # Nothing is wrong, but its handler must run, and no fact will make it.
-            blocked=Blocked(error=RESTARTED, count=0, retry_at=now) if cut >= 0 else None,
+            blocked=again if cut.position >= 0 else None,
             on_complete_error=None,
         ),
         changed=tuple(changed),
         cut_number=from_number,
-        cut_position=cut,
-        children=tuple((each.number, each.child_id) for each in gone if each.child_id is not None),
+        cut_position=cut.position,
+        children=tuple(
+            (each.number, each.child_id) for each in cut.gone if each.child_id is not None
+        ),
         asked_again=tuple(
             each
             for each in live.values()
             if isinstance(each.command, RunChild) and each.state == "asked"
         ),
     )
+
+
+class _Cut(Struct, frozen=True):
+    """Where the journal is cut, and what is before and behind it.
+
+    Attributes:
+        stamp: of the last fact before the cut.
+        restamped: the step that brought this fact, if its time changes; it is among `kept`.
+    """
+
+    position: int
+    stamp: int
+    started_at: int | None
+    kept: list[StepRecord]
+    gone: list[StepRecord]
+    restamped: StepRecord | None = None
+
+
+def _cut(
+    state: WorkflowState,
+    steps: Sequence[StepRecord],
+    ticks: Sequence[TickRecord],
+    from_number: int | None,
+    now: int,
+) -> _Cut:
+    if from_number is None:
+        return _Cut(state.position, state.stamp, state.started_at, list(steps), [])
+    kept = [each for each in steps if each.number < from_number]
+    gone = [each for each in steps if each.number >= from_number]
+    position = next(each.asked_position for each in gone if each.number == from_number)
+    if position == 0:
+        return _Cut(0, now, now, kept, gone)
+    if any(tick.position == position for tick in ticks):
+        # Its time says which of the handler's timers it fired, so it cannot have another one.
+        # It fires again, if nothing of what it led to is kept.
+        if not any(position in (each.asked_position, each.canceled_position) for each in kept):
+            position -= 1
+        stamp = _stamp_at(position, state, steps, ticks)
+        return _Cut(position, stamp, state.started_at, kept, gone)
+    at = next(i for i, each in enumerate(kept) if each.delivered_position == position)
+    kept[at] = replace(kept[at], delivered_at=now)
+    return _Cut(position, now, state.started_at, kept, gone, kept[at])
 
 
 def _has_no_outcome(record: StepRecord, cut: int) -> bool:

@@ -226,8 +226,8 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
         may_wait = frozenset(each.state.workflow_id for each in loaded)  # they wait for a person
     else:
         may_wait = scenario.may_wait
-    if any(fault.kind == "power_loss" for fault in world.faults.fired):
-        # What clients were told of was lost, and they do not send it again.
+    if any(fault.kind in ("power_loss", "rerun", "cleanup") for fault in world.faults.fired):
+        # What clients were told of was lost, or used up, and they do not send it again.
         may_wait |= {each.state.workflow_id for each in loaded if _waits_for_events(each.state)}
     if not all(deed.is_done for deed in world.deeds) or any(
         each.state.outcome is None and each.state.workflow_id not in may_wait for each in loaded

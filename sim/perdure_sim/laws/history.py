@@ -37,6 +37,7 @@ from .violations import (
     IdTaken,
     JournalChanged,
     NumbersNotDense,
+    Orphan,
     OutcomeChanged,
     PositionsNotDense,
     StaleWrite,
@@ -127,6 +128,7 @@ class History:
                     commit.functions.append(what)
                 case _:
                     pass
+        self._check_left_behind(writes)
         for workflow_id in commit.before:
             if workflow_id in self.workflows:
                 self._check(commit, self.workflows[workflow_id])
@@ -171,6 +173,14 @@ class History:
             raise StateUnsound(f"{workflow_id} is deleted, and had not ended: {known.state}")
         self.deleted[workflow_id] = self.workflows.pop(workflow_id)
         self.bodies.forget(workflow_id)
+
+    def _check_left_behind(self, writes: list[Write]) -> None:
+        """Who is deleted is deleted with all below."""
+        gone = {workflow_id for kind, what in writes if kind == "delete" for workflow_id in what}
+        for known in self.workflows.values() if gone else ():
+            parent = known.header.parent_id
+            if parent in gone and parent not in self.workflows:
+                raise Orphan(f"{known.workflow_id} is left, and its parent {parent} is deleted")
 
     def _insert(self, state: WorkflowState) -> None:
         workflow_id = state.workflow_id

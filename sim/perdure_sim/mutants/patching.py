@@ -99,15 +99,16 @@ def planted(mutant: Mutant) -> Iterator[None]:
     if inspect.ismodule(owner):
         for module in list(sys.modules.values()):
             if module is not None and module.__name__.startswith(("perdure.", "perdure_sim.")):
-                if vars(module).get(name) is function and (module, name) not in places:
-                    places.append((module, name))
+                for known, value in list(vars(module).items()):  # under another name, too
+                    if value is function and (module, known) not in places:
+                        places.append((module, known))
     found = inspect.getattr_static(owner, name)
     wrap = type(found) if isinstance(found, staticmethod | property) else _as_it_is
-    before = [(place, inspect.getattr_static(place, name)) for place, name in places]
+    before = [(place, known, inspect.getattr_static(place, known)) for place, known in places]
     try:
-        for place, name in places:
-            setattr(place, name, wrap(bad))
+        for place, known in places:
+            setattr(place, known, wrap(bad))
         yield
     finally:
-        for place, old in before:
-            setattr(place, name, old)
+        for place, known, old in before:
+            setattr(place, known, old)

@@ -205,6 +205,14 @@ _FAULTS: dict[tuple[str, str] | str, str] = {
     ("report", "twice"): "the outcome of the {n} attempt of {who} is told twice",
     ("report", "late"): "the outcome of the {n} attempt of {who} is told {for} late",
     ("touched", "cancel"): "a client cancels {who} at the {n} commit that touches it",
+    ("touched", "restart"): (
+        "a client cancels {who} at the {n} commit that touches it, and has it go on where it was"
+    ),
+    ("touched", "rerun"): (
+        "a client cancels {who} at the {n} commit that touches it, and has it run from its first"
+        " step"
+    ),
+    ("touched", "cleanup"): "a client deletes {who} at the {n} commit that touches it",
     (
         "touched",
         "evict",

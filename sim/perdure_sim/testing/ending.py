@@ -21,8 +21,8 @@ def check_settled(world: World, may_wait: Collection[str]) -> None:
     if any(is_given_up(state) for state in states):
         return  # so many workers died with one: it waits for a person
     waiting = set(may_wait)
-    if any(fault.kind == "power_loss" for fault in world.faults.fired):
-        # What clients were told of was lost, and they do not send it again.
+    if any(fault.kind in ("power_loss", "rerun", "cleanup") for fault in world.faults.fired):
+        # What clients were told of was lost, or used up, and they do not send it again.
         waiting |= {state.workflow_id for state in states if _waits_for_events(state)}
     is_done = all(deed.is_done for deed in world.deeds)
     left = [
