@@ -262,6 +262,7 @@ class WorkflowManager(OpenManager):
         counted anew, and a step keeps its idempotency key. `on_complete` runs again at the end.
 
         Args:
+            workflow_id: as `start` gave it.
             from_step: run this step and all after it anew: its number, a name (the last step of
                 that name), or the definition that it ran, not called.
 
@@ -275,6 +276,7 @@ class WorkflowManager(OpenManager):
         """Delete a workflow that has ended, with its steps, its events, and its children.
 
         Args:
+            workflow_id: as `start` gave it.
             force: cancel it first, if it runs.
 
         Returns:

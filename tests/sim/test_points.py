@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
 from tests.sim.tickets import TICKETS
@@ -17,7 +18,7 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS)}
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS, AGAIN, GONE)}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
@@ -26,6 +27,7 @@ WAYS = {
         "late",
         "pd1:w0/commit#12=fails;w1/decided#1=crash",
     ),
+    "a child that is gone is started again": ("gone", ""),
     "a claim whose commit seemed to fail was stored": ("race", "pd1:w0/commit#3=lost_ack*3"),
     "a decision is dropped because the workflow belongs to another now": (
         "late",
@@ -76,6 +78,10 @@ WAYS = {
     ),
     "a workflow is canceled by a mutation of its own transaction": ("haste", ""),
     "a workflow of ours is loaded again": ("race", "pd1:w0/commit#3=lost_ack*3"),
+    "a workflow was lost, and is ours again when that is read": (
+        "trees",
+        "pd1:felled/0/touched#1=restart",
+    ),
     "a workflow that may kill its worker has something due": (
         "late",
         "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
@@ -99,6 +105,8 @@ WAYS = {
     ),
     "a send by name goes to an event that was created": ("tickets", ""),
     "an await by id finds that its event cannot come": ("tickets", ""),
+    "an event that is awaited again went with the step that consumed it": ("gone", ""),
+    "an on_complete restarts what is to be deleted": ("gone", ""),
     "an event is awaited by id twice": ("late", ""),
     "an event that was created is asked for again": ("tickets", "pd1:c0/commit#3=lost_ack"),
     "an event was sent in time, and its timeout came first": (

@@ -33,7 +33,12 @@ class App:
         self.path = path
         self.calls: list[tuple[Any, ...]] = []
         self.broken = True
-        self.manager = manager = WorkflowManager(path, durability="process")
+        self.manager = WorkflowManager(path, durability="process")
+        self._define_functions()
+        self._define_workflows()
+
+    def _define_functions(self) -> None:
+        manager = self.manager
 
         @manager.mutation
         def note(ctx: MutationContext, text: str) -> str:
@@ -74,6 +79,13 @@ class App:
                 raise OSError("broken")
             return "mended"
 
+        self.note, self.note_and_fail, self.notes = note, note_and_fail, notes
+        self.ended, self.ended_badly, self.ask = ended, ended_badly, ask
+        self.break_if_broken = break_if_broken
+
+    def _define_workflows(self) -> None:
+        manager, ask, break_if_broken = self.manager, self.ask, self.break_if_broken
+
         @manager.workflow
         async def wait(step: Step, n: int = 0) -> int:
             return n + await step.await_event(go)
@@ -100,8 +112,6 @@ class App:
             except EventNotFound as error:
                 return f"EventNotFound {error}"
 
-        self.note, self.note_and_fail, self.notes = note, note_and_fail, notes
-        self.ended, self.ended_badly, self.ask = ended, ended_badly, ask
         self.wait, self.chain, self.fragile, self.parent = wait, chain, fragile, parent
         self.by_id = by_id
 

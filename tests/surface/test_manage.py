@@ -34,6 +34,8 @@ from perdure import (
 
 
 def test_start_returns_a_text_and_is_durable(app: App) -> None:
+    """The id is a text, and the workflow is stored when it is returned."""
+
     async def script(m: WorkflowManager) -> str:
         return await m.start(app.wait())
 
@@ -44,6 +46,8 @@ def test_start_returns_a_text_and_is_durable(app: App) -> None:
 
 
 def test_an_id_makes_start_idempotent(app: App) -> None:
+    """The same id and call start nothing new; another call is a conflict."""
+
     async def script(m: WorkflowManager) -> None:
         assert await m.start(app.wait(1), id="one") == "one"
         assert await m.start(app.wait(1), id="one") == "one"
@@ -61,6 +65,8 @@ def test_an_id_makes_start_idempotent(app: App) -> None:
 
 
 def test_a_delayed_start_waits(app: App) -> None:
+    """Nothing of it runs before its time."""
+
     async def script(m: WorkflowManager) -> None:
         later = await m.start(app.chain(1), run_after=timedelta(days=1))
         at = await m.start(app.chain(1), run_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -78,6 +84,8 @@ def test_a_delayed_start_waits(app: App) -> None:
 
 
 def test_the_four_kinds_of_status(app: App) -> None:
+    """In progress with its open steps, a value, an error, or canceled."""
+
     async def script(m: WorkflowManager) -> None:
         running = await m.start(app.wait())
         await waits_for(m, running, "go")
@@ -104,6 +112,8 @@ def test_the_four_kinds_of_status(app: App) -> None:
 
 
 def test_result_has_a_timeout(app: App) -> None:
+    """The caller gives up waiting; the workflow goes on."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait())
         with pytest.raises(TimeoutError):
@@ -114,6 +124,8 @@ def test_result_has_a_timeout(app: App) -> None:
 
 
 def test_watch_gives_the_present_status_first_and_ends_with_the_last(app: App) -> None:
+    """And nothing after it."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait(1))
         await waits_for(m, workflow_id, "go")
@@ -134,6 +146,7 @@ def test_watch_gives_the_present_status_first_and_ends_with_the_last(app: App) -
 
 
 def test_a_watch_in_a_client_hears_of_another_process(app: App) -> None:
+    """What a worker elsewhere does reaches it."""
     other = App(app.path)
 
     async def watch() -> list[str]:
@@ -158,6 +171,8 @@ def test_a_watch_in_a_client_hears_of_another_process(app: App) -> None:
 
 
 def test_cancel_takes_the_whole_tree(app: App) -> None:
+    """Its children too, and its on_complete runs."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.parent("kid"), id="top", on_complete=app.ended, context="c")
         await waits_for(m, "kid", "go")
@@ -179,6 +194,8 @@ def test_cancel_takes_the_whole_tree(app: App) -> None:
 
 
 def test_restart_keeps_outcomes_failures_too(app: App) -> None:
+    """What has an outcome is not run again."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.fragile())
         with pytest.raises(WorkflowFailed):
@@ -194,6 +211,8 @@ def test_restart_keeps_outcomes_failures_too(app: App) -> None:
 
 @pytest.mark.parametrize("which", ["number", "name", "definition"])
 def test_restart_from_a_step_runs_it_and_all_after_it_anew(app: App, which: str) -> None:
+    """By its number, its name, or the definition that it ran."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.chain(1))
         assert await m.result(workflow_id) == [2, 4, 8]
@@ -209,6 +228,8 @@ def test_restart_from_a_step_runs_it_and_all_after_it_anew(app: App, which: str)
 
 
 def test_a_restarted_step_may_succeed_this_time(app: App) -> None:
+    """And the workflow with it; on_complete runs once more."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.fragile(), on_complete=app.ended, context="c")
         with pytest.raises(WorkflowFailed):
@@ -225,6 +246,8 @@ def test_a_restarted_step_may_succeed_this_time(app: App) -> None:
 
 
 def test_a_canceled_workflow_goes_on_where_it_was(app: App) -> None:
+    """It waits again for what it waited for."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait(1))
         await waits_for(m, workflow_id, "go")
@@ -238,6 +261,8 @@ def test_a_canceled_workflow_goes_on_where_it_was(app: App) -> None:
 
 
 def test_an_event_to_an_ended_workflow_is_kept_for_its_restart(app: App) -> None:
+    """It is there when the restarted workflow awaits it."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait(1))
         await waits_for(m, workflow_id, "go")
@@ -250,6 +275,8 @@ def test_an_event_to_an_ended_workflow_is_kept_for_its_restart(app: App) -> None
 
 
 def test_what_cannot_be_restarted(app: App) -> None:
+    """What runs, what is not there, and steps that are not: nothing is changed."""
+
     async def script(m: WorkflowManager) -> None:
         running = await m.start(app.wait())
         with pytest.raises(WorkflowRunning):
@@ -272,6 +299,8 @@ def test_what_cannot_be_restarted(app: App) -> None:
 
 
 def test_a_restarted_parent_has_its_child_again(app: App) -> None:
+    """Under the id that the user gave it."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.parent("kid"), id="top")
         await waits_for(m, "kid", "go")
@@ -288,6 +317,8 @@ def test_a_restarted_parent_has_its_child_again(app: App) -> None:
 
 
 def test_cleanup_deletes_what_has_ended(app: App) -> None:
+    """With its children, and all rows of theirs."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.parent("kid"), id="top")
         assert await m.cleanup("top") is False  # it runs
@@ -312,6 +343,8 @@ def test_cleanup_deletes_what_has_ended(app: App) -> None:
 
 
 def test_forced_cleanup_cancels_first(app: App) -> None:
+    """So its on_complete runs before it is gone."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.parent("kid"), id="top", on_complete=app.ended, context="c")
         await waits_for(m, "kid", "go")
@@ -323,6 +356,8 @@ def test_forced_cleanup_cancels_first(app: App) -> None:
 
 
 def test_a_child_deleted_under_its_parent_fails_the_step(app: App) -> None:
+    """Its parent hears that it was canceled."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.parent("kid"), id="top")
         await waits_for(m, "kid", "go")
@@ -334,6 +369,8 @@ def test_a_child_deleted_under_its_parent_fails_the_step(app: App) -> None:
 
 
 def test_an_id_is_free_again_after_cleanup(app: App) -> None:
+    """Another workflow may have it."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.chain(1), id="one")
         await m.result("one")

@@ -34,6 +34,7 @@ from perdure import (
 
 
 def test_events_queue_in_the_order_sent(app: App) -> None:
+    """Each is consumed once."""
     manager = app.manager
 
     @manager.workflow
@@ -50,6 +51,8 @@ def test_events_queue_in_the_order_sent(app: App) -> None:
 
 
 def test_a_created_event_is_sent_by_its_id_once(app: App) -> None:
+    """A second send is an error."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait(1))
         event_id = await m.create_event(go, workflow_id=workflow_id)
@@ -67,6 +70,8 @@ def test_a_created_event_is_sent_by_its_id_once(app: App) -> None:
 
 
 def test_an_event_is_awaited_by_its_id(app: App) -> None:
+    """Whether it was sent before or after."""
+
     async def script(m: WorkflowManager) -> None:
         owner = await m.start(app.wait(), id="owner")
         event_id = await m.create_event(go, workflow_id=owner)
@@ -81,6 +86,8 @@ def test_an_event_is_awaited_by_its_id(app: App) -> None:
 
 
 def test_a_send_by_name_takes_the_oldest_created_event(app: App) -> None:
+    """Where nobody awaits another."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.chain(1))
         await m.result(workflow_id)  # nobody awaits here
@@ -94,6 +101,8 @@ def test_a_send_by_name_takes_the_oldest_created_event(app: App) -> None:
 
 
 def test_payloads_are_checked_where_they_are_sent(app: App) -> None:
+    """Against the type of the event."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.wait())
         wrong: Any = "five"
@@ -112,6 +121,8 @@ def test_payloads_are_checked_where_they_are_sent(app: App) -> None:
 
 
 def test_workflows_are_listed_in_pages_by_name_and_status(app: App) -> None:
+    """In either order, to the end."""
+
     async def script(m: WorkflowManager) -> None:
         ids = [await m.start(app.chain(n)) for n in range(5)]
         for each in ids:
@@ -139,6 +150,8 @@ def test_workflows_are_listed_in_pages_by_name_and_status(app: App) -> None:
 
 
 def test_steps_are_listed_with_what_they_did(app: App) -> None:
+    """Each with its kind, its outcome and its times."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.chain(1))
         await m.result(workflow_id)
@@ -164,6 +177,8 @@ def test_steps_are_listed_with_what_they_did(app: App) -> None:
 
 
 def test_functions_run_from_outside(app: App) -> None:
+    """Each in a transaction of its own."""
+
     async def script(m: WorkflowManager) -> None:
         assert await m.run_mutation(app.note("a")) == "a"
         with pytest.raises(LookupError, match="b"):
@@ -174,6 +189,8 @@ def test_functions_run_from_outside(app: App) -> None:
 
 
 def test_on_complete_that_raises_leaves_the_outcome_and_is_kept(app: App) -> None:
+    """Its writes are undone, its error is shown."""
+
     async def script(m: WorkflowManager) -> None:
         workflow_id = await m.start(app.chain(1), on_complete=app.ended_badly)
         assert await m.result(workflow_id) == [2, 4, 8]
@@ -187,6 +204,8 @@ def test_on_complete_that_raises_leaves_the_outcome_and_is_kept(app: App) -> Non
 
 
 def test_a_context_without_on_complete_is_kept_and_shown(app: App) -> None:
+    """It is nobody's argument."""
+
     async def script(m: WorkflowManager) -> None:
         await m.start(app.chain(1), context={"who": "me"})
         (info,) = await m.list_workflows()
@@ -196,6 +215,8 @@ def test_a_context_without_on_complete_is_kept_and_shown(app: App) -> None:
 
 
 def test_settings_are_stored_and_shared(app: App) -> None:
+    """Another process reads them."""
+
     async def script(m: WorkflowManager) -> None:
         assert (await m.config()).max_parallelism == 100
         await m.update_config(max_parallelism=0)
@@ -217,6 +238,7 @@ def test_settings_are_stored_and_shared(app: App) -> None:
 
 
 def test_verbs_in_a_mutation_happen_with_it_or_not_at_all(app: App) -> None:
+    """They are undone with it."""
     manager = app.manager
 
     @manager.mutation
@@ -264,6 +286,8 @@ def test_verbs_in_a_mutation_happen_with_it_or_not_at_all(app: App) -> None:
 
 
 def test_over_a_transaction_of_the_users_own(app: App) -> None:
+    """What is started is there with the user's commit."""
+
     async def script(m: WorkflowManager) -> None:
         await m.run_mutation(app.note("first"))
         with closing(sqlite3.connect(app.path)) as db:
@@ -282,6 +306,7 @@ def test_over_a_transaction_of_the_users_own(app: App) -> None:
 
 
 def test_an_action_has_the_verbs_as_coroutines(app: App) -> None:
+    """It awaits them."""
     manager = app.manager
 
     @manager.action
@@ -306,6 +331,7 @@ def test_an_action_has_the_verbs_as_coroutines(app: App) -> None:
 
 
 def test_waiting_for_the_manager_inside_names_the_verb(app: App) -> None:
+    """An error at once, instead of a deadlock."""
     manager = app.manager
 
     @manager.mutation
@@ -323,6 +349,8 @@ def test_waiting_for_the_manager_inside_names_the_verb(app: App) -> None:
 
 
 def test_a_client_starts_and_a_worker_works(app: App) -> None:
+    """Two processes on one store."""
+
     async def client() -> str:
         async with app.manager.client():
             workflow_id = await app.manager.start(app.chain(1))
@@ -336,11 +364,13 @@ def test_a_client_starts_and_a_worker_works(app: App) -> None:
 
 
 def test_a_coroutine_on_a_closed_manager_names_the_remedy(app: App) -> None:
+    """It says how to open it."""
     with pytest.raises(PerdureError, match="async with"):
         asyncio.run(app.manager.start(app.wait()))
 
 
 def test_sync_opens_as_a_client_on_first_use(app: App) -> None:
+    """No block is needed for it."""
     sync = app.manager.sync
     workflow_id = sync.start(app.chain(1))
     assert sync.status(workflow_id).kind == "in_progress"  # nobody works here
@@ -351,6 +381,7 @@ def test_sync_opens_as_a_client_on_first_use(app: App) -> None:
 
 
 def test_every_error_is_a_perdure_error() -> None:
+    """One class catches them all."""
     names = [
         "DefinitionError",
         "ValidationError",

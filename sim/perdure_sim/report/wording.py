@@ -205,6 +205,15 @@ _FAULTS: dict[tuple[str, str] | str, str] = {
     ("touched", "cancel"): "a client cancels {who} at the {n} commit that touches it",
     (
         "touched",
+        "restart",
+    ): "a client cancels {who} at the {n} commit that touches it, and has it go on",
+    (
+        "touched",
+        "rerun",
+    ): "a client cancels {who} at the {n} commit that touches it, and has it run anew",
+    ("touched", "cleanup"): "a client deletes {who} at the {n} commit that touches it",
+    (
+        "touched",
         "evict",
     ): "the {n} commit that touches {who} is followed by dropping it from memory",
     ("batch", "one"): "for the whole run a turn takes one message, and takes up one workflow",
