@@ -11,6 +11,7 @@ from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
 from perdure_sim.explore.explorer import Scenario
 from perdure_sim.world.actions import Stub
+from perdure_sim.world.deeds import Deed
 from perdure_sim.world.world import World
 
 from .scenes import make_ledger
@@ -119,4 +120,57 @@ AGAIN = Scenario(
     stubs={"work": Stub(takes_ms=20)},
     may_wait=frozenset({"s", "b", "b-child"}),
     may_differ=frozenset({"s", "a", "b", "c", "a-child", "b-child", "c-child"}),
+)
+
+
+@d.workflow
+async def asks_twice(step: Step) -> object:
+    """It awaits an event by its id, gives that up, and awaits it again."""
+    ticket = await step.await_event("ticket")
+    first = step.await_event(id=str(ticket))
+    await step.run_action(work(1))
+    if first.done():
+        return type(first.exception()).__name__
+    first.cancel()
+    await step.run_action(work(2))
+    return await step.await_event(id=str(ticket))
+
+
+@d.mutation
+def rise(ctx: MutationContext, workflow_id: str, outcome: object) -> None:
+    """It has its own workflow go on for ever."""
+    ctx.restart(workflow_id)
+
+
+def have_gone(world: World) -> None:
+    """What is restarted misses something: a child that was deleted, an event that went with the
+    step that had it. And what is to be deleted restarts itself."""
+    started = world.start(twice("g"), id="g")
+    world.after(50, lambda: world.send_event("word", workflow_id="g", value=1), started)
+    world.after(500, lambda: world.cancel("g"))
+    world.after(1_000, lambda: world.cleanup("g-child"))
+    world.after(1_500, lambda: world.restart("g"))
+    world.after(2_500, lambda: world.send_event("hurry", workflow_id="g-child", value=1))
+    world.start(asks_twice(), id="t")
+    created = world.create_event("later", workflow_id="t")
+    world.after(20, lambda: _show(world, created), created)
+    world.after(3_000, lambda: world.restart("t", from_step=2))
+    world.start(idle_child("r"), id="r", on_complete=rise)
+    world.after(4_000, lambda: world.cleanup("r", force=True))
+
+
+def _show(world: World, created: Deed) -> None:
+    ticket = created.value
+    world.send_event("ticket", workflow_id="t", value=ticket)
+    world.after(1_000, lambda: world.send_event("later", workflow_id="t", value=5))
+
+
+GONE = Scenario(
+    name="gone",
+    definer=d,
+    script=have_gone,
+    setup=make_ledger,
+    stubs={"work": Stub(takes_ms=20)},
+    may_wait=frozenset({"g", "g-child", "t", "r"}),
+    may_differ=frozenset({"g", "g-child", "t", "r"}),
 )

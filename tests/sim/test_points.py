@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.sim.again import AGAIN
+from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
 from tests.sim.tickets import TICKETS
@@ -18,7 +18,7 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS, AGAIN)}
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS, AGAIN, GONE)}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
@@ -80,6 +80,10 @@ WAYS = {
     ),
     "a workflow is canceled by a mutation of its own transaction": ("haste", ""),
     "a workflow of ours is loaded again": ("race", "pd1:w0/commit#3=lost_ack*3"),
+    "a workflow was lost, and is ours again when that is read": (
+        "trees",
+        "pd1:felled/0/touched#1=restart",
+    ),
     "a workflow that may kill its worker has something due": (
         "late",
         "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
@@ -109,6 +113,7 @@ WAYS = {
         "late",
         "pd1:w0/committed#1=zombie:40s;w1/collected#6=crash",
     ),
+    "an event that is awaited again went with the step that consumed it": ("gone", ""),
     "an on_complete restarts what is to be deleted": ("again", ""),
     "an outcome that is too late comes before the timer of its timeout": (
         "late",

@@ -113,6 +113,15 @@ class Actors:
             self.held.pop(workflow_id, None)
             actor.close()
 
+    def cancel_others(self, workflow_id: WorkflowId, state: WorkflowState) -> None:
+        """Tell the attempts of a workflow that its state does not know: they are of a former life
+        of it."""
+        assert self.runner is not None
+        known = _started(state)
+        for attempt in self.runner.attempts():
+            if attempt.workflow_id == workflow_id and attempt.key not in known:
+                self.runner.cancel(attempt.key)
+
     def doubt(self, workflow_id: WorkflowId) -> None:
         """A commit seemed to fail, and may be stored: see `unsure`."""
         actor = self.by_id.get(workflow_id)

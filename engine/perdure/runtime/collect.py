@@ -133,7 +133,7 @@ class CollectPhase:
                 self.inbox.release([letter.row_id])
             elif letter.is_revoked:
                 self.foreign_change = True  # it may have been read late
-                self.actors.drop(letter.workflow_id, cancel=True)
+                self._lose(letter.workflow_id)
             elif letter.message is not None:
                 batch.messages.setdefault(letter.workflow_id, []).append(letter.message)
                 batch.inbox.setdefault(letter.workflow_id, []).append(letter.row_id)
@@ -141,6 +141,16 @@ class CollectPhase:
             # After the inbox: what a dead worker had reported is not lost.
             batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
         return is_suspect
+
+    def _lose(self, workflow_id: WorkflowId) -> None:
+        """A workflow was taken out of our hands, some time ago: it may be ours again."""
+        actor = self.actors.get(workflow_id)
+        stored = self.store.reader().states([workflow_id])
+        if actor is None or not stored or stored[0].epoch != actor.state.epoch:
+            self.actors.drop(workflow_id, cancel=True)
+        else:
+            sometimes("a workflow was lost, and is ours again when that is read")
+            self.actors.cancel_others(workflow_id, actor.state)
 
     def _update_permits(self, has_changed: bool) -> None:
         assert self.actors.runner is not None

@@ -175,9 +175,7 @@ class Committer:
                     raise UnitFailed(unit.workflow_id) from error
             for request in requests:
                 result.replies.append(self._execute(scope, request))
-            ended = [workflow_id for workflow_id, _ in result.after.ended]
-            if ended:
-                tx.clear_inbox(ended)
+            _clear_inbox(tx, result.after)
             given_up = [
                 done.unit.workflow_id
                 for done in result.committed
@@ -252,27 +250,32 @@ class Committer:
     def _finish(self, scope: Scope, unit: Unit) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
         done = Committed(unit, unit.state, list(unit.effects), [])
+        workflow_id = unit.workflow_id
         canceled, replaced = scope.after.canceled, scope.after.replaced
         for write in unit.writes:
             if isinstance(write, _ROWS):
                 continue
-            if unit.workflow_id in replaced and unit.workflow_id not in canceled:
-                if isinstance(write, _END):
+            is_canceled, is_replaced = workflow_id in canceled, workflow_id in replaced
+            if not (is_canceled or is_replaced):
+                self._carry_out(scope, done, write)
+            elif isinstance(write, CancelChild):
+                # That a child was cancelled stands, though the workflow is canceled in this
+                # transaction; but not if it was restarted, and waits for the child again.
+                if not (is_replaced and operations.waits_for(scope, workflow_id, write.child_id)):
                     self._carry_out(scope, done, write)
-            # That a child was cancelled stands though the workflow is canceled in this transaction.
-            elif unit.workflow_id not in canceled or isinstance(write, CancelChild):
+            elif is_replaced and not is_canceled and isinstance(write, _END):
                 self._carry_out(scope, done, write)
             else:  # what it had asked for is void
                 sometimes("a workflow is canceled by a mutation of its own transaction")
-        if unit.workflow_id in canceled:
+        if workflow_id in canceled:
             return done
-        if done.state is not unit.state and unit.workflow_id not in replaced:
-            scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
+        if done.state is not unit.state and workflow_id not in replaced:
+            scope.tx.put_steps(_step_writes(workflow_id, done.writes))
             epoch = done.state.epoch
             row = StateWrite(state=done.state, expected_epoch=epoch, before=unit.state)
             scope.tx.update_workflows([row])
         if done.state.outcome is not None:
-            scope.after.ended.append((unit.workflow_id, done.state.outcome))
+            scope.after.ended.append((workflow_id, done.state.outcome))
         return done
 
     def _carry_out(self, scope: Scope, done: Committed, write: Write) -> None:
@@ -347,6 +350,16 @@ class Committer:
         except PerdureError as refusal:
             return request, None, refusal
         # Anything else may come after a write: the whole transaction is undone.
+
+
+def _clear_inbox(tx: Transaction, after: After) -> None:
+    """Delete what was sent to workflows that have ended, unless they run again."""
+    ended = [workflow_id for workflow_id, _ in after.ended]
+    if after.replaced:
+        found = {state.workflow_id for state in tx.states(ended) if state.status == "in_progress"}
+        ended = [workflow_id for workflow_id in ended if workflow_id not in found]
+    if ended:
+        tx.clear_inbox(ended)
 
 
 def _state_write(unit: Unit) -> StateWrite:

@@ -250,6 +250,15 @@ def cancel_child(scope: Scope, parent_id: WorkflowId, write: CancelChild) -> Non
             cancel_tree(scope, replace(loaded.state, header=orphan))
 
 
+def waits_for(scope: Scope, workflow_id: WorkflowId, child_id: WorkflowId) -> bool:
+    """Whether, as it is stored now, a step of the workflow waits for this child."""
+    return any(
+        record.child_id == child_id and record.outcome is None
+        for loaded in scope.tx.load([workflow_id])
+        for record in loaded.steps
+    )
+
+
 def tell_parent(scope: Scope, write: TellParent, child_id: WorkflowId) -> None:
     """Put a child's outcome into its parent's inbox, if the parent can still learn it."""
     parents = scope.tx.states([write.parent_id])

@@ -5,24 +5,27 @@ As in operations.py, whoever calls carries this out himself, whoever owned the w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
+from perdure.core.commands import AwaitEvent, RunChild
+from perdure.core.draft import Draft
 from perdure.core.effects import PutStep
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
-from perdure.core.messages import ChildEnded
+from perdure.core.messages import ChildEnded, EventMissing
 from perdure.core.outcomes import Canceled, Failed, Outcome
 from perdure.core.restart import restart as restarted
-from perdure.core.transition import transition
+from perdure.core.transition import advance
 from perdure.core.workflow import WorkflowState
 from perdure.errors import InternalError, StepNotFound, WorkflowRunning
 from perdure.sometimes import sometimes
 from perdure.store.base import Loaded, StateWrite, StepWrite
 
+from .event_operations import missing
 from .operations import cancel_tree, check_on_complete, not_found, start_child
 from .scope import Scope
 
@@ -69,6 +72,7 @@ def restart(scope: Scope, order: RestartOrder) -> None:
 
     Raises:
         WorkflowNotFound, WorkflowRunning, StepNotFound: nothing was written.
+        InternalError: some of its rows cannot be read; nothing was written.
     """
     workflow_id = order.workflow_id
     found = scope.tx.load([workflow_id])
@@ -82,6 +86,9 @@ def restart(scope: Scope, order: RestartOrder) -> None:
             f"workflow {workflow_id!r} has not ended: cancel it first, or wait for its end",
             workflow_id=workflow_id,
         )
+    damage = found[0].damage
+    if damage is not None:
+        raise InternalError(f"workflow {workflow_id!r} cannot be restarted: {damage.message}")
     number = _number_of(found[0], order)
     order.seen = found[0].state.epoch
     again = [(found[0], number)]
@@ -121,40 +128,66 @@ def _restart_one(scope: Scope, loaded: Loaded, number: int | None) -> list[Loade
         epoch=tx.take_epochs(1),
         now=max(scope.now, before.stamp),
     )
+    # What its old life was sent: by number and id it might fit a step of the new one.
+    tx.clear_inbox([workflow_id])
+    own = [child for each, child in plan.children if _is_child(scope, child, workflow_id, each)]
+    _delete(scope, own)  # while it has ended: it is not told how they end
     _write(scope, plan.state, before)
     if plan.cut_number is not None:
         tx.cut_journal(workflow_id, plan.cut_number, plan.cut_position)
     _put_steps(scope, workflow_id, plan.changed)
     scope.after.replaced.append(workflow_id)
     scope.after.look_claims = True
-    own = [child for each, child in plan.children if _is_child(scope, child, workflow_id, each)]
-    _delete(scope, own)
+    draft = Draft.of(plan.state, scope.now, scope.env.limits)
+    for message in _lost_events(scope, plan.state):
+        advance(draft, message)
     children: list[Loaded] = []
-    state = plan.state
     for record in plan.asked_again:
-        child_id = record.child_id
-        assert child_id is not None
-        outcome: Outcome | None = None
-        if not _is_child(scope, child_id, workflow_id, record.number):
-            sometimes("a child that is gone is started again")
-            refusal = start_child(scope, state, record.number, child_id, record.command)
-            outcome = None if refusal is None else Failed(refusal)
-        else:
-            (child,) = tx.load([child_id])
-            if isinstance(child.state.outcome, Canceled):
-                children.append(child)  # it was canceled with this one: it goes on as well
-            else:
-                outcome = child.state.outcome  # nobody was told, or it still runs
+        child_id, outcome = _child_again(scope, plan.state, record, children)
         if outcome is not None:
             ended = ChildEnded(
                 number=record.number, child_id=child_id, outcome=outcome, accepted_at=scope.now
             )
-            decision = transition(state, ended, scope.now, scope.env.limits)
-            puts = [write.record for write in decision.writes if isinstance(write, PutStep)]
-            _put_steps(scope, workflow_id, puts)
-            _write(scope, decision.state, state)
-            state = decision.state
+            advance(draft, ended)
+    if draft.writes:
+        _put_steps(scope, workflow_id, [w.record for w in draft.writes if isinstance(w, PutStep)])
+        _write(scope, draft.state(), plan.state)
     return children
+
+
+def _lost_events(scope: Scope, state: WorkflowState) -> Iterator[EventMissing]:
+    """Awaits by id that are asked for again, and whose events have gone with their consumers."""
+    for number in state.awaiting:
+        command = state.live[number].command
+        assert isinstance(command, AwaitEvent)
+        if command.event_id is not None:
+            error = missing(scope, state.workflow_id, command.event_id)
+            if error is not None:
+                sometimes("an event that is awaited again went with the step that consumed it")
+                yield EventMissing(number=number, error=error)
+
+
+def _child_again(
+    scope: Scope, parent: WorkflowState, record: StepRecord, children: list[Loaded]
+) -> tuple[WorkflowId, Outcome | None]:
+    """Have a step's child again: one that was canceled is added to `children`, to be restarted.
+
+    Returns:
+        The child's id, and its outcome if it is known already.
+    """
+    child_id = record.child_id
+    assert child_id is not None and isinstance(record.command, RunChild)
+    if not _is_child(scope, child_id, parent.workflow_id, record.number):
+        sometimes("a child that is gone is started again")
+        refusal = start_child(scope, parent, record.number, child_id, record.command)
+        return child_id, None if refusal is None else Failed(refusal)
+    (child,) = scope.tx.load([child_id])
+    if not isinstance(child.state.outcome, Canceled):
+        return child_id, child.state.outcome  # nobody was told, or it still runs
+    if child.damage is not None:
+        return child_id, Failed(child.damage)
+    children.append(child)  # it was canceled with this one: it goes on as well
+    return child_id, None
 
 
 def _is_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId, number: int) -> bool:

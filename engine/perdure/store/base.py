@@ -236,7 +236,8 @@ class Transaction(Reader, Protocol):
         ...
 
     def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
-        """Delete these workflows, and all rows that belong to them: steps, ticks, events, inbox."""
+        """Delete these workflows, and all rows that belong to them: steps, ticks, events, and what
+        is in the inbox for their owners. What tells a worker that it has lost them stays."""
         ...
 
     def wake(self, workflow_id: WorkflowId, at: int) -> None:

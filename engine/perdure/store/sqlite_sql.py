@@ -473,10 +473,12 @@ class SqliteTransaction(SqliteReader):
         return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
 
     def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        key = (_ids(ids),)
+        self._execute(f"DELETE FROM perdure_inbox WHERE workflow_id {_IN} AND worker IS NULL", key)
         # Not by ON DELETE CASCADE: on a connection of the user's own, foreign keys may be off.
-        for table in ("inbox", "steps", "ticks", "events"):
-            self._execute(f"DELETE FROM perdure_{table} WHERE workflow_id {_IN}", (_ids(ids),))
-        self._execute(f"DELETE FROM perdure_workflows WHERE id {_IN}", (_ids(ids),))
+        for table in ("steps", "ticks", "events"):
+            self._execute(f"DELETE FROM perdure_{table} WHERE workflow_id {_IN}", key)
+        self._execute(f"DELETE FROM perdure_workflows WHERE id {_IN}", key)
 
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         sql = (

@@ -16,7 +16,7 @@ from perdure.core.ids import EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Succeeded
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.store.base import InboxRow
 
 from ..world.faulty_store import Write
@@ -93,6 +93,10 @@ class Past:
         """What is known of a workflow, if anything is."""
         return self._workflows.get(workflow_id)
 
+    def lose(self, workflow_id: WorkflowId) -> None:
+        """A workflow was deleted: another may have its id."""
+        self._workflows.pop(workflow_id, None)
+
     def owned_by(self, worker_id: WorkerId) -> list[WorkflowId]:
         """The workflows that a worker owns."""
         return [key for key, known in self._workflows.items() if known.state.owner == worker_id]
@@ -168,6 +172,11 @@ class CommitTold:
             case "steps":
                 for write in what:  # of several of one step the last, when all are known
                     self._records[write.workflow_id, write.record.number] = write.record
+            case "delete":
+                for workflow_id in what:
+                    self._delete(workflow_id)
+            case "cut":
+                pass  # told with its restart
             case "event":
                 self._event(*what)
             case "consume" | "ticks":
@@ -265,17 +274,35 @@ class CommitTold:
         if state.position >= 0 and (old.position < 0 or is_new):
             self._begin(workflow_id, "its code begins")
         self._begins.setdefault(workflow_id, [])
+        if old.outcome is not None and state.outcome is None:
+            self._restart(workflow_id, state.next_number)
         if state.outcome is not None and (old.outcome is None or old.outcome != state.outcome):
             self._touched.append(workflow_id)
             self._end(workflow_id, f"it ends: it {outcome_text(state.outcome)}")
         elif old.owner is not None and state.owner is None:
             when = "something comes for it" if state.wake_at is None else moment(state.wake_at)
             self._end(workflow_id, f"is put aside until {when}")
-        if state.blocked is not None and state.blocked != old.blocked:
+        if state.blocked not in (None, old.blocked) and state.blocked.error != RESTARTED:
             error = state.blocked.error
             self._end(workflow_id, f"it is blocked: {error_text(error)}")
         if state.timer_at is not None and state.timer_at != old.timer_at:
             self._end(workflow_id, f"a timer of its code is set for {moment(state.timer_at)}")
+
+    def _restart(self, workflow_id: WorkflowId, number: int) -> None:
+        """It had ended, and goes on: with all its steps, or with those before `number`."""
+        self._touched.append(workflow_id)
+        known = self._past.find(workflow_id)
+        steps = {} if known is None else known.steps
+        is_cut = any(kind == "cut" and what[0] == workflow_id for kind, what in self._writes)
+        where = f"from step {number}" if is_cut else "with all that is known of it"
+        self._end(workflow_id, f"is restarted {where}")
+        for each in [each for each in steps if is_cut and each >= number]:
+            del steps[each]
+
+    def _delete(self, workflow_id: WorkflowId) -> None:
+        self._touched.append(workflow_id)
+        self._past.lose(workflow_id)
+        self._end(workflow_id, "is deleted")
 
     def _event(self, workflow_id: WorkflowId, event: SentEvent) -> None:
         self._touched.append(workflow_id)

@@ -443,8 +443,7 @@ class MemoryTransaction(Reads):
 
     def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
         tables = self._tables
-        mail = [row.row_id for row in tables.inbox.values() if row.workflow_id in ids]
-        self.delete_inbox(mail)
+        self.clear_inbox(ids)
         for workflow_id in ids:
             if workflow_id in tables.workflows:
                 for event_id in tables.journals[workflow_id].events:

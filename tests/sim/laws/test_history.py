@@ -49,6 +49,9 @@ from perdure_sim.laws.violations import Violation
 from perdure_sim.world.actions import CallMade
 from perdure_sim.world.faulty_store import Write as Row
 
+#: The workflow with one open step, restarted after its end.
+REOPENED = replace(OPEN, epoch=9, owner=None)
+
 LATE = Failed(ErrorInfo("TimeoutError", "no event came in time"))
 
 # --- the cases ------------------------------------------------------------------------------------
@@ -133,6 +136,24 @@ CASES: dict[str, Case] = {
         wrong=([update(ENDED), put(done(ASKED))], [put(told(done(ASKED)))]),
         right=([update(ENDED), put(done(ASKED))], [event(sent(1))]),
         says="w step 0 written after the end, Succeeded(value='1')",
+    ),
+    "RestartCutsWrong: an outcome is forgotten": Case(
+        before=(born(OPEN), [update(ENDED), put(done(ASKED))]),
+        wrong=([update(REOPENED), put(ASKED)],),
+        right=([update(REOPENED), put(done(ASKED))],),
+        says="w step 0 had the outcome Succeeded(value='1')",
+    ),
+    "RestartCutsWrong: another place": Case(
+        before=(born(OPEN), [update(ENDED), put(done(ASKED))]),
+        wrong=([update(replace(REOPENED, next_number=0)), ("cut", ("w", 0, 1))],),
+        right=([update(replace(REOPENED, next_number=0)), ("cut", ("w", 0, 0))],),
+        says="w: after 1, which asks for no 0",
+    ),
+    "RestartCutsWrong: nobody asks again": Case(
+        before=(born(OPEN), [update(ENDED), put(done(ASKED, Canceled()))]),
+        wrong=([update(REOPENED)],),
+        right=([update(REOPENED), put(ASKED)],),
+        says="w step 0 was canceled by the end, and is not asked again",
     ),
     "NumbersNotDense: one is left out": Case(
         before=(born(BEGUN),),
