@@ -80,9 +80,9 @@ RESTARTS = (
     Mutant(
         "a child that was canceled with its parent is not restarted with it",
         "restart",
-        "runtime.restarts:_restart_one",
+        "runtime.restarts:_child_again",
         "children.append(child)",
-        "list(())",
+        "list(children)",
         found_by=("again", "", "Stuck"),
     ),
     Mutant(
