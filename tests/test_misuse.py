@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,22 @@ MISUSES: dict[str, tuple[Callable[[Step, App], Any], str]] = {
     "arguments over the limit": (
         lambda step, app: step.run_mutation(app.note("x" * 2000)),
         "LimitExceeded: arguments of note",
+    ),
+    "unstable_args that only counts as true": (
+        lambda step, app: step.run_mutation(app.note("x"), unstable_args=1),  # type: ignore[arg-type]
+        "TypeError: unstable_args=1: give True or False",
+    ),
+    "unstable_args for all steps that only counts as true": (
+        lambda step, app: step.with_options(unstable_args="yes"),  # type: ignore[arg-type]
+        "TypeError: unstable_args='yes': give True or False",
+    ),
+    "inline that only counts as true": (
+        lambda step, app: step.run_query(app.peek("x"), inline=1),  # type: ignore[arg-type]
+        "TypeError: inline=1: give True or False",
+    ),
+    "a delay that no number holds": (
+        lambda step, app: step.run_mutation(app.note("x"), run_after=timedelta.max),
+        "ValueError: run_after=datetime.timedelta",
     ),
     "an empty name": (
         lambda step, app: step.run_mutation(app.note("x"), name=""),

@@ -537,3 +537,30 @@ def test_due_times() -> None:
     assert due_ms(2, None, 1000) == 3000
     assert due_ms(timedelta(microseconds=1), None, 1000) == 1001
     assert due_ms(None, from_ms(5), 1000) == 5
+
+
+class Markup(str):
+    """Text of a class of its own, as template engines have it."""
+
+    __slots__ = ()
+
+
+def test_text_of_a_subclass_is_text() -> None:
+    """In each place where a name or an id is given: what is stored is the text."""
+    shout = define_event(Markup("shout"), str)
+
+    @manager.workflow
+    async def marked(step: Step) -> list[object]:
+        heard = await step.await_event(shout)
+        by_name = await step.await_event(Markup("whisper"))
+        one_id = await step.run_workflow(child(1), workflow_id=Markup(f"{step.workflow_id}-x"))
+        return [heard, by_name, one_id]
+
+    async def test() -> object:
+        async with manager:
+            workflow_id = await manager.start(marked())
+            await manager.send_event(shout, workflow_id=Markup(workflow_id), value="ah")
+            await manager.send_event(Markup("whisper"), workflow_id=workflow_id, value="oh")
+            return await manager.result(workflow_id, timeout=LONG)
+
+    assert asyncio.run(test())[:2] == ["ah", "oh"]  # type: ignore[index]

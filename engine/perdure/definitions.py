@@ -399,7 +399,7 @@ def checked_name(name: object, where: str) -> str:
         )
     if not name.isprintable():
         raise DefinitionError(f"{where}: the name {name!r} has characters that do not print")
-    return name
+    return str.__str__(name)  # of a subclass (markup, an enum) only the text is stored
 
 
 def _read(fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:

@@ -533,6 +533,7 @@ class WorkflowManager(InspectedManager):
                 no action starts, and no query or mutation that is not inline.
         """
         refuse_inside("update_config")
+        self._open_one()
         if max_parallelism is not None:
             orders.check_parallelism(max_parallelism)
             await self._ask(requests.UpdateConfig(max_parallelism))

@@ -157,7 +157,18 @@ def check_name(name: object, what: str) -> str:
             f"{what}={name[:40]!r}…: {len(name)} characters, over the limit of {NAME_LENGTH_MAX}:"
             " choose a shorter one"
         )
-    return name
+    return str.__str__(name)  # of a subclass (markup, an enum) only the text is stored
+
+
+def check_flag(value: object, what: str) -> bool:
+    """True or False, and nothing that only counts as one: it is stored.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{what}={value!r}: give True or False")
+    return value
 
 
 class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
@@ -248,7 +259,7 @@ class Step:
             self._handler,
             self._rules,
             self._workflow,
-            unstable_args=self._unstable if unstable_args is None else unstable_args,
+            unstable_args=self._is_unstable(unstable_args),
             retry=self._retry if retry is None else retry,
         )
         step._random, step._uuids = self.random, self._uuid_source
@@ -360,7 +371,7 @@ class Step:
             name=step_name,
             function=definition.name,
             arguments=call.encode(self._rules.limits.value_bytes),
-            unstable=self._unstable if unstable_args is None else unstable_args,
+            unstable=self._is_unstable(unstable_args),
             due_at=self._due_of(run_after, run_at, inline=False),
             child_id=None if workflow_id is None else check_name(workflow_id, "workflow_id"),
         )
@@ -433,17 +444,16 @@ class Step:
             raise ValueError("await_event: give an event, a name or an id")
         event_name = event.name if isinstance(event, Event) else event
         if event_name is not None:
-            check_name(event_name, "event")
-        if id is not None:
-            check_name(id, "id")
+            event_name = check_name(event_name, "event")
+        event_id = None if id is None else check_name(id, "id")
         due = None
         if timeout is not None:
             due = self._handler.loop.now_ms + duration_ms(timeout, "timeout")
-        step_name = event_name or cast(str, id)
+        step_name = event_name or cast(str, event_id)
         command = AwaitEvent(
             name=step_name,
-            event_name=event_name if id is None else None,
-            event_id=id,
+            event_name=event_name if event_id is None else None,
+            event_id=event_id,
             due_at=due,
         )
         codec = event.codec if isinstance(event, Event) else None
@@ -454,9 +464,12 @@ class Step:
     def _due_of(
         self, run_after: timedelta | float | None, run_at: datetime | None, inline: bool
     ) -> int | None:
-        if inline and (run_after is not None or run_at is not None):
+        if check_flag(inline, "inline") and (run_after is not None or run_at is not None):
             raise ValueError("an inline step runs now: leave out run_after and run_at")
         return due_ms(run_after, run_at, self._handler.loop.now_ms)
+
+    def _is_unstable(self, wish: bool | None) -> bool:
+        return self._unstable if wish is None else check_flag(wish, "unstable_args")
 
     def _run(
         self,
@@ -476,7 +489,7 @@ class Step:
             name=step_name,
             function=definition.name,
             arguments=call.encode(self._rules.limits.value_bytes),
-            unstable=self._unstable if unstable is None else unstable,
+            unstable=self._is_unstable(unstable),
             inline=inline,
             due_at=due_at,
             retry=retry,

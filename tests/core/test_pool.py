@@ -47,8 +47,11 @@ def hold(mine: int, *others: tuple[int, int], limit: int, running: int, needed: 
 @pytest.mark.parametrize(
     ("share", "permits", "wanting"),
     [
-        # Alone: everything, whether it is needed or not.
-        (hold(0, limit=10, running=0, needed=0), 10, 0),
+        # Alone: what is needed, and some more; the rest is there for whoever comes.
+        (hold(0, limit=10, running=0, needed=0), 2, 0),
+        (hold(0, limit=100, running=0, needed=10), 35, 0),
+        # What it has it keeps, while nobody wants it.
+        (hold(10, limit=10, running=0, needed=0), 10, 0),
         # Alone and in need of more than there is.
         (hold(10, limit=10, running=10, needed=15), 10, 5),
         # What is free, while nobody else wants any.

@@ -55,6 +55,10 @@ def test_a_duration_is_in_milliseconds_rounded_up(value: Any, ms: int) -> None:
         (float("nan"), "finite"),
         (timedelta(days=40_000), "100 years"),
         (1e300, "100 years"),
+        (10**400, "100 years"),
+        (-(10**400), "negative"),
+        (timedelta.max, "100 years"),
+        (timedelta.min, "negative"),
     ],
 )
 def test_an_impossible_duration_is_refused(value: Any, text: str) -> None:
@@ -159,3 +163,14 @@ def test_a_wait_of_nothing_stays_nothing() -> None:
     """initial_backoff=0 retries at once, however often and whatever the base."""
     plan = RetryPolicy(initial_backoff=0, base=10).plan()
     assert [plan.backoff_ms(k, key=KEY) for k in (1, 50, ATTEMPTS_MAX)] == [0, 0, 0]
+
+
+def test_one_class_may_stand_for_a_tuple_of_them() -> None:
+    """As in an `except`."""
+    assert RetryPolicy(non_retryable=OSError) == RetryPolicy(non_retryable=(OSError,))
+
+
+def test_a_base_that_no_number_holds_is_refused() -> None:
+    """With the error of any other bad base."""
+    with pytest.raises(ValueError, match="base=1000"):
+        RetryPolicy(base=10**400)

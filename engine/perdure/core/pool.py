@@ -70,12 +70,17 @@ class Queue:
         self._count = 0
 
 
+#: What a worker holds beyond its needs, as a share of all permits.
+SPARE_SHARE = 0.25
+
+
 def permits_to_hold(
     mine: Share, others: Sequence[Share], *, limit: int, running: int, needed: int
 ) -> Share:
     """How many permits a worker should hold from now on.
 
-    A worker takes what is free as long as nobody else wants any. When others want some it gives
+    A worker takes what it needs of what is free, and some more, so that it need not ask each time;
+    not all, for while it stands still others could start nothing. When others want some it gives
     back what it does not need, and of what it needs keeps its fair share, but always what its
     running attempts hold. The sum over all workers never grows beyond `limit`; after the limit was
     lowered it shrinks as attempts end.
@@ -96,7 +101,8 @@ def permits_to_hold(
         if needed > hold:
             hold = max(hold, min(needed, mine.permits + free, fair))
     else:
-        hold = mine.permits + free
+        spare = int(limit * SPARE_SHARE)
+        hold = max(mine.permits, min(mine.permits + free, needed + spare))
     hold = max(min(hold, limit - taken), min(running, mine.permits), 0)
     wanting = max(0, needed - hold) if limit else 0
     return Share(mine.worker_id, hold, wanting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -22,12 +23,15 @@ def duration_ms(value: timedelta | float, what: str) -> int:
         ValueError: negative, not finite, not a number, or over 100 years.
     """
     if isinstance(value, timedelta):
-        ms = -((-value) // timedelta(milliseconds=1))
+        whole, rest = divmod(value, timedelta(milliseconds=1))
+        ms = whole + bool(rest)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{what}={value!r}: a duration must be finite")
+        # Bounded before it is a float: an int may be larger than any.
+        seconds = min(max(value, -SLEEP_MS_MAX), SLEEP_MS_MAX)
         # Rounded to the microsecond first: 0.1 * 1000 must not become 101.
-        ms = math.ceil(round(value * 1000, 3))
+        ms = math.ceil(round(seconds * 1000, 3))
     else:
         raise TypeError(f"{what}={value!r}: give a timedelta or a number of seconds")
     if ms < 0:
@@ -46,7 +50,11 @@ def _error_names(classes: Iterable[type[BaseException]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _class_tuple(classes: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+def _class_tuple(
+    classes: Iterable[type[BaseException]] | type[BaseException],
+) -> tuple[type[BaseException], ...]:
+    if isinstance(classes, type):
+        return (classes,)  # as `except` takes one or several
     # Not `tuple` itself: type checkers would then want an Iterable of its free type variable.
     return tuple(classes)
 
@@ -88,7 +96,7 @@ class RetryPolicy:
             )
         if isinstance(self.base, bool) or not isinstance(self.base, int | float):
             raise TypeError(f"RetryPolicy(base={self.base!r}): give a number")
-        if not math.isfinite(self.base) or self.base < 1:
+        if not 1 <= self.base <= sys.float_info.max:
             raise ValueError(f"RetryPolicy(base={self.base!r}): give a finite number from 1")
         if not isinstance(self.jitter, bool):
             raise TypeError(f"RetryPolicy(jitter={self.jitter!r}): give True or False")

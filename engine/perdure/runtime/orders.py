@@ -67,7 +67,7 @@ def _storable(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what}={text!r}: half a surrogate pair is no text") from None
-    return text
+    return str.__str__(text)
 
 
 def check_parallelism(value: object) -> None:
@@ -224,14 +224,14 @@ def event_order(
         raise ValueError("send_event: give an event (or its name) and workflow_id=, or id=")
     name = event.name if isinstance(event, Event) else event
     if name is not None:
-        check_name(name, "event")
+        name = check_name(name, "event")
     if workflow_id is not None:
-        checked_id(workflow_id)
+        workflow_id = checked_id(workflow_id)
     outcome: Outcome
     if error is not None:
         if not isinstance(error, str):
             raise TypeError(f"error={error!r}: give a text")
-        _storable(error, "error")
+        error = _storable(error, "error")
         if value is not None:
             raise ValueError("send_event: give value or error, not both")
         outcome = Failed(ErrorInfo("EventError", error))
