@@ -34,6 +34,7 @@ from perdure.core.messages import (
     CancelWorkflow,
     ChildEnded,
     Ended,
+    EventMissing,
     EventSent,
     FactDelivered,
     FailWorkflow,
@@ -207,6 +208,11 @@ class TransitionMachine(RuleBasedStateMachine):
         )
         self.sequence += 1
         self.send(EventSent(event=event))
+
+    @rule(number=PICKS)
+    def event_is_missing(self, number: int) -> None:
+        """An await by id cannot get its event, or so it is told late."""
+        self.send(EventMissing(number=self.pick(number), error=ERROR))
 
     @rule(number=PICKS, epoch=st.sampled_from([0, 1]), outcome=OUTCOMES)
     def child_ends(self, number: int, epoch: int, outcome: Outcome) -> None:

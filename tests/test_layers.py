@@ -47,14 +47,20 @@ FLOORS = (
     Floor(
         "door",
         "perdure",
-        "manager runtime step definitions determinism records core errors",
+        "manager checking runtime step definitions determinism records core errors",
         "it re-exports names and does nothing else",
     ),
     Floor(
         "manager",
-        "perdure.manager perdure.opening perdure.sync",
-        "runtime step definitions codec determinism store records core errors",
+        "perdure.manager perdure.inspecting perdure.opening perdure.sync",
+        "checking runtime step definitions codec determinism store records core errors",
         "it turns calls into messages; whoever stands below must work without it",
+    ),
+    Floor(
+        "checking",
+        "perdure.checking perdure.journals",
+        "runtime step definitions codec determinism store records core errors",
+        "a journal can be replayed wherever it is, without the manager that wrote it",
     ),
     Floor(
         "runtime",
@@ -82,7 +88,7 @@ FLOORS = (
     ),
     Floor(
         "determinism",
-        "perdure.determinism",
+        "perdure.determinism perdure.clockwatch",
         "core errors",
         "the guard watches handlers and needs to know nothing of them",
     ),
@@ -145,7 +151,7 @@ ONLY = (
     Only(
         "asyncio",
         "perdure.core.loop perdure.core.replay perdure.step perdure.definitions perdure.runtime "
-        "perdure.manager perdure.opening perdure.sync perdure.cli perdure.demo",
+        "perdure.manager perdure.inspecting perdure.opening perdure.sync perdure.cli perdure.demo",
         "transitions, stores and values are plain calls",
     ),
     Only("click rich", "perdure.cli perdure.demo", "they come with the extra `cli`"),
@@ -415,7 +421,7 @@ def _imports_of(tmp_path: Path, files: dict[str, str]) -> list[Import]:
         ("core/pool.py", "import perdure.runtime.worker", floor_faults),
         ("store/sqlite.py", "def f():\n    from perdure.runtime import clock", floor_faults),
         ("step.py", "from .store.base import Store", floor_faults),
-        ("cli.py", "from .manager import WorkflowManager", floor_faults),
+        ("cli/commands.py", "from ..manager import WorkflowManager", floor_faults),
         ("runtime/worker.py", "if TYPE_CHECKING:\n    from ..manager import x", floor_faults),
         ("store/sqlite_rows.py", "from .postgres import connect", apart_faults),
         ("core/pool.py", "import time", core_faults),
@@ -436,7 +442,7 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str, rule:
     planted = {f"perdure/{file}": line}
     for name in ("core/retry", "codec", "manager", "runtime/clock", "runtime/worker"):
         planted.setdefault(f"perdure/{name}.py", "")
-    for name in ("core", "runtime", "store"):
+    for name in ("cli", "core", "runtime", "store"):
         planted.setdefault(f"perdure/{name}/__init__.py", "")
     assert callable(rule)
     faults = list(rule(_imports_of(tmp_path, planted)))

@@ -224,7 +224,9 @@ def test_events_reach_a_workflow(manager: WorkflowManager) -> None:
     async def test(m: WorkflowManager) -> Any:
         workflow_id = await m.start(call(m, "add"))
         with pytest.raises(ValidationError):
-            await m.send_event(number_event, workflow_id=workflow_id, value="1")
+            await m.send_event(  # type: ignore[misc]
+                number_event, workflow_id=workflow_id, value="1"
+            )
         for value in (1, 2):
             await m.send_event(number_event, workflow_id=workflow_id, value=value)
         return await m.result(workflow_id, timeout=LONG)

@@ -19,6 +19,8 @@ from perdure import (
     Step,
     StepFailed,
     StoreError,
+    StoreNotFound,
+    StoreReadOnly,
     WorkflowManager,
 )
 from perdure.runtime import loops
@@ -356,3 +358,48 @@ def test_run_until_idle_does_not_wait_for_the_blocked(path: Path) -> None:
 def test_a_path_may_be_a_path(path: Path) -> None:
     """As a text of the same file."""
     assert WorkflowManager(path).store_url == str(path)
+
+
+# --- as a client that makes nothing
+
+
+@pytest.mark.parametrize("access", ["write", "read"])
+def test_a_client_need_not_make_a_database(
+    access: Any, path: Path, manager: WorkflowManager
+) -> None:
+    """One that wants the database to be there leaves a mistyped path alone."""
+
+    async def main() -> None:
+        with pytest.raises(StoreNotFound):
+            async with manager.client(access=access):
+                raise AssertionError("opened")
+
+    asyncio.run(main())
+    assert not path.exists()
+
+
+def test_a_client_that_only_reads_refuses_to_write(manager: WorkflowManager) -> None:
+    """It answers about workflows beside a worker; what would write is refused at once."""
+
+    async def begin(m: WorkflowManager) -> None:
+        await m.start(call(m, "add"), id="wf")
+
+    async def read() -> None:
+        async with manager.client(access="read"):
+            assert isinstance(await manager.status("wf"), InProgress)
+            with pytest.raises(StoreReadOnly, match="access='write'"):
+                await manager.cancel("wf")
+
+    run(begin, manager)
+    asyncio.run(read())
+
+
+def test_an_unknown_access_is_refused(manager: WorkflowManager) -> None:
+    """A wrong word is told with the right ones."""
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="'create', 'write' or 'read'"):
+            async with manager.client(access="readonly"):  # type: ignore[arg-type]
+                raise AssertionError("opened")
+
+    asyncio.run(main())

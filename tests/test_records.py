@@ -23,9 +23,9 @@ WORKFLOW = WorkflowInfo(
 #: The documented fields, in their order.
 FIELDS: dict[type[Any], str] = {
     WorkflowInfo: "workflow_id name status arguments context parent_id created_at ended_at"
-    " journal_bytes on_complete_error",
+    " journal_bytes on_complete_error due_at",
     StepInfo: "workflow_id number name kind status arguments value error attempts asked_at"
-    " started_at ended_at child_id event_id",
+    " started_at ended_at child_id event_id due_at",
     Page: "items cursor is_done",
     InProgress: "running blocked kind",
     Settings: "max_parallelism",

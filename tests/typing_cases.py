@@ -10,6 +10,9 @@ from typing import Any, assert_type
 
 from perdure.definitions import Action, Call, Definer, Mutation, Query, Workflow
 from perdure.events import Event, define_event
+from perdure.manager import WorkflowManager
+from perdure.records import Status
+from perdure.runtime.contexts import ActionContext, MutationContext
 
 manager = Definer()
 
@@ -110,6 +113,37 @@ async def mistakes() -> None:
     @manager.query  # type: ignore[arg-type]
     def without_context() -> None:
         """The first parameter is the context."""
+
+
+async def events(app: WorkflowManager, ctx: MutationContext, action: ActionContext) -> None:
+    """The payload must fit the event, whoever sends it."""
+    number, nothing, anything = (
+        define_event("n", int),
+        define_event("none", type(None)),
+        define_event("any"),
+    )
+    assert_type(await app.send_event(number, workflow_id="w", value=1), str)
+    assert_type(await app.send_event(number, workflow_id="w", error="no"), str)
+    assert_type(await app.send_event(nothing, workflow_id="w"), str)
+    assert_type(await app.send_event(anything, workflow_id="w"), str)
+    assert_type(await app.send_event("n", workflow_id="w", value="any"), str)
+    assert_type(await app.send_event(id="e"), str)
+    assert_type(app.sync.send_event(number, id="e", value=1), str)
+    assert_type(ctx.send_event(number, id="e", value=1), str)
+    assert_type(await action.send_event(number, id="e", value=1), str)
+    assert_type(action.sync.send_event(number, id="e", value=1), str)
+    assert_type(await app.create_event(number, workflow_id="w"), str)
+    await app.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    app.sync.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    ctx.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    await action.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    action.sync.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    await app.send_event(number, workflow_id="w")  # type: ignore[arg-type]
+    async for status in app.watch("w"):
+        assert_type(status, Status)
+    for status in app.sync.watch("w"):
+        assert_type(status, Status)
+    assert_type(await action.status("w"), Status)
 
 
 assert_type(define_event("paid"), Event[Any])

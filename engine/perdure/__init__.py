@@ -6,6 +6,7 @@ Start with `WorkflowManager`.
 
 from __future__ import annotations
 
+from perdure.checking import CheckedWorkflow, CheckReport, CheckViolation
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.core.retry import RetryPolicy
@@ -32,6 +33,7 @@ from perdure.errors import (
     StoreError,
     StoreFull,
     StoreNotADatabase,
+    StoreNotFound,
     StoreReadOnly,
     StoreUnsupported,
     StoreVersionError,
@@ -44,6 +46,7 @@ from perdure.errors import (
     WorkflowRunning,
 )
 from perdure.events import Event, define_event
+from perdure.journals import WorkflowJournal, load_journals
 from perdure.manager import WorkflowManager
 from perdure.records import InProgress, Outcome, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
@@ -55,6 +58,9 @@ __all__ = [
     "Call",
     "CalledInside",
     "Canceled",
+    "CheckReport",
+    "CheckViolation",
+    "CheckedWorkflow",
     "ConnectionMisuse",
     "DefinitionError",
     "DeterminismError",
@@ -90,6 +96,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreNotADatabase",
+    "StoreNotFound",
     "StoreReadOnly",
     "StoreUnsupported",
     "StoreVersionError",
@@ -100,9 +107,11 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowIdConflict",
     "WorkflowInfo",
+    "WorkflowJournal",
     "WorkflowManager",
     "WorkflowNotFound",
     "WorkflowNotRunning",
     "WorkflowRunning",
     "define_event",
+    "load_journals",
 ]

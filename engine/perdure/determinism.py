@@ -89,7 +89,7 @@ _WATCHED: Final = (
     ("asyncio", "start_server open_unix_connection start_unix_server", _ACTION),
 )
 
-_REMEDY: Final = {
+REMEDY: Final = {
     f"{module}.{name}": remedy for module, names, remedy in _WATCHED for name in names.split()
 }
 
@@ -176,7 +176,7 @@ def uses(fn: Callable[..., Any]) -> tuple[Use, ...]:
         function = _innermost(fn)
         if function is None:
             return ()
-        scope = _Scope(function.__globals__, _watched_objects())
+        scope = _Scope(function.__globals__, watched_objects())
         found = _walk(function.__code__, _closure(function), scope)
         return tuple(dict.fromkeys(found))
     except Exception:  # An unheard-of kind of function must not keep a workflow from being defined.
@@ -212,7 +212,7 @@ def _closure(function: types.FunctionType) -> dict[str, object]:
     return known
 
 
-def _watched_objects() -> dict[int, tuple[object, str]]:
+def watched_objects() -> dict[int, tuple[object, str]]:
     """Identity to (object, full name) of all that is watched and loaded by now.
 
     The object is kept in the value so that its identity stays its own. Made anew each time: a
@@ -271,7 +271,7 @@ class _Scope:
             return None
         if isinstance(value, _Unloaded):
             is_class = value.name.rpartition(".")[2][:1].isupper()
-            return value.name if value.name in _REMEDY and (called or not is_class) else None
+            return value.name if value.name in REMEDY and (called or not is_class) else None
         if issubclass(type(value), type):
             if not called:
                 return None
@@ -320,7 +320,7 @@ def _walk(code: types.CodeType, outer: Mapping[str, object], scope: _Scope) -> I
                 continue
             if what in _ONLY_WITHOUT_ARGUMENTS and not _without_arguments(instructions, index):
                 continue
-            use = (what, _REMEDY[what])
+            use = (what, REMEDY[what])
         line = instruction.positions.lineno if instruction.positions else None
         yield Use(*use, code.co_filename, line or code.co_firstlineno)
         value = _UNKNOWN  # ``os.environ.get`` is one use.

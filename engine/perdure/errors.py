@@ -21,6 +21,7 @@
     ├─ EventAlreadySent
     ├─ DeterminismError             a handler did what a replay could not repeat
     ├─ StoreError                   the database, never the workflow, is in trouble
+    │  ├─ StoreNotFound             there is no database, or none of perdure's
     │  ├─ StoreBusy                 somebody else holds the write lock
     │  ├─ StoreFull                 no space left
     │  ├─ StoreReadOnly
@@ -173,6 +174,10 @@ class DeterminismError(PerdureError):
 
 class StoreError(PerdureError):
     """The database is in trouble. It costs time, never a workflow."""
+
+
+class StoreNotFound(StoreError):
+    """There is no database at that place, or perdure has no tables in it."""
 
 
 class StoreBusy(StoreError):

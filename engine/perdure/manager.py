@@ -7,28 +7,32 @@ What a call means for a workflow is decided elsewhere: in the transaction that c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
-from perdure.core.workflow import WorkflowHeader, WorkflowState
+from perdure.core.workflow import WorkflowHeader
 from perdure.definitions import Call, Mutation, Query, Workflow
 from perdure.errors import (
+    StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
 )
 from perdure.events import Event
-from perdure.opening import OpenManager
-from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
+from perdure.inspecting import InspectedManager
+from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
-from perdure.runtime.contexts import Verbs
+from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
-from perdure.runtime.operations import not_found
-from perdure.runtime.views import status_of, step_info, workflow_info
+from perdure.runtime.statuses import read_state, read_status
+from perdure.runtime.verbs import Verbs
+from perdure.runtime.views import step_info, workflow_info
+from perdure.runtime.watching import News
 from perdure.store.base import Reader, WorkflowFilter
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class WorkflowManager(OpenManager):
+class WorkflowManager(InspectedManager):
     """Defines workflows, runs them, and answers about them.
 
     Making one does no I/O. Open it with ``async with manager:`` (runs a worker in this process),
@@ -128,16 +132,7 @@ class WorkflowManager(OpenManager):
         """
         refuse_inside("status")
         orders.checked_id(workflow_id)
-
-        def read(reader: Reader) -> Status:
-            state = _state(reader, workflow_id)
-            running: tuple[StepInfo, ...] = ()
-            if state.outcome is None:
-                records = reader.open_steps(workflow_id)
-                running = tuple(step_info(workflow_id, record) for record in records)
-            return status_of(state, running)
-
-        return await self._read(read)
+        return await self._read(partial(read_status, workflow_id=workflow_id))
 
     async def result(self, workflow_id: str, *, timeout: timedelta | float | None = None) -> Any:
         """Wait for a workflow to end and give its result.
@@ -165,7 +160,7 @@ class WorkflowManager(OpenManager):
             # After the waiter was set: what ends from now on is told, what ended before is seen.
             header, outcome = engine.holds(workflow_id), None
             if header is None:
-                state = await self._read(lambda reader: _state(reader, workflow_id))
+                state = await self._read(partial(read_state, workflow_id=workflow_id))
                 header, outcome = state.header, state.outcome
             if outcome is None:
                 try:
@@ -192,6 +187,38 @@ class WorkflowManager(OpenManager):
         text = f"workflow {name} ({workflow_id}) was canceled"
         raise WorkflowCanceled(text, workflow_id=workflow_id)
 
+    def watch(self, workflow_id: str) -> AsyncGenerator[Status, None]:
+        """Each change of a workflow's status, the present one first, the last one at its end.
+
+        ``async for status in manager.watch(workflow_id): ...``. A change is whatever makes a status
+        differ from the one before, also within `InProgress`: a step that begins or ends, a further
+        attempt, code that does not fit. Whoever is slow gets the newest, not each in between.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or not any more.
+            NotOpen: the manager is not open, or was closed meanwhile.
+        """
+        refuse_inside("watch")
+        orders.checked_id(workflow_id)
+        return self._watch(self._open_one(), workflow_id)
+
+    async def _watch(self, engine: Engine, workflow_id: str) -> AsyncGenerator[Status, None]:
+        news = News(bridge_of(asyncio.get_running_loop()))
+        engine.watchers.add(workflow_id, news.wake)
+        try:
+            engine.check()  # after that: a manager that is closed from now on tells it
+            last: Status | None = None
+            while last is None or isinstance(last, InProgress):
+                news.take()
+                status = await self.status(workflow_id)
+                if status == last:
+                    await news.wait()
+                else:
+                    last = status
+                    yield status
+        finally:
+            engine.watchers.discard(workflow_id, news.wake)
+
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
 
@@ -202,6 +229,40 @@ class WorkflowManager(OpenManager):
         refuse_inside("cancel")
         await self._ask(requests.Cancel(orders.checked_id(workflow_id)))
 
+    # --- events -------------------------------------------------------------------------------
+
+    @overload
+    async def send_event(
+        self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: Event[T],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: T,
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: Event[Any],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        error: str,
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str: ...
     async def send_event(
         self,
         event: Event[Any] | str | None = None,
@@ -214,9 +275,10 @@ class WorkflowManager(OpenManager):
         """Send an event to a workflow; it is kept until the workflow consumes it.
 
         Args:
-            event: from `define_event`, or a plain name.
+            event: from `define_event`, or a plain name. It goes to the await that waits longest,
+                else to the oldest created event of that name, else it makes one.
             workflow_id: to whom.
-            id: of an event that was made before.
+            id: of an event that `create_event` made: exactly that one is sent.
             value: the payload, checked against the event's type.
             error: instead of a value: the await raises `StepFailed` with this text.
 
@@ -224,14 +286,51 @@ class WorkflowManager(OpenManager):
             The event's id.
 
         Raises:
-            WorkflowNotFound, EventNotFound, EventAlreadySent, ValidationError, LimitExceeded
+            WorkflowNotFound: there is none, to send to by name.
+            EventNotFound: no event has the id, or it is not of this name or this workflow.
+            EventAlreadySent: the event with this id was sent before.
+            ValidationError, LimitExceeded, TypeError, ValueError: nothing was stored.
         """
+        return await self._send_event(
+            event, workflow_id=workflow_id, id=id, value=value, error=error
+        )
+
+    async def _send_event(
+        self,
+        event: Event[Any] | str | None,
+        *,
+        workflow_id: str | None,
+        id: str | None,
+        value: Any,
+        error: str | None,
+    ) -> str:
         refuse_inside("send_event")
         order = orders.event_order(
             self._env, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
         event_id: str = await self._ask(order)
         return event_id
+
+    async def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event that a workflow can await, and anyone can send, by its id.
+
+        Args:
+            event: from `define_event`, or a plain name.
+            workflow_id: whose event it is: no other workflow can await it.
+
+        Returns:
+            The event's id, for `send_event` and `Step.await_event`.
+
+        Raises:
+            WorkflowNotFound, LimitExceeded, TypeError, ValueError: nothing was stored.
+        """
+        refuse_inside("create_event")
+        event_id: str = await self._ask(
+            orders.create_order(self._env, event, workflow_id=workflow_id)
+        )
+        return event_id
+
+    # --- functions ----------------------------------------------------------------------------
 
     async def run_query(self, call: Call[R]) -> R:
         """Run a query in a transaction of its own; what it raises is raised here."""
@@ -256,6 +355,7 @@ class WorkflowManager(OpenManager):
         *,
         name: str | None = None,
         status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
         order: Literal["asc", "desc"] = "asc",
         limit: int = 100,
         cursor: str | None = None,
@@ -265,6 +365,7 @@ class WorkflowManager(OpenManager):
         Args:
             name: of the workflow definition.
             status: only those with it.
+            blocked: only those whose code does not fit their journal; False for all others.
             order: "asc" for the oldest first.
             limit: items of a page, 1 to 1,000.
             cursor: of the page before.
@@ -277,6 +378,7 @@ class WorkflowManager(OpenManager):
         which = WorkflowFilter(
             name=orders.checked_filter(name),
             status=status,
+            is_blocked=orders.checked_flag(blocked, "blocked"),
             is_ascending=is_ascending,
             limit=limit + 1,
             after=after,
@@ -330,6 +432,10 @@ class WorkflowManager(OpenManager):
     async def _ask(self, request: Any) -> Any:
         """Have the engine carry out a request, in the transaction of its next turn."""
         engine = self._open_one()
+        opening = self._opening
+        if opening is not None and opening.access == "read":
+            # Here, because an engine tries for ever to write into a store that is in trouble.
+            raise StoreReadOnly(f"{self!r} was opened to be read: open it with access='write'")
         loop = asyncio.get_running_loop()
         bridge = bridge_of(loop)
         future: asyncio.Future[Any] = loop.create_future()
@@ -357,10 +463,3 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         future.set_result(value)
     else:
         future.set_exception(error)
-
-
-def _state(reader: Reader, workflow_id: str) -> WorkflowState:
-    states = reader.states([workflow_id])
-    if not states:
-        raise not_found(workflow_id)
-    return states[0]

@@ -27,13 +27,14 @@ from perdure.errors import NotOpen, PerdureError, StoreUnsupported
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import Verbs, make_context
+from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
+from perdure.runtime.verbs import Verbs
 from perdure.step import StepRules
-from perdure.store.base import Store
+from perdure.store.base import Access, Store
 from perdure.store.sqlite import SqliteStore
 
 Durability = Literal["disk", "process"]
@@ -44,10 +45,12 @@ class Opening:
     """One opening of a manager, from its beginning until what it opened is closed.
 
     Attributes:
+        access: what may be done with the store.
         is_under_way: a thread opens the store.
         is_given_up: nobody wants any more what is opened.
     """
 
+    access: Access = "create"
     is_under_way: bool = False
     is_given_up: bool = False
 
@@ -93,7 +96,7 @@ class OpenManager(Definer):
         self._opening: Opening | None = None
         self._lock = threading.Lock()
 
-    def _make_store(self) -> Store:
+    def _make_store(self, access: Access = "create") -> Store:
         address = self.store_url
         if not isinstance(address, str) or not address:
             raise TypeError(f"store={address!r}: give the path of an SQLite file")
@@ -102,7 +105,7 @@ class OpenManager(Definer):
         path = address.removeprefix("sqlite:///")
         if not path or "://" in path:
             raise ValueError(f"store={address!r}: give a path, 'sqlite:///path' or ':memory:'")
-        return SqliteStore(path, durability=self._durability)
+        return SqliteStore(path, durability=self._durability, access=access)
 
     def __repr__(self) -> str:
         return f"<WorkflowManager of {self.store_url!r}>"
@@ -124,21 +127,33 @@ class OpenManager(Definer):
         await self._close()
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Self]:
-        """Open the store only: start, send, read and cancel, while other processes work."""
-        await self._open(works=False)
+    async def client(self, *, access: Access = "create") -> AsyncIterator[Self]:
+        """Open the store only: start, send, read and cancel, while other processes work.
+
+        Args:
+            access: "create" makes a database that is missing; with "write" it must be there; with
+                "read" it must be there, nothing in it is changed, and it may lie where nothing can
+                be written.
+
+        Raises:
+            StoreNotFound: there is none, and it is not to be made.
+            StoreError: the store cannot be opened.
+        """
+        if access not in ("create", "write", "read"):
+            raise ValueError(f"access={access!r}: give 'create', 'write' or 'read'")
+        await self._open(works=False, access=access)
         try:
             yield self
         finally:
             await self._close()
 
-    async def _open(self, *, works: bool) -> None:
+    async def _open(self, *, works: bool, access: Access = "create") -> None:
         refuse_inside("open")
-        opening = self._reserve()
+        opening = self._reserve(access)
         try:
             engine = ThreadEngine(
                 self._env,
-                self._make_store(),
+                self._make_store(access),
                 works=works,
                 bridge=bridge_of(asyncio.get_running_loop()),
                 verbs=self._verbs,
@@ -149,12 +164,12 @@ class OpenManager(Definer):
             self._give_up(opening)
             raise
 
-    def _reserve(self) -> Opening:
+    def _reserve(self, access: Access = "create") -> Opening:
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
             if self._opening is not None:
                 raise PerdureError(f"{self!r} is open already")
-            self._opening = opening = Opening()
+            self._opening = opening = Opening(access)
             return opening
 
     def _free(self, opening: Opening) -> None:

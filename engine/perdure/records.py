@@ -28,7 +28,9 @@ class StepInfo:
         asked_at: when the handler asked for it.
         started_at: when its last attempt began.
         child_id: of a workflow step.
-        event_id: of an event step that has consumed one.
+        event_id: of an event step: the event that it has consumed, or awaits by its id.
+        due_at: what it waits for: the start of a delayed step, the end of a sleep or of a backoff,
+            the time-out of an event.
     """
 
     workflow_id: str
@@ -45,6 +47,7 @@ class StepInfo:
     ended_at: datetime | None = None
     child_id: str | None = None
     event_id: str | None = None
+    due_at: datetime | None = None
 
 
 @attrs.frozen
@@ -74,6 +77,8 @@ class WorkflowInfo:
     Attributes:
         journal_bytes: size of the journal; at `Limits.journal_bytes` the workflow fails.
         on_complete_error: what its `on_complete` raised.
+        due_at: when a worker should take it up, while none has it. If that is past, none has come
+            that knows its definition: it is unclaimed.
     """
 
     workflow_id: str
@@ -86,6 +91,7 @@ class WorkflowInfo:
     ended_at: datetime | None = None
     journal_bytes: int = 0
     on_complete_error: ErrorInfo | None = None
+    due_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)

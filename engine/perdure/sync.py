@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
+from perdure.checking import CheckedWorkflow, CheckReport
 from perdure.definitions import Call, Mutation
 from perdure.errors import NotOpen
 from perdure.events import Event
+from perdure.journals import WorkflowJournal
 from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
@@ -116,10 +119,59 @@ class SyncManager:
         """See `WorkflowManager.result`."""
         return self._do(self._manager.result, workflow_id, timeout=timeout)
 
+    def watch(self, workflow_id: str) -> Generator[Status, None, None]:
+        """See `WorkflowManager.watch`; a plain generator."""
+        self._be_ready("watch")
+        return self._watch(self._manager.watch(workflow_id))
+
+    def _watch(self, changes: AsyncGenerator[Status, None]) -> Generator[Status, None, None]:
+        async def following() -> Status | None:
+            return await anext(changes, None)
+
+        try:
+            while (status := self._call(following())) is not None:
+                yield status
+        finally:
+            # Without the loop, which may be gone: there is nothing to wait for at its end.
+            with suppress(StopIteration, RuntimeError):
+                changes.aclose().send(None)
+
     def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
         self._do(self._manager.cancel, workflow_id)
 
+    @overload
+    def send_event(
+        self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[T],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: T,
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[Any],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        error: str,
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str: ...
     def send_event(
         self,
         event: Event[Any] | str | None = None,
@@ -131,13 +183,17 @@ class SyncManager:
     ) -> str:
         """See `WorkflowManager.send_event`."""
         return self._do(
-            self._manager.send_event,
+            self._manager._send_event,
             event,
             workflow_id=workflow_id,
             id=id,
             value=value,
             error=error,
         )
+
+    def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """See `WorkflowManager.create_event`."""
+        return self._do(self._manager.create_event, event, workflow_id=workflow_id)
 
     def run_query(self, call: Call[R]) -> R:
         """See `WorkflowManager.run_query`."""
@@ -152,6 +208,7 @@ class SyncManager:
         *,
         name: str | None = None,
         status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
         order: Literal["asc", "desc"] = "asc",
         limit: int = 100,
         cursor: str | None = None,
@@ -161,6 +218,7 @@ class SyncManager:
             self._manager.list_workflows,
             name=name,
             status=status,
+            blocked=blocked,
             order=order,
             limit=limit,
             cursor=cursor,
@@ -179,6 +237,19 @@ class SyncManager:
             self._manager.list_steps, workflow_id, order=order, limit=limit, cursor=cursor
         )
 
+    def journal(self, workflow_id: str) -> WorkflowJournal:
+        """See `WorkflowManager.journal`."""
+        return self._do(self._manager.journal, workflow_id)
+
+    def check(
+        self,
+        *,
+        name: str | None = None,
+        progress: Callable[[CheckedWorkflow], object] | None = None,
+    ) -> CheckReport:
+        """See `WorkflowManager.check`."""
+        return self._do(self._manager.check, name=name, progress=progress)
+
     def config(self) -> Settings:
         """See `WorkflowManager.config`."""
         return self._do(self._manager.config)
@@ -192,7 +263,11 @@ class SyncManager:
     def _do(
         self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs
     ) -> T:
-        verb = method.__name__
+        self._be_ready(method.__name__.removeprefix("_"))
+        return self._call(method(*args, **options))
+
+    def _be_ready(self, verb: str) -> None:
+        """Open the store as a client if nothing is open; refuse what would wait for ever."""
         refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
         refuse_loop(f"sync.{verb}", f"await manager.{verb}(…)")
         self._refuse_fork()
@@ -201,7 +276,6 @@ class SyncManager:
                 if self._manager._engine is None:
                     self._call(self._manager._open(works=False))
                     self._opened = True
-        return self._call(method(*args, **options))
 
     def _refuse_fork(self) -> None:
         """Raise in the child of a fork, which has neither our thread nor whoever held a lock."""

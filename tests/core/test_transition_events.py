@@ -21,9 +21,16 @@ from tests.core.playbook import (
 )
 
 from perdure.core.commands import CancelStep
-from perdure.core.effects import ConsumeEvent, SetTimer
+from perdure.core.effects import CheckEvent, ConsumeEvent, SetTimer
 from perdure.core.journal import Started, StepEnded
-from perdure.core.messages import Asked, EventSent, FactDelivered, SentEvent, StepDue
+from perdure.core.messages import (
+    Asked,
+    EventMissing,
+    EventSent,
+    FactDelivered,
+    SentEvent,
+    StepDue,
+)
 from perdure.core.outcomes import Failed
 from perdure.core.workflow import next_fact
 from perdure.errors import ErrorInfo
@@ -131,13 +138,44 @@ def test_a_wait_by_id_takes_that_event_only() -> None:
     assert next_fact(state, NOW) == StepEnded(0, ok("2"))
 
 
-def test_an_unknown_id_fails_the_wait() -> None:
-    """An id that is not here (never made, consumed, of another workflow) cannot come any more."""
-    book = Playbook(BEGUN)
-    assert book >> asked(await_id("nobody")) << row(0, is_new=True, state="settled", settled_at=NOW)
-    error = error_of(step(book.state).outcome)
-    assert error.type == "EventNotFound"
-    assert "'nobody'" in error.message
+NOBODY = ErrorInfo("EventNotFound", "event 'nobody' is unknown")
+
+
+def test_an_id_that_is_not_known_here_is_looked_for() -> None:
+    """It may have been created, and nobody was told: the commit looks, and says if not."""
+    assert (
+        Playbook(BEGUN)
+        >> asked(await_id("nobody"))
+        << CheckEvent("nobody", 0)
+        << row(0, is_new=True, state="asked")
+        >> EventMissing(number=0, error=NOBODY)
+        << row(0, state="settled", outcome=Failed(NOBODY), settled_at=NOW)
+        >> EventMissing(number=0, error=NOBODY)
+    )
+
+
+def test_an_await_by_id_that_was_cancelled_is_not_failed() -> None:
+    """Asked and cancelled in one reaction: what the commit finds comes too late."""
+    both = Asked(steps=((0, await_id("nobody")),), cancels=(CancelStep(0),))
+    state = after(BEGUN, both)
+    assert after(state, EventMissing(number=0, error=NOBODY)) == state
+
+
+def test_an_event_goes_to_the_await_of_its_id_first() -> None:
+    """Whoever awaits its name has waited longer, but the other one can get nothing else."""
+    state = after(BEGUN, CREATED, asked(await_event(), await_id("made")))
+    filled = replace(CREATED.event, sequence=1, sent_at=NOW, outcome=ok("7"))
+    state = after(state, EventSent(event=filled))
+    assert next_fact(state, NOW) == StepEnded(1, ok("7"))
+
+
+def test_an_await_by_id_that_timed_out_leaves_its_event() -> None:
+    """The event is there still, and may be awaited anew."""
+    state = after(BEGUN, CREATED, asked(replace(await_id("made"), due_at=NOW + 1)))
+    state = after(state, StepDue(number=0), now=NOW + 1)
+    assert error_of(step(state).outcome).type == "TimeoutError"
+    assert state.events == (CREATED.event,)
+    assert step(after(state, asked(await_id("made"), first=1)), 1).state == "asked"
 
 
 # --- time-outs ----------------------------------------------------------------------------------

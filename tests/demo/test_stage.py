@@ -70,6 +70,7 @@ def test_without_kills_each_call_takes_three_attempts(tmp_path: Path) -> None:
     assert re.search(r"requests at the HTTP service\W+6\b", out)
     assert re.search(r"idempotency keys\W+2\b", out)
     assert "each of the 6 e-mails was written exactly once" in out
+    assert re.search(r"look up ×3 .*━", out), "a timeline of one of them"
     assert "\x1b" not in out  # no cursor control into a pipe
     with closing(sqlite3.connect(tmp_path / "kept.db")) as db:
         assert db.execute("select count(*) from emails").fetchone() == (6,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,8 @@ from perdure.definitions import Call, Definer
 from perdure.errors import ErrorInfo, StoreError
 from perdure.runtime.attempts import Attempt, AttemptKey
 from perdure.runtime.contexts import make_context
+from perdure.runtime.event_operations import EventOrder
 from perdure.runtime.mailbox import Mailbox, Post, Ticket
-from perdure.runtime.operations import EventOrder
 from perdure.runtime.orders import event_order, start_order
 from perdure.runtime.requests import Cancel, RunFunction, UpdateConfig
 from perdure.runtime.scope import Env
@@ -192,7 +192,8 @@ class Rig:
     """One worker, or one client, that a test drives.
 
     Attributes:
-        ended: what the listener was told, by workflow.
+        ended_with: what the listener was told, by workflow.
+        changes: what it was told of, while `is_watched`.
     """
 
     def __init__(
@@ -211,6 +212,8 @@ class Rig:
         self.mailbox = Mailbox()
         self.runner = FakeRunner(self.clock, self.mailbox)
         self.ended_with: dict[WorkflowId, Outcome] = {}
+        self.is_watched = False
+        self.changes: list[set[WorkflowId] | None] = []
         rules = StepRules(
             registry=definer.registry,
             limits=limits,
@@ -237,6 +240,9 @@ class Rig:
 
     def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
         self.ended_with[workflow_id] = outcome
+
+    def changed(self, ids: Collection[WorkflowId] | None) -> None:
+        self.changes.append(None if ids is None else set(ids))
 
     # --- driving
 

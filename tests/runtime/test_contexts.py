@@ -43,19 +43,33 @@ def test_the_verbs_of_an_action_are_the_manager_s() -> None:
         verbs = Verbs()
         ctx: Any = context(verbs)
         assert await ctx.start("call", id="x") == "did start"
+        assert await ctx.status("w") == "did status"
+        assert await ctx.result("w", timeout=1) == "did result"
         assert await ctx.cancel("w") is None
         assert await ctx.send_event("e", workflow_id="w") == "did send_event"
+        assert await ctx.create_event("e", workflow_id="w") == "did create_event"
         assert await ctx.run_query("q") == "did run_query"
         assert await ctx.run_mutation("m") == "did run_mutation"
         return verbs
 
+    at_once = {"on_complete": None, "context": None, "run_after": None, "run_at": None}
     assert asyncio.run(main()).asked == [
-        ("start", "call", {"id": "x"}),
+        ("start", "call", {"id": "x"} | at_once),
+        ("status", "w", {}),
+        ("result", "w", {"timeout": 1}),
         ("cancel", "w", {}),
-        ("send_event", "e", {"workflow_id": "w"}),
+        ("send_event", "e", {"workflow_id": "w", "id": None, "value": None, "error": None}),
+        ("create_event", "e", {"workflow_id": "w"}),
         ("run_query", "q", {}),
         ("run_mutation", "m", {}),
     ]
+
+
+def test_the_blocking_verbs_are_the_manager_s() -> None:
+    """For actions in threads: `ctx.sync` is what the manager offers as its own `sync`."""
+    verbs: Any = Verbs()
+    verbs.sync = object()
+    assert context(verbs).sync is verbs.sync
 
 
 def test_the_logger_knows_the_step(caplog: pytest.LogCaptureFixture) -> None:

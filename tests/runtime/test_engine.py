@@ -388,7 +388,7 @@ class Bare(Engine):
         self._begin_life()
 
 
-def test_a_look_for_ends_that_fails_is_made_up_for(tmp_path: Path) -> None:
+def test_a_look_for_changes_that_fails_is_made_up_for(tmp_path: Path) -> None:
     """Another process's commit is announced once; a read that fails must not lose it."""
     store = FaultyStore(str(tmp_path / "app.db"))
     engine = Bare(store)
@@ -414,9 +414,9 @@ def test_a_look_for_ends_that_fails_is_made_up_for(tmp_path: Path) -> None:
     assert worker is not None
     worker._collecting.foreign_change = True
     store.reads.append(StoreBusy("locked"))
-    engine._look_for_ends()
+    engine._look_for_changes()
     assert told == []
-    engine._look_for_ends()
+    engine._look_for_changes()
     assert told == [Canceled()]
     engine._finish()
 

@@ -1,4 +1,4 @@
-"""Starting, canceling and sending events inside one transaction, whoever owns the workflow."""
+"""Starting and canceling inside one transaction, whoever owns the workflow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import (
     ErrorInfo,
-    EventNotFound,
-    StoreError,
     WorkflowIdConflict,
     WorkflowNotFound,
     WorkflowNotRunning,
 )
 from perdure.runtime.contexts import ActionContext
-from perdure.runtime.operations import EventOrder, decode_inbox, encode_inbox
+from perdure.runtime.operations import decode_inbox, encode_inbox
 from perdure.step import Step
 
 Make = Callable[..., Rig]
@@ -38,11 +36,6 @@ async def answer(step: Step, value: int) -> int:
 @d.workflow
 async def waiting(step: Step) -> object:
     return await step.await_event("go")
-
-
-@d.workflow
-async def twice(step: Step) -> list[object]:
-    return [await step.await_event("go"), await step.await_event("go")]
 
 
 @d.workflow
@@ -164,73 +157,6 @@ def test_what_cannot_be_canceled_is_said(rigs: Make) -> None:
     rig.settle()
     assert isinstance(rig.done(rig.ask_cancel("nobody")).error, WorkflowNotFound)
     assert isinstance(rig.done(rig.ask_cancel(workflow_id)).error, WorkflowNotRunning)
-
-
-# --- events
-
-
-@pytest.mark.parametrize("sender", ["owner", "client", "other"])
-@pytest.mark.parametrize("owned", [True, False])
-def test_an_event_reaches_its_workflow(rigs: Make, sender: str, owned: bool) -> None:
-    """Whoever owns it, and wherever it is sent from."""
-    rig = rigs(d)
-    other = rigs(d, works=sender == "other")
-    workflow_id = rig.start(waiting())
-    if owned:
-        rig.rows(
-            "UPDATE perdure_workflows SET owner = ?, wake_at = NULL, epoch = epoch + 9000",
-            rig.worker_id,
-        )
-    source = rig if sender == "owner" else other
-    source.value(source.done(source.ask_event("go", workflow_id, 5)))
-    for each in (other, rig, other, rig):
-        each.settle()
-    assert rig.outcome(workflow_id) == 5
-
-
-def test_events_are_consumed_once_in_their_order(rigs: Make) -> None:
-    """The first await gets the first event, also if both were sent before."""
-    rig = rigs(d)
-    workflow_id = rig.start(twice())
-    for value in (1, 2):
-        rig.ask_event("go", workflow_id, value)
-    rig.settle()
-    assert rig.outcome(workflow_id) == [1, 2]
-
-
-def test_an_event_to_an_ended_workflow_is_kept(rigs: Make) -> None:
-    """It is stored, for a restart, and wakes nobody."""
-    rig = rigs(d)
-    workflow_id = rig.start(answer(1))
-    rig.settle()
-    rig.value(rig.done(rig.ask_event("go", workflow_id)))
-    assert rig.rows("SELECT workflow_id, consumed_by FROM perdure_events") == [(workflow_id, None)]
-
-
-def test_unknown_receivers_are_errors(rigs: Make) -> None:
-    """An event for nobody is not stored."""
-    rig = rigs(d)
-    assert isinstance(rig.done(rig.ask_event("go", "nobody")).error, WorkflowNotFound)
-    order = EventOrder(
-        event_id="none", name=None, workflow_id=None, outcome=Succeeded("1"), has_own_id=True
-    )
-    assert isinstance(rig.done(rig.ask(order)).error, EventNotFound)
-    assert rig.rows("SELECT * FROM perdure_events") == []
-
-
-def test_an_event_stored_by_a_doubtful_commit_is_delivered_once(rigs: Make) -> None:
-    """The retry of a send that was stored after all sends nothing a second time."""
-    rig = rigs(d)
-    workflow_id = rig.start(twice())
-    rig.settle()
-    reply = rig.ask_event("go", workflow_id, 1)
-    rig.store.fail("applied", StoreError("the connection broke"))
-    rig.turn()
-    rig.pass_time(10)
-    assert reply.count == 1
-    assert rig.rows("SELECT count(*) FROM perdure_events") == [(1,)]
-    rig.done(rig.ask_event("go", workflow_id, 2))
-    assert rig.outcome(workflow_id) == [1, 2]
 
 
 # --- children

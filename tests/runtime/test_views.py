@@ -93,3 +93,22 @@ def test_the_record_of_a_workflow() -> None:
     assert (info.journal_bytes, info.on_complete_error) == (7, ERROR)
     header = replace(state().header, context='"c"')
     assert workflow_info(replace(state(), header=header)).context == "c"
+
+
+@pytest.mark.parametrize(
+    ("state", "due"), [("asked", 5000), ("backoff", 5000), ("ready", None), ("started", None)]
+)
+def test_a_step_tells_the_time_that_it_waits_for(state: Any, due: int | None) -> None:
+    """Of a step that waits for no time, the place in the queue is nobody's concern."""
+    info = step_info("w", replace(record("action"), state=state, due_at=5000))
+    assert info.due_at == (None if due is None else from_ms(due))
+
+
+@pytest.mark.parametrize(("owner", "due"), [(None, 7), ("worker", None)])
+def test_a_workflow_without_a_worker_tells_when_it_wants_one(
+    owner: str | None, due: int | None
+) -> None:
+    """That is how one is seen that no worker can take."""
+    header = WorkflowHeader(workflow_id="w", name="n", arguments="{}", created_at=1, start_at=1)
+    info = workflow_info(WorkflowState(header=header, epoch=1, owner=owner, wake_at=7))
+    assert info.due_at == (None if due is None else from_ms(due))

@@ -164,3 +164,18 @@ def test_a_read_elsewhere_is_translated(made: Made) -> None:
         reading(run, translate)("SELECT 1")
     with pytest.raises(sqlite3.OperationalError, match="syntax"):
         reading(made().execute, translate)("SELEC")
+
+
+def test_reads_at_once_see_one_moment(made: Made, pool: ReaderPool) -> None:
+    """What is committed between two reads of one block is seen by neither, and by the next."""
+    writer = sqlite3.connect(made.path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE numbers (n)")
+    writer.commit()
+    with pool.at_once() as execute:
+        assert execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+        writer.execute("INSERT INTO numbers VALUES (1)")
+        writer.commit()
+        assert execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+    assert pool.execute("SELECT count(*) FROM numbers").fetchone() == (1,)
+    writer.close()

@@ -40,6 +40,14 @@ class ConsumeEvent(Struct, frozen=True):
     number: int
 
 
+class CheckEvent(Struct, frozen=True):
+    """Look whether the event that step `number` awaits by its id is there to be awaited; if not,
+    it is answered by `EventMissing`. (Events that are only created are not told to anybody.)"""
+
+    event_id: EventId
+    number: int
+
+
 class CallFunction(Struct, frozen=True):
     """Run the query or mutation of step `number`; answered by `FunctionEnded` at once."""
 
@@ -78,6 +86,7 @@ Write: TypeAlias = (
     PutStep
     | PutTick
     | ConsumeEvent
+    | CheckEvent
     | CallFunction
     | CallOnComplete
     | StartChild

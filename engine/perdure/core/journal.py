@@ -175,6 +175,12 @@ class Batch:
             return True
         return False
 
+    def first_left(self) -> int | None:
+        """The number of the first step that is recorded and was not asked for, or is recorded as
+        cancelled and was not."""
+        numbers = [record.number for record in self._steps]
+        return min([*numbers, *self._cancels], default=None)
+
     def left(self) -> list[str]:
         """What is recorded and was not asked for, for people."""
         rows = [f"step {record.number}: {describe(record.command)}" for record in self._steps]

@@ -21,6 +21,11 @@ class SentEvent(Struct, frozen=True, kw_only=True):
     """An event of one workflow that is not consumed.
 
     `sent_at` and `sequence` are None while it is only created. Queue order is by `sequence`.
+
+    Attributes:
+        made: its place in the order of creation; None for one that came into being by a send.
+        token: the id of the send, where that is not the event's own: by it a send that is tried
+            again finds what it has done.
     """
 
     event_id: EventId
@@ -28,6 +33,8 @@ class SentEvent(Struct, frozen=True, kw_only=True):
     sequence: int | None = None
     sent_at: int | None = None
     outcome: Outcome | None = None
+    made: int | None = None
+    token: str | None = None
 
 
 class FactDelivered(Struct, frozen=True, kw_only=True):
@@ -123,6 +130,13 @@ class EventSent(Struct, frozen=True, kw_only=True):
     event: SentEvent
 
 
+class EventMissing(Struct, frozen=True, kw_only=True):
+    """The event that step `number` awaits by its id cannot come: the store says why."""
+
+    number: int
+    error: ErrorInfo
+
+
 class ChildEnded(Struct, frozen=True, kw_only=True):
     """The child workflow of step `number` ended (or could not be started)."""
 
@@ -160,6 +174,7 @@ Message: TypeAlias = (
     | AttemptEnded
     | AttemptLost
     | EventSent
+    | EventMissing
     | ChildEnded
     | StepDue
     | CancelWorkflow

@@ -46,6 +46,22 @@ class Raise(Struct, frozen=True):
     error: BaseException
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """Where code and journal part.
+
+    Attributes:
+        position: of the fact in reaction to which it happened.
+        number: of the step that it is about, where it is about one.
+        recorded: what the journal has and the code did not ask for.
+        asked: what the code asked for and the journal does not have.
+    """
+
+    position: int
+    number: int | None = None
+    recorded: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
 class StepFuture(WorkflowFuture):
     """The future of a step. Cancelling it cancels the step."""
 
@@ -83,6 +99,8 @@ class Handler:
         "_launch",
         "_main",
         "_next_number",
+        "_place",
+        "_position",
         "_steps",
         "_violation",
         "is_dropped",
@@ -106,6 +124,8 @@ class Handler:
         self._steps: list[tuple[int, StepCommand]] = []
         self._cancels: list[CancelStep] = []
         self._violation: ErrorInfo | None = None
+        self._position = -1
+        self._place: Place | None = None
         self._is_advancing = False
 
     # --- driven by the worker -----------------------------------------------------------------
@@ -186,6 +206,11 @@ class Handler:
         """Why the handler cannot go on, if it cannot."""
         return self._violation
 
+    @property
+    def place(self) -> Place | None:
+        """Where it cannot go on, if it cannot."""
+        return self._place
+
     # --- inside -------------------------------------------------------------------------------
 
     def _match(self, command: StepCommand) -> int:
@@ -200,6 +225,7 @@ class Handler:
 
     def _advance(self, delivery: Delivery, *, is_last: bool) -> None:
         loop = self.loop
+        self._position = delivery.position
         loop.enter()
         self._is_advancing = True
         try:
@@ -240,6 +266,7 @@ class Handler:
                     "DeterminismError",
                     f"the journal has an outcome for step {fact.number}, which the code did not"
                     " ask for or has cancelled",
+                    number=fact.number,
                 )
             return
         try:
@@ -248,6 +275,7 @@ class Handler:
             self._block(
                 type(error).__name__,
                 f"the recorded outcome of step {fact.number} no longer fits its type: {error}",
+                number=fact.number,
             )
             return
         if isinstance(resolved, Value):
@@ -274,20 +302,37 @@ class Handler:
         has_ended_early = self._main is not None and self._main.done() and not is_last
         if not missing and not extra and not has_ended_early:
             return
-        place = f"position {delivery.position} ({_describe_fact(delivery)})"
+        where = f"position {delivery.position} ({_describe_fact(delivery)})"
         lines = [
-            f"the code does not fit the journal at {place}; the journal is right and the code wrong"
+            f"the code does not fit the journal at {where}; the journal is right and the code wrong"
         ]
         lines += [f"  recorded, not asked for: {row}" for row in missing]
         lines += [f"  asked for, not recorded: {row}" for row in extra]
         if has_ended_early:
             lines.append("  the handler ended, but the journal goes on")
         lines.append("  bring back code that fits, or cancel or restart the workflow")
-        self._block("DeterminismError", "\n".join(lines))
+        self._block(
+            "DeterminismError",
+            "\n".join(lines),
+            number=self._batch.first_left(),
+            recorded=tuple(missing),
+            asked=tuple(extra),
+        )
 
-    def _block(self, type_name: str, message: str) -> None:
+    def _block(
+        self,
+        type_name: str,
+        message: str,
+        *,
+        number: int | None = None,
+        recorded: tuple[str, ...] = (),
+        asked: tuple[str, ...] = (),
+    ) -> None:
         if self._violation is None:
             self._violation = ErrorInfo(type_name, message)
+            self._place = Place(
+                position=self._position, number=number, recorded=recorded, asked=asked
+            )
 
     def _reaction(self) -> Reaction:
         steps, cancels = tuple(self._steps), tuple(self._cancels)

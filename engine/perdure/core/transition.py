@@ -27,6 +27,7 @@ from .effects import (
     CallOnComplete,
     CancelAttempt,
     CancelChild,
+    CheckEvent,
     ConsumeEvent,
     PutTick,
     RunAttempt,
@@ -54,6 +55,7 @@ from .messages import (
     CancelWorkflow,
     ChildEnded,
     Ended,
+    EventMissing,
     EventSent,
     FactDelivered,
     FailWorkflow,
@@ -109,6 +111,8 @@ def advance(draft: Draft, message: Message) -> None:
             _on_ended(draft, message)
         case EventSent():
             _on_event_sent(draft, message.event)
+        case EventMissing():
+            _on_event_missing(draft, message)
         case ChildEnded():
             _on_child_ended(draft, message)
         case HandlerBlocked():
@@ -264,12 +268,16 @@ def _ask(
                 )
         case AwaitEvent():
             if command.event_id is not None:
-                problem = _event_problem(draft, command.event_id)
-                if problem is not None:
-                    error = ErrorInfo("EventNotFound", f"event {command.event_id!r} {problem}")
+                other = _awaited_by(draft, command.event_id)
+                if other is not None:
+                    sometimes("an event is awaited by id twice")
+                    text = f"event {command.event_id!r} is awaited by step {other} already"
+                    failed = Failed(ErrorInfo("EventNotFound", text))
                     record = replace(
-                        record, state="settled", outcome=Failed(error), settled_at=now, due_at=None
+                        record, state="settled", outcome=failed, settled_at=now, due_at=None
                     )
+                elif all(event.event_id != command.event_id for event in draft.events):
+                    draft.writes.append(CheckEvent(command.event_id, number))
         case _:
             assert_never(command)
     draft.put(None, record)
@@ -286,15 +294,12 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
     return command.inline or admission.functions
 
 
-def _event_problem(draft: Draft, event_id: str) -> str | None:
-    """Why an event cannot be awaited by its id, if it cannot."""
-    if all(event.event_id != event_id for event in draft.events):
-        return "is unknown, consumed, or belongs to another workflow"
+def _awaited_by(draft: Draft, event_id: str) -> int | None:
+    """The step that awaits an event by its id, if one does."""
     for number in draft.awaiting:
         record = draft.live.get(number)
         if record is not None and getattr(record.command, "event_id", None) == event_id:
-            sometimes("an event is awaited by id twice")
-            return f"is awaited by step {number} already"
+            return number
     return None
 
 
@@ -427,6 +432,13 @@ def _on_event_sent(draft: Draft, event: SentEvent) -> None:
     others.append(event)
     others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
     draft.events = tuple(others)
+
+
+def _on_event_missing(draft: Draft, message: EventMissing) -> None:
+    record = draft.live.get(message.number)
+    if record is None or record.state != "asked":
+        return  # it was canceled in the reaction in which it was asked
+    _settle(draft, record, Failed(message.error), draft.now)
 
 
 def _on_child_ended(draft: Draft, message: ChildEnded) -> None:

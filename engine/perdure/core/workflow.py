@@ -33,7 +33,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
         (None, "asked"),
         (None, "ready"),
         (None, "started"),  # admitted as it was asked for
-        (None, "settled"),  # a sleep into the past, an unknown event id
+        (None, "settled"),  # a sleep into the past, an event id that is awaited already
         ("asked", "ready"),
         ("asked", "settled"),
         ("ready", "ready"),  # a query or mutation that was admitted
@@ -198,19 +198,51 @@ def match_event(state: Waiting) -> tuple[SentEvent, int] | None:
 
 
 def match_events(state: Waiting) -> Iterator[tuple[SentEvent, int]]:
-    """Which waiting step gets which sent event: each event, in the order sent, goes to the
-    longest waiting step that accepts it."""
+    """Which waiting step gets which sent event: each event, in the order sent, goes to the step
+    that awaits it by its id, else to the one that has waited longest for its name."""
     waiting = list(state.awaiting)
     for event in state.events:
         if event.outcome is None:
             continue
-        for number in waiting:
-            command = state.live[number].command
-            assert isinstance(command, AwaitEvent)
-            if event.event_id == command.event_id or event.name == command.event_name:
-                waiting.remove(number)
-                yield event, number
-                break
+        number = _taker(state, waiting, event)
+        if number is not None:
+            waiting.remove(number)
+            yield event, number
+
+
+def _taker(state: Waiting, waiting: list[int], event: SentEvent) -> int | None:
+    found = None
+    for number in waiting:
+        command = state.live[number].command
+        assert isinstance(command, AwaitEvent)
+        if command.event_id == event.event_id:
+            return number
+        if found is None and command.event_name == event.name:
+            found = number
+    return found
+
+
+def created_event_for(state: Waiting, name: str) -> SentEvent | None:
+    """The created event that a send to `name` turns into a sent one; None if it makes one anew.
+
+    It is for the step that waits longest of those that no queued event is for. If that one awaits
+    a created event by its id, it is this event; if any of that name, a new one. If nobody waits,
+    it is the created event that is oldest.
+    """
+    created = [event for event in state.events if event.outcome is None and event.name == name]
+    created.sort(key=lambda event: event.made or 0)
+    served = {number for _, number in match_events(state)}
+    for number in state.awaiting:
+        command = state.live[number].command
+        assert isinstance(command, AwaitEvent)
+        if number in served:
+            continue
+        if command.event_name == name:
+            return None
+        for event in created:
+            if event.event_id == command.event_id:
+                return event
+    return created[0] if created else None
 
 
 def next_wake(state: Waiting) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
@@ -13,6 +14,8 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
+from perdure import WorkflowJournal, WorkflowManager
+from perdure.cli.commands import print_timeline
 from perdure.demo.play import STEPS, Plan, Result, Stopped, play
 from perdure.demo.view import SilentView, View, make_view
 
@@ -37,7 +40,10 @@ def perform(plan: Plan, store: Path | None, *, as_json: bool = False) -> int:
     folder = Path(tempfile.mkdtemp(prefix="perdure-demo-"))
     is_kept = True  # also after an error that nobody expected
     try:
-        result = play(plan, folder, folder / "demo.db" if store is None else store.resolve(), view)
+        database = folder / "demo.db" if store is None else store.resolve()
+        result = play(plan, folder, database, view)
+        is_shown = not (as_json or result.faults)
+        journal = asyncio.run(most_tried(database)) if is_shown else None
         is_kept = bool(result.faults)
     except Stopped as stopped:
         is_kept = False
@@ -52,9 +58,24 @@ def perform(plan: Plan, store: Path | None, *, as_json: bool = False) -> int:
         print(json.dumps(attrs.asdict(result), ensure_ascii=False))
     else:
         tell(result, plan, console)
+        if journal is not None:
+            console.print("\nOne of them, as `perdure show` draws it:\n", markup=False)
+            print_timeline(journal)
         if store is not None:
             console.print(f"The database is in {store}", markup=False)
     return 1 if result.faults else 0
+
+
+async def most_tried(store: Path) -> WorkflowJournal | None:
+    """The journal of the workflow whose steps took the most attempts; None if there is none."""
+    manager = WorkflowManager(store)
+    async with manager.client(access="read"):
+        journals = [
+            await manager.journal(info.workflow_id)
+            for info in await manager.list_workflows()
+            if info.parent_id is None
+        ]
+    return max(journals, key=lambda each: sum(step.attempts for step in each.steps), default=None)
 
 
 def tell(result: Result, plan: Plan, console: Console) -> None:

@@ -62,7 +62,7 @@ class Claims:
         self.is_paused = False
         self._wanting = 0
         self._is_contended = False
-        self._has_buried = False
+        self._has_buried = self._has_given_up = False
         self._doubtful: list[WorkflowId] = []
         self._others: list[WorkerRow] | None = None
         self._dead_check_at = 0
@@ -97,6 +97,11 @@ class Claims:
         """Whether a dead worker was found since this was last asked: the inbox may have more."""
         has_buried, self._has_buried = self._has_buried, False
         return has_buried
+
+    def take_given_up(self) -> bool:
+        """Whether a workflow was blocked, because its workers die, since this was last asked."""
+        has_given_up, self._has_given_up = self._has_given_up, False
+        return has_given_up
 
     # --- a worker's life
 
@@ -176,6 +181,7 @@ class Claims:
         if state.takeovers < TAKEOVERS_MAX:
             return replace(state, owner=self._me, epoch=epoch, wake_at=None)
         sometimes("a workflow has outlived too many workers")
+        self._has_given_up = True
         text = (
             f"its worker died {state.takeovers} times while it owned this workflow: mend what"
             " kills the process, then cancel or restart the workflow"

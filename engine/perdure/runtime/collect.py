@@ -123,6 +123,8 @@ class CollectPhase:
             batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
         if claims or self.claims.take_buried():
             self.inbox.look = True
+        if self.claims.take_given_up():
+            self.foreign_change = True  # as if it was another's: no unit of ours is about it
         self._update_permits(has_changed)
         is_suspect = bool(claims) and claims[0].is_suspect
         for letter in self.inbox.read(has_changed=has_changed):

@@ -19,6 +19,7 @@ from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
     CancelChild,
+    CheckEvent,
     ConsumeEvent,
     Effect,
     PutStep,
@@ -29,7 +30,7 @@ from perdure.core.effects import (
 )
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
-from perdure.core.messages import ChildEnded, FunctionEnded, Message
+from perdure.core.messages import ChildEnded, EventMissing, FunctionEnded, Message
 from perdure.core.outcomes import Failed, Outcome
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowState
@@ -37,7 +38,7 @@ from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, StateWrite, StepWrite, Store, Transaction, TransactionLost
 
-from . import operations
+from . import event_operations, operations
 from .actor import Unit
 from .functions import FunctionRaised, run_step_function
 from .scope import After, Env, Scope
@@ -292,6 +293,10 @@ class Committer:
                 operations.tell_parent(scope, write, workflow_id)
             case ConsumeEvent():
                 scope.tx.consume_event(workflow_id, write.event_id, write.number)
+            case CheckEvent():
+                error = event_operations.missing(scope, workflow_id, write.event_id)
+                if error is not None:
+                    self._apply(scope, done, EventMissing(number=write.number, error=error))
             case PutStep() | PutTick():
                 pass  # written with the rows
             case _:

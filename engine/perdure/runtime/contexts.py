@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.definitions import Call, Mutation
 from perdure.errors import PerdureError
 from perdure.events import Event
+from perdure.records import Status
 
-from . import operations, orders
+from . import event_operations, operations, orders
 from .scope import Scope
+from .verbs import SyncVerbs, Verbs
 
 if TYPE_CHECKING:
     import sqlite3
@@ -87,6 +89,38 @@ class MutationContext(_TransactionContext):
         scope = self._scope
         self._do(lambda: operations.cancel(scope, orders.checked_id(workflow_id)))
 
+    @overload
+    def send_event(
+        self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[T],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: T,
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[Any],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        error: str,
+    ) -> str: ...
+    @overload
+    def send_event(
+        self,
+        event: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str: ...
     def send_event(
         self,
         event: Event[Any] | str | None = None,
@@ -101,7 +135,13 @@ class MutationContext(_TransactionContext):
         order = orders.event_order(
             scope.env, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
-        return self._do(lambda: operations.send_event(scope, order))
+        return self._do(lambda: event_operations.send_event(scope, order))
+
+    def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event with this transaction; see `WorkflowManager.create_event`."""
+        scope = self._scope
+        order = orders.create_order(scope.env, event, workflow_id=workflow_id)
+        return self._do(lambda: event_operations.create_event(scope, order))
 
     def _do(self, fn: Callable[[], T]) -> T:
         return self._scope.tx.run_engine_code(fn)
@@ -110,21 +150,6 @@ class MutationContext(_TransactionContext):
 def make_context(scope: Scope, is_query: bool) -> QueryContext | MutationContext:
     """The context for a function in the transaction of `scope`."""
     return QueryContext(scope) if is_query else MutationContext(scope)
-
-
-class Verbs(Protocol):
-    """What of the manager an action may use."""
-
-    @property
-    def start(self) -> Callable[..., Awaitable[str]]: ...
-    @property
-    def cancel(self) -> Callable[[str], Awaitable[None]]: ...
-    @property
-    def send_event(self) -> Callable[..., Awaitable[str]]: ...
-    @property
-    def run_query(self) -> Callable[..., Awaitable[Any]]: ...
-    @property
-    def run_mutation(self) -> Callable[..., Awaitable[Any]]: ...
 
 
 class ActionContext:
@@ -165,17 +190,95 @@ class ActionContext:
         }
         return logging.LoggerAdapter(logging.getLogger(f"perdure.action.{self._name}"), about)
 
-    async def start(self, call: Call[Any], **options: Any) -> str:
+    @property
+    def sync(self) -> SyncVerbs:
+        """The verbs below, blocking: for a plain `def` action, which runs in a thread and cannot
+        await. In an `async def` action they are refused: they would stop its loop."""
+        return self._verbs.sync
+
+    async def start(
+        self,
+        call: Call[Any],
+        *,
+        id: str | None = None,
+        on_complete: Mutation[..., Any] | None = None,
+        context: Any = None,
+        run_after: timedelta | float | None = None,
+        run_at: datetime | None = None,
+    ) -> str:
         """Start a workflow, in a transaction of its own; see `WorkflowManager.start`."""
-        return await self._verbs.start(call, **options)
+        return await self._verbs.start(
+            call,
+            id=id,
+            on_complete=on_complete,
+            context=context,
+            run_after=run_after,
+            run_at=run_at,
+        )
+
+    async def status(self, workflow_id: str) -> Status:
+        """How a workflow stands; see `WorkflowManager.status`."""
+        return await self._verbs.status(workflow_id)
+
+    async def result(self, workflow_id: str, *, timeout: timedelta | float | None = None) -> Any:
+        """Wait for a workflow to end; see `WorkflowManager.result`. The action keeps its place
+        under `max_parallelism` meanwhile: a workflow waits better with `Step.run_workflow`."""
+        return await self._verbs.result(workflow_id, timeout=timeout)
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow; see `WorkflowManager.cancel`."""
         await self._verbs.cancel(workflow_id)
 
-    async def send_event(self, event: Event[Any] | str | None = None, **options: Any) -> str:
-        """Send an event; see `WorkflowManager.send_event`."""
-        return await self._verbs.send_event(event, **options)
+    @overload
+    async def send_event(
+        self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: Event[T],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: T,
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: Event[Any],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        error: str,
+    ) -> str: ...
+    @overload
+    async def send_event(
+        self,
+        event: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str: ...
+    async def send_event(
+        self,
+        event: Event[Any] | str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str:
+        """Send an event, in a transaction of its own; see `WorkflowManager.send_event`. Another
+        attempt of this action sends another one, unless it is sent by its id."""
+        return await self._verbs.send_event(
+            event, workflow_id=workflow_id, id=id, value=value, error=error
+        )
+
+    async def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event, in a transaction of its own; see `WorkflowManager.create_event`."""
+        return await self._verbs.create_event(event, workflow_id=workflow_id)
 
     async def run_query(self, call: Call[R]) -> R:
         """Run a query in a transaction of its own."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 import attrs
@@ -28,12 +28,13 @@ from .attempts import Runner
 from .bridge import Bridge
 from .clock import Clock
 from .commit import Request
-from .contexts import Verbs
 from .mailbox import Mailbox, Ticket
 from .operations import StartOrder
 from .runner import ActionRunner
 from .scope import Env
+from .verbs import Verbs
 from .watch import Watchdog
+from .watching import Watchers
 from .worker import Border, Worker
 
 logger = logging.getLogger("perdure.worker")
@@ -146,6 +147,7 @@ class Engine:
         self.env = env
         self.store = store
         self.waiters = Waiters()
+        self.watchers = Watchers()
         self.failure: BaseException | None = None
         self._works = works
         self._bridge = bridge
@@ -219,6 +221,15 @@ class Engine:
     def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
         """See `worker.Listener`."""
         self.waiters.ended(workflow_id, outcome)
+
+    @property
+    def is_watched(self) -> bool:
+        """See `worker.Listener`."""
+        return bool(self.watchers)
+
+    def changed(self, ids: Collection[WorkflowId] | None) -> None:
+        """See `worker.Listener`."""
+        self.watchers.changed(ids)
 
     def is_idle(self) -> bool:
         """Whether nothing runs, is ready, or waits for a time, here or elsewhere. Workflows that
@@ -310,7 +321,7 @@ class Engine:
                 self.mailbox.put(ticket)
             self.wait = self._begin_next_life()
             return
-        self._look_for_ends()
+        self._look_for_changes()
         self.wait = worker.next_wait(self._poll_seconds)
 
     def _turn(self) -> float | None:
@@ -345,14 +356,16 @@ class Engine:
             return RETRY_SECONDS
         return 0.0
 
-    def _look_for_ends(self) -> None:
-        """Workflows that end in other processes, and are waited for here."""
+    def _look_for_changes(self) -> None:
+        """Workflows that change or end in other processes, and are watched or waited for here."""
         ids = self.waiters.ids()
         assert self._worker is not None
-        if not ids:
+        if not ids and not self.watchers:
             return
-        self._look_again = self._worker.take_foreign_change() or self._look_again
-        if not self._look_again:
+        if self._worker.take_foreign_change():
+            self._look_again = True
+            self.watchers.changed(None)
+        if not self._look_again or not ids:
             return
         try:
             states = self.store.reader().states(ids)
@@ -401,6 +414,7 @@ class Engine:
             _, answer = self._open_tickets.popitem()
             answer(None, error)
         self.waiters.fail(error)
+        self.watchers.fail(error)
 
 
 class ThreadEngine(Engine):

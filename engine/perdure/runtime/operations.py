@@ -1,4 +1,5 @@
-"""What clients, mutations and workers do to workflows inside one transaction.
+"""What clients, mutations and workers do to workflows inside one transaction. (Events: see
+event_operations.py.)
 
 Whoever calls carries these out himself, whoever owns the workflow: a live worker, a dead one, or
 none. What has to follow in this process after the commit is collected in `After`.
@@ -18,9 +19,9 @@ from perdure.core.effects import (
     PutStep,
     TellParent,
 )
-from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
+from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.limits import CHILD_DEPTH_MAX
-from perdure.core.messages import CancelWorkflow, EventSent, SentEvent
+from perdure.core.messages import CancelWorkflow
 from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowHeader, WorkflowState
@@ -28,8 +29,6 @@ from perdure.definitions import Mutation, Workflow
 from perdure.errors import (
     DefinitionError,
     ErrorInfo,
-    EventAlreadySent,
-    EventNotFound,
     InternalError,
     LimitExceeded,
     WorkflowIdConflict,
@@ -276,86 +275,6 @@ def _on_complete_of(scope: Scope, state: WorkflowState) -> Mutation[..., Any]:
             " of this manager: do this where it is defined"
         )
     return definition
-
-
-# --- events -------------------------------------------------------------------------------------
-
-
-class EventOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked wish to send an event."""
-
-    event_id: EventId
-    name: str | None
-    workflow_id: WorkflowId | None
-    outcome: Outcome
-    has_own_id: bool = False
-
-    def execute(self, scope: Scope) -> EventId:
-        """Carry it out, as a request."""
-        return send_event(scope, self)
-
-
-def send_event(scope: Scope, order: EventOrder) -> EventId:
-    """Store an event and wake its workflow.
-
-    Raises:
-        WorkflowNotFound, EventNotFound, EventAlreadySent
-    """
-    tx = scope.tx
-    if order.has_own_id:
-        found = tx.find_event(order.event_id)
-        if found is None:
-            raise EventNotFound(f"no event has the id {order.event_id!r}: see create_event")
-        workflow_id, event, _ = found
-        if event.outcome is not None:
-            raise EventAlreadySent(f"event {order.event_id!r} was sent already")
-    else:
-        assert order.workflow_id is not None
-        assert order.name is not None
-        workflow_id = order.workflow_id
-        stored = tx.find_event(order.event_id)
-        if stored is not None:
-            return _send_again(scope, stored)
-        event = SentEvent(event_id=order.event_id, name=order.name)
-    states = tx.states([workflow_id])
-    if not states:
-        raise not_found(workflow_id)
-    sent = replace(
-        event, sequence=tx.take_event_sequence(), sent_at=scope.now, outcome=order.outcome
-    )
-    tx.put_event(workflow_id, sent, scope.now)
-    _tell_owner_of_event(scope, states[0], sent)
-    return sent.event_id
-
-
-def _send_again(scope: Scope, stored: tuple[WorkflowId, SentEvent, bool]) -> EventId:
-    """An earlier try was stored after all, though its commit seemed to fail."""
-    workflow_id, event, is_consumed = stored
-    if not is_consumed:
-        for state in scope.tx.states([workflow_id]):
-            _tell_owner_of_event(scope, state, event)
-    return event.event_id
-
-
-def _tell_owner_of_event(scope: Scope, state: WorkflowState, event: SentEvent) -> None:
-    if state.status != "in_progress":
-        return  # kept for a restart
-    if state.owner is None:
-        scope.tx.wake(state.workflow_id, scope.now)
-        scope.after.look_claims = True
-    elif state.owner == scope.env.worker_id:
-        # The row is durable: should this message be lost, the event is found with the workflow.
-        scope.after.messages.append((state.workflow_id, EventSent(event=event)))
-        # Before it, what another process has sent earlier.
-        scope.after.look_inbox = True
-    else:
-        row = InboxRow(
-            workflow_id=state.workflow_id,
-            kind="event",
-            body=msgspec.json.encode(event.event_id).decode(),
-            accepted_at=scope.now,
-        )
-        scope.tx.put_inbox([row])
 
 
 # --- the inbox's bodies ---------------------------------------------------------------------------

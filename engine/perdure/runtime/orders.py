@@ -16,8 +16,9 @@ from perdure.errors import DefinitionError, ErrorInfo
 from perdure.events import Event
 from perdure.step import check_call, check_name, due_ms
 
+from .event_operations import CreateOrder, EventOrder
 from .functions import context_codec
-from .operations import EventOrder, StartOrder
+from .operations import StartOrder
 from .scope import Env
 
 #: Items of one page of a listing.
@@ -34,6 +35,17 @@ def checked_id(workflow_id: object) -> str:
     if not isinstance(workflow_id, str):
         raise TypeError(f"workflow_id={workflow_id!r}: give the id that start() returned")
     return _storable(workflow_id, "workflow_id")
+
+
+def checked_flag(value: object, what: str) -> bool | None:
+    """True, False or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{what}={value!r}: give True, False or None")
+    return value
 
 
 def checked_filter(name: object) -> str | None:
@@ -145,6 +157,20 @@ def start_order(
     )
 
 
+def create_order(env: Env, event: Event[Any] | str, *, workflow_id: str) -> CreateOrder:
+    """What `create_event` was given, checked.
+
+    Raises:
+        TypeError, ValueError, LimitExceeded
+    """
+    name = event.name if isinstance(event, Event) else event
+    return CreateOrder(
+        event_id=env.clock.new_id(),
+        name=check_name(name, "event"),
+        workflow_id=checked_id(workflow_id),
+    )
+
+
 def event_order(
     env: Env,
     event: Event[Any] | str | None,
@@ -181,8 +207,10 @@ def event_order(
             outcome = Succeeded(event.codec.encode(value, where=where, limit=limit))
         else:
             outcome = Succeeded(encode_plain(value, where=where, limit=limit))
+    send_id = env.clock.new_id()
     return EventOrder(
-        event_id=env.clock.new_id() if id is None else check_name(id, "id"),
+        event_id=send_id if id is None else check_name(id, "id"),
+        send_id=send_id,
         name=name,
         workflow_id=workflow_id,
         outcome=outcome,

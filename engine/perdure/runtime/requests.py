@@ -1,6 +1,6 @@
 """What clients ask for: requests that a turn carries out inside its transaction.
 
-`StartOrder` and `EventOrder` (operations.py) are requests as well.
+`StartOrder` (operations.py), `CreateOrder` and `EventOrder` (event_operations.py) are requests too.
 """
 
 from __future__ import annotations

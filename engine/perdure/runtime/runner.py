@@ -30,9 +30,10 @@ from perdure.errors import (
 
 from .attempts import Attempt, AttemptKey
 from .bridge import Bridge
-from .contexts import ActionContext, Verbs
+from .contexts import ActionContext
 from .mailbox import Mailbox, Post
 from .scope import Env
+from .verbs import Verbs
 
 logger = logging.getLogger("perdure.worker")
 

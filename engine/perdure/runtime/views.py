@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from perdure.codec import plain
-from perdure.core.commands import RunChild, RunStep
+from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
@@ -15,6 +16,10 @@ from perdure.step import from_ms
 
 def _plain(text: Json | None) -> Any:
     return None if text is None else plain(text)
+
+
+def _instant(ms: int | None) -> datetime | None:
+    return None if ms is None else from_ms(ms)
 
 
 def public_outcome(outcome: Outcome) -> Any:
@@ -28,6 +33,9 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     arguments = None
     if isinstance(command, RunStep | RunChild):
         arguments = plain(command.arguments)
+    event_id = record.event_id
+    if event_id is None and isinstance(command, AwaitEvent):
+        event_id = command.event_id
     return StepInfo(
         workflow_id=workflow_id,
         number=record.number,
@@ -39,10 +47,11 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         error=getattr(outcome, "error", None),
         attempts=record.attempt,
         asked_at=from_ms(record.asked_at),
-        started_at=None if record.started_at is None else from_ms(record.started_at),
-        ended_at=None if record.settled_at is None else from_ms(record.settled_at),
+        started_at=_instant(record.started_at),
+        ended_at=_instant(record.settled_at),
         child_id=record.child_id,
-        event_id=record.event_id,
+        event_id=event_id,
+        due_at=_instant(record.due_at if record.state in ("asked", "backoff") else None),
     )
 
 
@@ -66,7 +75,8 @@ def workflow_info(state: WorkflowState) -> WorkflowInfo:
         context=_plain(header.context),
         parent_id=header.parent_id,
         created_at=from_ms(header.created_at),
-        ended_at=None if state.ended_at is None else from_ms(state.ended_at),
+        ended_at=_instant(state.ended_at),
+        due_at=_instant(state.wake_at if state.owner is None else None),
         journal_bytes=state.journal_bytes,
         on_complete_error=state.on_complete_error,
     )

@@ -11,7 +11,7 @@ they are dropped and loaded again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec.structs import replace
@@ -44,7 +44,7 @@ from .functions import FunctionLostTransaction
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
 from .operations import StartOrder
-from .requests import Cancel
+from .requests import Cancel, Read
 from .scope import ON_COMPLETE, After, Env
 
 logger = logging.getLogger("perdure.worker")
@@ -62,6 +62,15 @@ class Listener(Protocol):
 
     def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
         """A workflow ended, by a commit of this process."""
+        ...
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to be told of changes."""
+        ...
+
+    def changed(self, ids: Collection[WorkflowId] | None) -> None:
+        """Workflows may have changed, by a commit of this process; any of them if None."""
         ...
 
 
@@ -468,6 +477,8 @@ class Worker:
             if actor is not None:
                 actor.is_over = True  # first: see `holds`
             self._listener.ended(workflow_id, outcome)
+        if self._listener.is_watched:
+            self._listener.changed(_changed(batch, result))
 
     def _carry_out(self, batch: Batch, result: Result) -> None:
         attempts: dict[AttemptKey, Attempt] = {}
@@ -551,6 +562,14 @@ def _suspects(unit: Unit) -> list[set[tuple[WorkflowId, int]]]:
     functions = [(unit.workflow_id, number) for number in unit.functions()]
     functions += sorted(unit.on_complete())
     return [*({function} for function in functions), set(functions)]
+
+
+def _changed(batch: Batch, result: Result) -> list[WorkflowId] | None:
+    """The workflows that a commit has changed; None if it may be others than those at work."""
+    is_asked = any(not isinstance(ticket.request, Read) for ticket in batch.tickets)
+    if is_asked or result.after != After():
+        return None
+    return [done.unit.workflow_id for done in result.committed]
 
 
 def _again(ticket: Ticket) -> Ticket:

@@ -23,6 +23,10 @@ from perdure.errors import PerdureError
 
 T = TypeVar("T")
 
+#: What a store may do where it opens: make a database that is missing; only write to one that is
+#: there; only read it.
+Access: TypeAlias = Literal["create", "write", "read"]
+
 InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
@@ -103,7 +107,8 @@ class Reader(Protocol):
     """
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
-        """The workflows with these ids, with their journals and unconsumed events."""
+        """The workflows with these ids, with their journals and unconsumed events; all of it as of
+        one moment."""
         ...
 
     def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:
@@ -141,6 +146,14 @@ class Reader(Protocol):
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
         """(its workflow, the event, whether it is consumed)."""
+        ...
+
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """The same, of the event that was sent under this token."""
+        ...
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """Whether the workflow has an event of that name that is created and not sent. Cheap."""
         ...
 
     def workers(self) -> list[WorkerRow]: ...

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from perdure.errors import NotOpen, StoreError
@@ -95,6 +96,27 @@ class ReaderPool:
             if trouble is not None:
                 raise trouble from error
             raise
+        finally:
+            self._give_back(connection)
+
+    @contextmanager
+    def at_once(self) -> Iterator[Callable[..., Any]]:
+        """An `execute` whose reads all see the database as it was at the first of them."""
+        connection = self._take()
+        try:
+            try:
+                if connection is None:
+                    connection = self._connect()
+                connection.execute("BEGIN")
+            except (sqlite3.Error, MemoryError) as error:
+                trouble = self._translate(error)
+                if trouble is not None:
+                    raise trouble from error
+                raise
+            try:
+                yield reading(connection.execute, self._translate)
+            finally:
+                connection.rollback()
         finally:
             self._give_back(connection)
 

@@ -98,6 +98,8 @@ END_COLUMNS = (
     "canceled_position",
     "event_id",
 )
+#: Columns of an event, but for whose it is, when it came into being, and who has it.
+EVENT_COLUMNS = ("id", "name", "sequence", "sent_at", "value", "error", "made", "token")
 PROGRESS_COLUMNS = RUN_COLUMNS + END_COLUMNS
 #: What is written of a step that succeeded: see `is_plain_success`.
 SUCCESS_COLUMNS = (
@@ -491,14 +493,14 @@ def is_open(record: StepRecord) -> bool:
 
 
 def event_columns(event: SentEvent) -> tuple[Any, ...]:
-    """(sequence, sent_at, value, error)."""
+    """The values of `EVENT_COLUMNS` after the first two."""
     _, value, error = outcome_columns(event.outcome)
-    return event.sequence, event.sent_at, value, error
+    return event.sequence, event.sent_at, value, error, event.made, event.token
 
 
 def event_from_row(row: tuple[Any, ...]) -> SentEvent:
-    """An event from (id, name, sequence, sent_at, value, error)."""
-    event_id, name, sequence, sent_at, value, error = row
+    """An event from the values of `EVENT_COLUMNS`."""
+    event_id, name, sequence, sent_at, value, error, made, token = row
     kind = None
     if sequence is not None:
         kind = "failed" if error is not None else "success"
@@ -508,4 +510,6 @@ def event_from_row(row: tuple[Any, ...]) -> SentEvent:
         sequence=sequence,
         sent_at=sent_at,
         outcome=outcome_from(kind, value, error),
+        made=made,
+        token=token,
     )

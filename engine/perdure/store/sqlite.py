@@ -24,12 +24,13 @@ from perdure.errors import (
     NotOpen,
     StoreBusy,
     StoreError,
+    StoreNotFound,
     StoreReadOnly,
     StoreUnsupported,
     StoreVersionError,
 )
 
-from .base import Reader, Transaction
+from .base import Access, Reader, Transaction
 from .connection import Connection, is_commit_poisoned, translate
 from .liveness import LockFiles
 from .readers import ReaderPool, reading
@@ -62,6 +63,11 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
 
+#: What SQLite says where it may read the file, but not make its own two files beside it.
+_CANNOT_MAKE_FILES = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+_REMEDY_MISSING = "give the path of a database that a worker, or a start, has made"
+
 _SYNCHRONOUS = {"disk": "FULL", "process": "NORMAL"}
 
 
@@ -72,6 +78,8 @@ class SqliteStore:
         path: of the file, made if it is missing (its folder is not), or ``":memory:"``.
         durability: ``"disk"`` (survives a power loss) or ``"process"`` (survives a crash of the
             process; the last commits may be lost with the power).
+        access: "create" (make what is missing), "write" (the database must be there) or "read"
+            (it must be there, and nothing in it is changed).
         busy_timeout: seconds to wait for another process's transaction.
         pause: waits for some seconds between two tries of `open`.
     """
@@ -83,6 +91,7 @@ class SqliteStore:
         path: str,
         *,
         durability: str = "disk",
+        access: Access = "create",
         busy_timeout: float = BUSY_TIMEOUT,
         pause: Callable[[float], object] | None = None,
     ) -> None:
@@ -91,6 +100,8 @@ class SqliteStore:
         self.path = path
         self._file = path  # where it really lies: known when it is opened
         self._durability = durability
+        self._access = access
+        self._uri = ""
         self._busy_timeout = busy_timeout
         self._connection: Connection | None = None
         self._transaction: _OpenTransaction | None = None
@@ -117,6 +128,7 @@ class SqliteStore:
             # Once: two ways to one file must come to the same locks, also after a chdir.
             self._file = os.path.realpath(self.path)
             self._check_place()
+            self._uri = self._make_uri()
         for _ in range(OPEN_TRIES - 1):
             try:
                 connection = self._connect(max_parallelism, works=works)
@@ -136,7 +148,8 @@ class SqliteStore:
         connection = None
         try:
             connection = sqlite3.connect(
-                self._file,
+                self._uri or self._file,
+                uri=bool(self._uri),
                 factory=Connection,
                 timeout=self._busy_timeout,
                 check_same_thread=False,  # opened by the caller, then used by the engine alone
@@ -165,6 +178,41 @@ class SqliteStore:
                 f"{self.path}: the folder {str(path.parent)!r} does not exist: make it"
             )
         _refuse_network(self._file, _read_mounts())
+        if self._access != "create" and not path.exists():
+            raise StoreNotFound(f"{self.path}: there is no such file: {_REMEDY_MISSING}")
+
+    def _make_uri(self) -> str:
+        """The file as SQLite's URI, which says how to open it.
+
+        Raises:
+            StoreReadOnly: it is only to be read, and not even that is possible.
+        """
+        if self._access == "create":
+            return ""
+        uri = Path(self._file).as_uri()
+        if self._access == "write":
+            return f"{uri}?mode=rw"
+        uri += "?mode=ro"
+        log = Path(f"{self._file}-wal")
+        try:
+            probe = sqlite3.connect(uri, uri=True, timeout=self._busy_timeout)
+        except sqlite3.Error as error:
+            raise self._translate(error) or error from error
+        with contextlib.closing(probe):
+            try:
+                probe.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                # SQLite wants to make its shared memory beside the file, and may not.
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CANNOT_MAKE_FILES:
+                    return uri  # whatever it is, it is told when it is opened
+                if log.exists() and log.stat().st_size > 0:
+                    raise StoreReadOnly(
+                        f"{self.path}: {error}: its log {log.name!r} has commits that are not in"
+                        " the file yet, and to read them SQLite must make a file beside it: copy"
+                        " both to a folder that can be written to"
+                    ) from error
+                return f"{uri}&immutable=1"  # nobody can write here, so nobody need be heeded
+        return uri
 
     def _prepare(self, connection: Connection, max_parallelism: int | None) -> None:
         execute = connection.engine_execute
@@ -172,6 +220,10 @@ class SqliteStore:
         sql = r"SELECT lower(name) FROM sqlite_master WHERE name LIKE 'perdure\_%' ESCAPE '\'"
         names = {row[0] for row in execute(sql)}
         self._check_ours(connection, names)
+        if not names and self._access != "create":
+            raise StoreNotFound(f"{self.path}: perdure has no tables in it: {_REMEDY_MISSING}")
+        if self._access == "read":
+            return
         mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal" and not self.is_memory:
             raise StoreUnsupported(f"{self.path}: SQLite cannot use WAL here (it says {mode!r})")
@@ -288,11 +340,14 @@ class SqliteStore:
             return SqliteReader(reading(connection.engine_execute, self._translate))
         if pool is None:
             raise NotOpen(f"{self.path}: the store is not open: use `async with manager:`")
-        return SqliteReader(pool.execute)
+        return SqliteReader(pool.execute, pool.at_once)
 
     def _connect_reader(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._file, timeout=self._busy_timeout, check_same_thread=False
+            self._uri or self._file,
+            uri=bool(self._uri),
+            timeout=self._busy_timeout,
+            check_same_thread=False,
         )
         connection.execute("PRAGMA query_only = ON")
         return connection

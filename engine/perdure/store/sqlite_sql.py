@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
@@ -28,6 +29,7 @@ from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
     END_COLUMNS,
+    EVENT_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
@@ -84,8 +86,9 @@ _SELECT_TICKS = (
     f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
     " ORDER BY workflow_id, position"
 )
+_EVENT = ", ".join(EVENT_COLUMNS)
 _SELECT_EVENTS = (
-    "SELECT workflow_id, id, name, sequence, sent_at, value, error FROM perdure_events"
+    f"SELECT workflow_id, {_EVENT} FROM perdure_events"
     f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
@@ -161,36 +164,47 @@ def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
     return _UPDATE_STEP, run_row(record) + end_row(record) + key
 
 
+def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
+    key = (_ids(ids),)
+    steps: dict[str, list[StepRecord]] = {}
+    ticks: dict[str, list[TickRecord]] = {}
+    events: dict[str, list[SentEvent]] = {}
+    for row in execute(_SELECT_STEPS, key):
+        steps.setdefault(row[0], []).append(step_from_row(row))
+    for workflow_id, position, now in execute(_SELECT_TICKS, key):
+        ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
+    for workflow_id, *event in execute(_SELECT_EVENTS, key):
+        events.setdefault(workflow_id, []).append(event_from_row(tuple(event)))
+    loaded = []
+    for row in execute(_SELECT_STATES, key).fetchall():
+        workflow_id, is_running = row[0], row[11] == "in_progress"
+        records = steps.get(workflow_id, [])
+        live = [record for record in records if is_open(record)] if is_running else []
+        state = state_from_row(row, live, events.get(workflow_id, ()))
+        loaded.append(
+            Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
+        )
+    return loaded
+
+
 class SqliteReader:
     """Reads, through whatever executes a statement."""
 
-    def __init__(self, execute: Execute) -> None:
+    def __init__(
+        self, execute: Execute, at_once: Callable[[], AbstractContextManager[Execute]] | None = None
+    ) -> None:
         self._execute = execute
+        # Several reads of one moment: in a transaction all of them are.
+        self._at_once = at_once
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
         """See `base.Reader.load`. By primary key; cost grows with the journals."""
         if not ids:
             return []
-        key = (_ids(ids),)
-        steps: dict[str, list[StepRecord]] = {}
-        ticks: dict[str, list[TickRecord]] = {}
-        events: dict[str, list[SentEvent]] = {}
-        for row in self._execute(_SELECT_STEPS, key):
-            steps.setdefault(row[0], []).append(step_from_row(row))
-        for workflow_id, position, now in self._execute(_SELECT_TICKS, key):
-            ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
-        for workflow_id, *event in self._execute(_SELECT_EVENTS, key):
-            events.setdefault(workflow_id, []).append(event_from_row(tuple(event)))
-        loaded = []
-        for row in self._execute(_SELECT_STATES, key).fetchall():
-            workflow_id, is_running = row[0], row[11] == "in_progress"
-            records = steps.get(workflow_id, [])
-            live = [record for record in records if is_open(record)] if is_running else []
-            state = state_from_row(row, live, events.get(workflow_id, ()))
-            loaded.append(
-                Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
-            )
-        return loaded
+        if self._at_once is None:
+            return _load(self._execute, ids)
+        with self._at_once() as execute:
+            return _load(execute, ids)
 
     def states(self, ids: Collection[WorkflowId]) -> list[WorkflowState]:
         """See `base.Reader.states`."""
@@ -291,14 +305,26 @@ class SqliteReader:
         return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
-        sql = (
-            "SELECT workflow_id, consumed_by, id, name, sequence, sent_at, value, error"
-            " FROM perdure_events WHERE id = ?"
-        )
-        row = self._execute(sql, (event_id,)).fetchone()
+        return self._find_event("id", event_id)
+
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """See `base.Reader.find_send`. By the index on token."""
+        return self._find_event("token", token)
+
+    def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        sql = f"SELECT workflow_id, consumed_by, {_EVENT} FROM perdure_events WHERE {column} = ?"
+        row = self._execute(sql, (key,)).fetchone()
         if row is None:
             return None
         return row[0], event_from_row(row[2:]), row[1] is not None
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """See `base.Reader.has_created_event`. By the index on those that are only created."""
+        sql = (
+            "SELECT 1 FROM perdure_events INDEXED BY perdure_events_created"
+            " WHERE workflow_id = ? AND name = ? AND sequence IS NULL LIMIT 1"
+        )
+        return self._execute(sql, (workflow_id, name)).fetchone() is not None
 
 
 class SqliteTransaction(SqliteReader):
@@ -465,13 +491,12 @@ class SqliteTransaction(SqliteReader):
 
     def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
         sql = (
-            "INSERT INTO perdure_events"
-            " (workflow_id, id, name, created_at, sequence, sent_at, value, error)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
+            f"INSERT INTO perdure_events (workflow_id, created_at, {_EVENT})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
             " sequence = excluded.sequence, sent_at = excluded.sent_at,"
-            " value = excluded.value, error = excluded.error"
+            " value = excluded.value, error = excluded.error, token = excluded.token"
         )
-        values = (workflow_id, event.event_id, event.name, now, *event_columns(event))
+        values = (workflow_id, now, event.event_id, event.name, *event_columns(event))
         self._execute(sql, values)
 
     def consume_event(self, workflow_id: WorkflowId, event_id: EventId, number: int) -> None:

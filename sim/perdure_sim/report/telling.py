@@ -14,7 +14,8 @@ import attrs
 
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Failed, Succeeded
-from perdure.runtime.operations import EventOrder, StartOrder
+from perdure.runtime.event_operations import CreateOrder, EventOrder
+from perdure.runtime.operations import StartOrder
 from perdure.runtime.requests import Cancel, RunFunction
 
 from ..world.actions import CallMade
@@ -211,6 +212,9 @@ def _request(request: Any) -> Part:
     match request:
         case StartOrder():
             text = f"an action asks for a start of {call_text(request.name, request.arguments)}"
+            return Part(workflow_id=request.workflow_id, text=text)
+        case CreateOrder():
+            text = f"an action creates event {request.name}"
             return Part(workflow_id=request.workflow_id, text=text)
         case EventOrder():
             text = f"an action sends event {request.name or request.event_id}"

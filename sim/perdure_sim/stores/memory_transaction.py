@@ -232,6 +232,19 @@ class Reads:
         row = self._tables.journals[workflow_id].events[event_id]
         return workflow_id, row.event, row.consumed_by is not None
 
+    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
+        """See `base.Reader.find_send`. Looks at all events: they are few here."""
+        for event_id, workflow_id in self._tables.homes.items():
+            if self._tables.journals[workflow_id].events[event_id].event.token == token:
+                return self.find_event(event_id)
+        return None
+
+    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
+        """See `base.Reader.has_created_event`."""
+        journal = self._tables.journals.get(workflow_id)
+        rows = () if journal is None else journal.events.values()
+        return any(row.event.sequence is None and row.event.name == name for row in rows)
+
     def workers(self) -> list[WorkerRow]:
         """See `base.Reader.workers`. In the order of their ids."""
         workers = self._tables.workers
@@ -477,7 +490,8 @@ class MemoryTransaction(Reads):
         before = None if journal is None else journal.events.get(event_id)
         row = EventRow(event, now)
         if before is not None:
-            row = replace(before, event=replace(event, name=before.event.name))
+            kept = replace(event, name=before.event.name, made=before.event.made)
+            row = replace(before, event=kept)
         tables.check_event(workflow_id, row)
         if before is None:
             tables.change(self._noted, tables.homes, event_id, workflow_id)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from perdure.errors import NotOpen
@@ -259,6 +260,11 @@ class _Readers:
             if trouble is None:
                 raise
             raise trouble from error
+
+    @contextmanager
+    def at_once(self) -> Iterator[Callable[..., Any]]:
+        """For several reads of one moment: nobody else runs meanwhile."""
+        yield self.execute
 
     def close(self) -> None:
         """No more reads."""

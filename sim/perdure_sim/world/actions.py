@@ -20,6 +20,7 @@ from perdure.core.commands import RunStep
 from perdure.core.outcomes import Json, Outcome
 from perdure.definitions import Action, Call, Definition, Mutation, Query, Registry
 from perdure.errors import NonRetryableError
+from perdure.records import Status
 from perdure.runtime.attempts import Attempt
 from perdure.runtime.contexts import ActionContext
 from perdure.runtime.mailbox import Mailbox
@@ -28,7 +29,7 @@ from perdure.runtime.scope import Env
 
 from ..faults.plan import Fault
 from .clock import START_MS
-from .outside import NotSimulated, OutsideLoop, in_action, watched
+from .outside import NotSimulated, OutsideLoop, in_action, refuse, watched
 from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
@@ -378,6 +379,25 @@ class SimulatedVerbs:
         """See `WorkflowManager.send_event`."""
         event_id: str = await self._ask(self._orders.event(event, **options))
         return event_id
+
+    async def create_event(self, event: Any, *, workflow_id: str) -> str:
+        """See `WorkflowManager.create_event`."""
+        event_id: str = await self._ask(self._orders.created(event, workflow_id=workflow_id))
+        return event_id
+
+    async def status(self, workflow_id: str) -> Status:
+        """See `WorkflowManager.status`."""
+        status: Status = await self._ask(self._orders.status(workflow_id))
+        return status
+
+    async def result(self, workflow_id: str, *, timeout: Any = None) -> Any:
+        """Refused: who waits here holds up a world in which others may have to do it first."""
+        refuse(f"ctx.result({workflow_id!r})")
+
+    @property
+    def sync(self) -> Any:
+        """Refused: nothing may block the one thread of a world."""
+        refuse("ctx.sync")
 
     async def run_query(self, call: Call[Any]) -> Any:
         """See `WorkflowManager.run_query`."""

@@ -61,6 +61,11 @@ def _error(call: str) -> NotSimulated | None:
     return error
 
 
+def refuse(call: str) -> NoReturn:
+    """Raise for what an action does that cannot be simulated, and have the run end with it."""
+    raise _error(call) or NotSimulated(f"{call} cannot be simulated")
+
+
 def _refuse(event: str, call: str) -> Exception | None:
     return _error(call) if event in determinism.REACHES_OUTSIDE else None
 

@@ -24,6 +24,7 @@ from perdure.runtime.contexts import make_context
 from perdure.runtime.engine import Engine, EngineRunner
 from perdure.runtime.mailbox import Mailbox
 from perdure.runtime.scope import ON_COMPLETE, Env
+from perdure.runtime.statuses import read_status
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -560,6 +561,12 @@ class Orders:
         return orders.event_order(
             self.env, event, workflow_id=workflow_id, id=id, value=value, error=error
         )
+
+    def created(self, event: Any, *, workflow_id: str) -> Any:
+        return orders.create_order(self.env, event, workflow_id=workflow_id)
+
+    def status(self, workflow_id: str) -> Any:
+        return requests.Read(partial(read_status, workflow_id=workflow_id))
 
     def function(self, call: Call[Any], kind: type[Query[..., Any] | Mutation[..., Any]]) -> Any:
         verb = f"run_{kind.__name__.lower()}"

@@ -26,7 +26,8 @@ from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
 from perdure.runtime.attempts import Attempt
-from perdure.runtime.operations import EventOrder, StartOrder
+from perdure.runtime.event_operations import EventOrder
+from perdure.runtime.operations import StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
 

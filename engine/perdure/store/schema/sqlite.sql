@@ -143,12 +143,17 @@ CREATE TABLE perdure_events (
     value TEXT,
     error TEXT,
     consumed_by INTEGER,                                  -- number of the step
+    made INTEGER,                                         -- order in which events were created
+    token TEXT,                                           -- of a send that is not its own id
     PRIMARY KEY (workflow_id, id),
     CHECK ((sequence IS NULL) = (sent_at IS NULL)),
     CHECK ((sequence IS NULL) = (value IS NULL AND error IS NULL)),
     CHECK (consumed_by IS NULL OR sequence IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX perdure_events_id ON perdure_events (id);
+-- Two that are small: events that are only created, and those that were.
+CREATE INDEX perdure_events_created ON perdure_events (workflow_id, name) WHERE sequence IS NULL;
+CREATE UNIQUE INDEX perdure_events_token ON perdure_events (token) WHERE token IS NOT NULL;
 
 -- Messages that another process has for the owner of a workflow (or, with `worker`, for one).
 -- AUTOINCREMENT: a worker that is told late that its mail was deleted must not take newer mail for

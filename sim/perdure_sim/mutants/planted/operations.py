@@ -72,7 +72,7 @@ OPERATIONS = (
     Mutant(
         "an event does not wake its workflow",
         "lost message",
-        "runtime.operations:_tell_owner_of_event",
+        "runtime.event_operations:_tell_owner_of_event",
         "        scope.tx.wake(state.workflow_id, scope.now)\n",
         "",
         found_by=("events", "", "EventLost"),
@@ -106,7 +106,7 @@ OPERATIONS = (
     Mutant(
         "an event is stored again after an unknown outcome",
         "unknown outcome",
-        "runtime.operations:send_event",
+        "runtime.event_operations:send_event",
         "if stored is not None:",
         "if False:",
         found_by=("bell", "pd1:c0/request#3=elsewhere", "StateDiffers"),

@@ -3,93 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
+from tests.cli.running import Ran, Run
 
-from perdure.cli import main
-
-ROOT = Path(__file__).resolve().parent.parent
-
-#: A user's module. Each test has its own, under a name of its own: modules are imported once.
-APP = """
-from perdure import MutationContext, Step, WorkflowManager
-
-manager = WorkflowManager("app.db")
-number = 5
-
-
-@manager.mutation
-def note(ctx: MutationContext, text: str) -> str:
-    return text
-
-
-@manager.workflow
-async def order(step: Step, user: str, count: int = 1) -> str:
-    await step.run_mutation(note(f"[bold]{user}"))
-    decision = await step.await_event("decision")
-    return f"{user}: {decision}"
-
-
-@manager.workflow
-async def failing(step: Step) -> None:
-    raise LookupError("no such [thing]")
-"""
-
-
-@attrs.frozen
-class Ran:
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its output as JSON; fails if it printed anything else."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a user's module in the current folder, an empty one."""
-    name = f"app_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(APP, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the folder
-    monkeypatch.delenv("PERDURE_APP", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return name
-
-
-@pytest.fixture
-def bare(app: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command ``perdure WORD…`` in this process."""
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["perdure", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, printed.out, printed.err)
-
-    return run
-
-
-@pytest.fixture
-def run(bare: Run, app: str) -> Run:
-    """Run the command ``perdure --app … WORD…`` in this process."""
-    return lambda *words: bare("--app", f"{app}:manager", *words)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_workflow_is_started_sent_an_event_and_shown(run: Run) -> None:
@@ -101,9 +24,12 @@ def test_a_workflow_is_started_sent_an_event_and_shown(run: Run) -> None:
     assert run("worker", "--until-idle").code == 0
     shown = run("show", workflow_id)
     assert shown.code == 0
-    assert "ann: yes" in shown.out.splitlines()[0]
-    for text in ("note", "mutation", "[bold]ann", "decision", "event", "success"):
+    assert shown.out.splitlines()[0].startswith(f"{workflow_id}: success  order ")
+    for text in ("note", "[bold]ann", "decision (event)", "value: ann: yes"):
         assert text in shown.out
+    table = run("show", workflow_id, "--steps").out
+    for text in ("note", "mutation", "[bold]ann", "decision", "event", "success"):
+        assert text in table
 
 
 def test_with_json_every_command_prints_json_only(run: Run) -> None:
@@ -134,6 +60,7 @@ def test_cancel_cancels(run: Run) -> None:
 
 def test_config_changes_what_all_workers_share(run: Run) -> None:
     """The stored setting is shown, and changed when a value is given."""
+    run("start", "failing")
     assert run("config") == Ran(0, "max_parallelism: 100\n", "")
     assert run("config", "--max-parallelism", "3").out == "max_parallelism: 3\n"
     assert run("config", "--json").json == {"max_parallelism": 3}
@@ -162,7 +89,9 @@ def test_a_failure_is_shown_with_its_error(run: Run) -> None:
     workflow_id = run("start", "failing").out.strip()
     run("worker", "--until-idle")
     assert "LookupError: no such [thing]" in run("list").out
-    assert run("show", workflow_id).out.startswith(f"{workflow_id}: failed: LookupError")
+    shown = run("show", workflow_id).out
+    assert shown.startswith(f"{workflow_id}: failed  failing ")
+    assert "failed: LookupError: no such [thing]" in shown
 
 
 def test_the_same_id_starts_once(run: Run) -> None:
@@ -177,9 +106,11 @@ def test_the_same_id_starts_once(run: Run) -> None:
 
 def test_options_may_stand_after_the_command(bare: Run, app: str) -> None:
     """--app, --store and --json mean the same before and after the command."""
+    started = bare("--app", f"{app}:manager", "start", "failing", "--id", "one")
+    assert started.out == "one\n"
     before = bare("--app", f"{app}:manager", "--json", "list")
     assert before == bare("list", "--json", "--app", f"{app}:manager")
-    assert before.json["items"] == []
+    assert len(before.json["items"]) == 1
 
 
 def test_the_environment_names_the_app(
@@ -187,6 +118,7 @@ def test_the_environment_names_the_app(
 ) -> None:
     """PERDURE_APP stands for --app, which wins where both are given."""
     monkeypatch.setenv("PERDURE_APP", f"{app}:manager")
+    assert bare("start", "failing").code == 0
     assert bare("list").code == 0
     assert bare("list", "--app", "no_such_module:manager").code == 2
 
@@ -207,7 +139,7 @@ def test_store_names_another_file(run: Run, tmp_path: Path) -> None:
         (["list", "--app", "no_such_module:manager"], "no module no_such_module"),
         (["list", "--app", "APP:nothing"], "has no nothing"),
         (["list", "--app", "APP:number"], "not a WorkflowManager: 5"),
-        (["--app", "APP:manager", "start", "nothing"], "there are: order, failing"),
+        (["--app", "APP:manager", "start", "nothing"], "there are: order, parent, failing"),
         (["--app", "APP:manager", "start", "note"], "there is no workflow note"),
         (["--app", "APP:manager", "start", "order", "{"], "is not JSON"),
         (["--app", "APP:manager", "start", "order", "[1]"], "an object of arguments"),
@@ -224,6 +156,7 @@ def test_bad_usage_is_told_and_exits_with_2(
     bare: Run, app: str, words: list[str], hint: str
 ) -> None:
     """What was typed wrongly is said on stderr, with what to type instead."""
+    bare("start", "failing", "--app", f"{app}:manager")
     ran = bare(*(word.replace("APP", app) for word in words))
     assert (ran.code, ran.out) == (2, "")
     assert hint in ran.err
@@ -242,6 +175,7 @@ def test_bad_usage_is_told_and_exits_with_2(
 )
 def test_what_fails_is_told_and_exits_with_1(run: Run, words: list[str], error: str) -> None:
     """A call that the manager refuses is told by its type and text, without a traceback."""
+    run("start", "failing")
     ran = run(*words)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"{error}: ")
@@ -258,7 +192,11 @@ def test_an_existing_store_is_not_overwritten_by_the_demo(bare: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "command", ["worker", "start", "list", "show", "send", "cancel", "config", "demo"]
+    "command",
+    [
+        *("worker", "start", "list", "show", "watch", "send", "cancel", "config", "journal"),
+        *("check", "demo"),
+    ],
 )
 def test_each_command_explains_itself(bare: Run, command: str) -> None:
     """`--help` needs no app and ends with 0."""
@@ -267,25 +205,115 @@ def test_each_command_explains_itself(bare: Run, command: str) -> None:
     assert "Usage: perdure" in ran.out
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
-    """Where click or rich is missing the command names the extra, on stderr, and exits with 1."""
-    hide = f"import sys; sys.modules['{missing}'] = None; import runpy; "
-    done = subprocess.run(
-        [sys.executable, "-c", hide + "runpy.run_module('perdure', run_name='__main__')"],
-        env={"PYTHONPATH": str(ROOT / "engine")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "pip install 'perdure[cli]'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_an_argument_called_self_is_an_argument(run: Run) -> None:
     """A name that Python uses for its own is told about like any other unknown one."""
     ran = run("start", "failing", '{"self": 1}')
     assert ran.code == 1
     assert "ValidationError" in ran.err
     assert "self" in ran.err
+
+
+# --- a store that is not there
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["show", "one"],
+        ["watch", "one"],
+        ["journal", "one"],
+        ["check"],
+        ["send", "one", "decision"],
+        ["cancel", "one"],
+        ["config"],
+        ["config", "--max-parallelism", "3"],
+    ],
+)
+def test_a_mistyped_store_is_told_and_not_made(run: Run, words: list[str], tmp_path: Path) -> None:
+    """Only a worker and a start make a database; the others name the file that is missing."""
+    ran = run(*words, "--store", "ap.db")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("StoreNotFound: ap.db: there is no such file")
+    assert not (tmp_path / "ap.db").exists()
+
+
+# --- what is looked at
+
+
+def test_a_tree_shows_the_steps_of_children(run: Run) -> None:
+    """Children are named by id, and with --tree their steps stand below."""
+    run("start", "parent", '{"user": "ann"}', "--id", "one")
+    run("worker", "--until-idle")
+    (child,) = run("list", "--json", "--name", "order").json["items"]
+    plain = run("show", "one").out
+    assert f"→ {child['workflow_id']} runs" in plain
+    assert "note" not in plain
+    lines = run("show", "one", "--tree").out.splitlines()
+    assert any(line.startswith("  └ 0 note") for line in lines)
+    children = run("show", "one", "--tree", "--json").json["children"]
+    assert [step["name"] for step in children[child["workflow_id"]]] == ["note", "decision"]
+
+
+def test_blocked_workflows_are_listed_alone(run: Run, tmp_path: Path) -> None:
+    """`list --blocked` is what an operator looks at after a deploy."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    run("start", "order", '{"user": "bob"}', "--id", "two")
+    with sqlite3.connect(tmp_path / "app.db") as connection:
+        blocked = '{"error":{"type":"DeterminismError","message":"both"},"count":1,"retry_at":1}'
+        connection.execute("UPDATE perdure_workflows SET blocked = ? WHERE id = 'two'", (blocked,))
+    connection.close()
+    (item,) = run("list", "--blocked", "--json").json["items"]
+    assert item["workflow_id"] == "two"
+    assert "blocked" in run("list", "--blocked").out
+    assert "blocked: DeterminismError: both" in run("show", "two").out
+
+
+def test_what_no_worker_takes_is_listed_as_unclaimed(run: Run, tmp_path: Path) -> None:
+    """A workflow that has been due for long, and that nobody has."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    assert "unclaimed" not in run("list").out
+    with sqlite3.connect(tmp_path / "app.db") as connection:
+        connection.execute("UPDATE perdure_workflows SET wake_at = 1")
+    connection.close()
+    assert "unclaimed" in run("list").out
+
+
+def test_watching_one_that_has_ended_prints_its_end(run: Run) -> None:
+    """The exit code says how it ended; programs get one status a line."""
+    good = run("start", "order", '{"user": "ann"}').out.strip()
+    bad = run("start", "failing").out.strip()
+    run("send", good, "decision", '"yes"')
+    run("worker", "--until-idle")
+    watched = run("watch", good)
+    assert watched.code == 0
+    assert watched.out.endswith('  success: "ann: yes"\n')
+    assert run("watch", good, "--json").json["status"] == {"kind": "success", "value": "ann: yes"}
+    failed = run("watch", bad)
+    assert failed.code == 1
+    assert failed.out.endswith("  failed: LookupError: no such [thing]\n")
+
+
+def test_a_watch_prints_each_change(run: Run, app: str) -> None:
+    """From the first status to the last, while another process works."""
+    workflow_id = run("start", "order", '{"user": "ann"}').out.strip()
+    command = [sys.executable, "-m", "perdure", "--app", f"{app}:manager"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "engine")}
+    with subprocess.Popen(
+        [*command, "watch", workflow_id], stdout=subprocess.PIPE, text=True, env=env
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().endswith("in progress\n")
+        run("send", workflow_id, "decision", '"yes"')
+        run("worker", "--until-idle")
+        rest = watching.stdout.read()
+    assert watching.returncode == 0
+    assert rest.endswith('success: "ann: yes"\n')
+
+
+def test_an_event_can_bring_an_error(run: Run) -> None:
+    """`send --error` makes the wait fail with that text."""
+    workflow_id = run("start", "order", '{"user": "ann"}').out.strip()
+    run("send", workflow_id, "decision", "--error", "no stock")
+    run("worker", "--until-idle")
+    assert "no stock" in run("show", workflow_id).out

@@ -1,0 +1,81 @@
+"""Exit codes and errors of the command, as people and as programs get them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.running import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(app: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", "perdure", "--app", f"{app}:manager", *words]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "engine")}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (["show", "nobody", "--json"], 1, "WorkflowNotFound"),
+        (["start", "order", '{"user": 5}', "--json"], 1, "ValidationError"),
+        (["list", "--store", "ap.db", "--json"], 1, "StoreNotFound"),
+        (["--json", "list", "--status", "lost"], 2, "UsageError"),
+        (["list", "--cursor", "x", "--json"], 2, "UsageError"),
+        (["no-such-command", "--json"], 2, "UsageError"),
+    ],
+)
+def test_with_json_an_error_is_an_object_on_stderr(
+    run: Run, words: list[str], code: int, kind: str
+) -> None:
+    """One line; stdout stays empty, so that nobody takes it for a result."""
+    run("start", "failing")
+    ran = run(*words)
+    assert (ran.code, ran.out) == (code, "")
+    error = json.loads(ran.err)["error"]
+    assert error["type"] == kind
+    assert error["message"]
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(run: Run, app: str) -> None:
+    """As with ``perdure journal --all | head -1``: no traceback."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    with subprocess.Popen(
+        command(app, "journal", "one"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_ctrl_c_ends_a_watch_with_130(run: Run, app: str) -> None:
+    """Without a traceback, and the workflow goes on."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    with subprocess.Popen(
+        command(app, "watch", "one"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().endswith("in progress\n")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    assert process.returncode == 130
+    assert run("list", "--json").json["items"][0]["status"]["kind"] == "in_progress"
