@@ -61,5 +61,5 @@ def test_a_step_put_before_recorded_ones_is_caught() -> None:
         deploy_meanwhile(sim, next_release(asks_first=True))
 
     found = caught(test)
-    assert (found.law, found.faults) == ("BlockedWithoutCause", ())
+    assert (found.law, found.faults) == ("CodeDoesNotFit", ())
     assert "asked for, not recorded: action is_allowed" in found.message

@@ -41,7 +41,7 @@ def test_the_order_of_arrival_is_caught() -> None:
 
 
 def test_the_order_of_a_set_is_caught() -> None:
-    """No fault: the journal is replayed in another process as well, where strings hash otherwise."""
+    """No fault: journals are replayed in another process as well, where strings hash otherwise."""
 
     @simulate(manager, regions=REGIONS)
     def test(sim: Simulation, regions: list[str]) -> None:
