@@ -79,15 +79,22 @@ def expected(program: Program, path: str) -> Expected:
             return _certain(list(range(option)))
         case "never":
             return Expected([], NONE)
-        case "row" | "loop" | "queue":
+        case "row" | "loop" | "queue" | "stream" | "condition":
             return _in_turn(parts)
-        case "gather" | "lock" | "completed" | "group" | "children":
+        case "gather" | "lock" | "completed" | "group" | "children" | "semaphore" | "barrier":
             return _at_once(parts)
+        case "context" | "all":
+            return _at_once(parts)
+        case "settled":
+            caught = [Expected([_caught(e) for e in each.endings], each.touched) for each in parts]
+            return _at_once(caught)
+        case "signal":
+            return _signal(parts)
         case "child" | "patient":
             return parts[0]
         case "try":
             return Expected([_caught(each) for each in parts[0].endings], parts[0].touched)
-        case "timeout":
+        case "timeout" | "limit":
             late = [] if option == DAY_MS else [Ending("late", most=parts[0].touched)]
             return Expected([*parts[0].endings, *late], parts[0].touched)
         case "cancel":
@@ -147,6 +154,18 @@ def _at_once(parts: list[Expected]) -> Expected:
         for those in product(*good)
     ]
     return Expected(whole + _beside(bad, touched), touched)
+
+
+def _signal(parts: list[Expected]) -> Expected:
+    """The first, and when it is done, the others together."""
+    first, *rest = parts
+    after = _at_once(rest)
+    both = _in_turn([first, after])
+    flat = [
+        each if each.error else attrs.evolve(each, value=[each.value[0], *each.value[1]])
+        for each in both.endings
+    ]
+    return Expected(flat, _touched(parts))
 
 
 def _race(parts: list[Expected]) -> Expected:

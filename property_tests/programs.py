@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -148,6 +149,13 @@ async def evaluate(step: Step, path: str, program: Program) -> Any:
                     return await evaluate(step, *parts[0])
             except TimeoutError:
                 return "late"
+        case "limit":
+            try:
+                return await asyncio.wait_for(evaluate(step, *parts[0]), option / 1000)
+            except TimeoutError:
+                return "late"
+        case "stream":
+            return [value async for value in _stream(step, parts)]
         case "child":
             return await _or_broken(step.run_workflow(interpret(*parts[0])))
         case "raise":
@@ -156,6 +164,8 @@ async def evaluate(step: Step, path: str, program: Program) -> Any:
             return await _children(step, parts)
         case "gather" | "group" | "completed" | "queue" | "lock" | "race" | "patient" | "cancel":
             return await _with_tasks(step, kind, option, parts)
+        case "semaphore" | "barrier" | "signal" | "condition" | "settled" | "context" | "all":
+            return await _together(step, kind, option, parts)
         case _:
             return await _leaf(step, path, kind, option)
 
@@ -308,6 +318,72 @@ async def _queue(
     return [await queue.get() for _ in parts]
 
 
+#: Where a task is: each has its own, and none sees another's.
+PLACE: ContextVar[str] = ContextVar("place")
+
+
+async def _stream(step: Step, parts: list[tuple[str, Program]]) -> AsyncIterator[Any]:
+    for part in parts:
+        yield await evaluate(step, *part)
+
+
+async def _together(step: Step, kind: str, option: Any, parts: list[tuple[str, Program]]) -> Any:
+    """More programs that do several things at once, by the tools with which tasks meet."""
+    semaphore = asyncio.Semaphore(option or 1)
+    barrier = asyncio.Barrier(len(parts))
+    signal, condition = asyncio.Event(), asyncio.Condition()
+    turn = 0
+
+    async def one(number: int, path: str, part: Program) -> Any:
+        nonlocal turn
+        match kind:
+            case "semaphore":
+                async with semaphore:
+                    return await evaluate(step, path, part)
+            case "barrier":
+                value = await evaluate(step, path, part)
+                await barrier.wait()
+                return value
+            case "signal":
+                if number:
+                    await signal.wait()
+                value = await evaluate(step, path, part)
+                signal.set()
+                return value
+            case "condition":  # each in its turn, though all of them wait at once
+                async with condition:
+                    await condition.wait_for(lambda: turn == number)
+                    value = await evaluate(step, path, part)
+                    turn += 1
+                    condition.notify_all()
+                return value
+            case "context":
+                PLACE.set(path)
+                value = await evaluate(step, path, part)
+                assert PLACE.get() == path
+                return value
+        return await evaluate(step, path, part)
+
+    if kind == "settled":
+        several = await asyncio.gather(
+            *(one(number, *part) for number, part in enumerate(parts)), return_exceptions=True
+        )
+        return [["caught", str(v)] if isinstance(v, Broken) else v for v in several]
+    if kind == "all":
+        made = [asyncio.create_task(one(number, *part)) for number, part in enumerate(parts)]
+        done, late = await asyncio.wait(made, return_when=asyncio.FIRST_EXCEPTION)
+        for task in late:
+            task.cancel()
+        failed = [task for task in made if task in done and task.exception() is not None]
+        return [task.result() for task in failed or made]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(number, *part)) for number, part in enumerate(parts)]
+    except* Broken as broken:
+        raise Broken(min(map(str, broken.exceptions))) from broken
+    return [task.result() for task in tasks]
+
+
 # --- strategies ---------------------------------------------------------------------------------
 
 MS = st.sampled_from([0, 5, 60, 1_000, 30_000])
@@ -339,6 +415,9 @@ LEAVES: st.SearchStrategy[Program] = st.one_of(
 )
 
 
+TOGETHER = ("barrier", "signal", "condition", "settled", "context", "all")
+
+
 def _calm(parts: Any, inner: Any) -> Any:
     """Programs whose end no timing changes, made of such."""
     return st.one_of(
@@ -354,6 +433,10 @@ def _calm(parts: Any, inner: Any) -> Any:
         _node("lock", rest=parts),
         _node("patient", st.sampled_from([0, 20, 2_000]), parts),
         _node("timeout", DAY_MS, parts),
+        _node("limit", DAY_MS, parts),
+        _node("stream", rest=parts),
+        _node("semaphore", st.integers(1, 2), rest=parts),
+        *[_node(kind, rest=parts) for kind in TOGETHER],
     )
 
 
@@ -364,6 +447,7 @@ def _any(parts: Any, inner: Any) -> Any:
         _node("race", rest=parts),
         _node("race", None, _node("never"), rest=parts),
         _node("timeout", st.sampled_from([0, 20, 2_000]), parts),
+        _node("limit", st.sampled_from([0, 20, 2_000]), parts),
         _node("cancel", None, parts, parts),
     )
 

@@ -150,8 +150,9 @@ ONLY = (
     ),
     Only(
         "asyncio",
-        "perdure.core.loop perdure.core.replay perdure.step perdure.definitions perdure.runtime "
-        "perdure.manager perdure.inspecting perdure.opening perdure.sync perdure.cli perdure.demo",
+        "perdure.core.loop perdure.core.closing perdure.core.replay perdure.step "
+        "perdure.definitions perdure.runtime perdure.manager perdure.inspecting perdure.opening "
+        "perdure.sync perdure.cli perdure.demo",
         "transitions, stores and values are plain calls",
     ),
     Only("click rich", "perdure.cli perdure.demo", "they come with the extra `cli`"),
@@ -175,6 +176,7 @@ CORE_MAY_IMPORT = _words(
 CORE_ALSO = {
     ("perdure.core.retry", "datetime.timedelta"): "durations that users give; no clock",
     ("perdure.core.loop", "asyncio"): "Task and Future drive the handler; its I/O is not used",
+    ("perdure.core.closing", "asyncio"): "the same two are ended here",
     ("perdure.core.replay", "asyncio"): "Task and Future drive the handler; its I/O is not used",
     ("perdure.core.loop", "sys"): "the hooks for async generators are set through it",
 }

@@ -294,19 +294,42 @@ def test_timers_fire_only_when_due_by_time_then_creation() -> None:
     assert loop.next_timer_ms() == START + 400
 
 
-def test_ready_callbacks_run_between_two_timers() -> None:
-    """The drain after each timer is complete before the next one fires, though both are due."""
+def test_ready_callbacks_run_between_two_instants() -> None:
+    """What a timer makes ready runs before a later timer fires, though a late tick finds both due.
+
+    So the result is the same as if each had had a tick of its own.
+    """
+
+    def run(*ticks: int) -> list[str]:
+        loop = WorkflowLoop("w", START)
+        ran: list[str] = []
+
+        def first() -> None:
+            ran.append("first")
+            loop.call_soon(ran.append, "between")
+
+        loop.call_later(1, first)
+        loop.call_later(1.001, ran.append, "second")
+        for ms in ticks:
+            tick(loop, ms)
+        return ran
+
+    assert run(1500) == run(1000, 1001) == ["first", "between", "second"]
+
+
+def test_timers_of_one_instant_fire_together() -> None:
+    """As on asyncio's own loops: two deadlines at one instant are both over, not the first only."""
     loop = WorkflowLoop("w", START)
     ran: list[str] = []
 
     def first() -> None:
         ran.append("first")
-        loop.call_soon(ran.append, "between")
+        loop.call_soon(ran.append, "after both")
 
     loop.call_later(1, first)
     loop.call_later(1, ran.append, "second")
     tick(loop, 1000)
-    assert ran == ["first", "between", "second"]
+    assert ran == ["first", "second", "after both"]
 
 
 def test_a_timer_may_cancel_one_that_is_due_with_it() -> None:
@@ -319,7 +342,9 @@ def test_a_timer_may_cancel_one_that_is_due_with_it() -> None:
 
     loop.call_later(1, first)
     second = loop.call_later(1, ran.append, "second")
-    assert tick(loop, 1000) == 1
+    third = loop.call_later(2, ran.append, "third")
+    loop.call_later(1.5, third.cancel)
+    tick(loop, 2000)
     assert ran == []
     assert loop.next_timer_ms() is None
 

@@ -552,7 +552,7 @@ def test_a_cancelled_child_step_cancels_the_child() -> None:
     assert (
         Playbook(waiting(child()))
         >> Asked(cancels=(CancelStep(0),))
-        << CancelChild("w/0@1")
+        << CancelChild(0, "w/0@1")
         << row(0, state="settled", outcome=Canceled(), canceled_position=0)
         >> ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW)
     )

@@ -99,7 +99,7 @@ def test_the_end_cancels_what_is_open() -> None:
         >> Ended(outcome=ok())
         << row(0, state="settled", outcome=Canceled(), runner=None, canceled_position=None)
         << row(1, state="settled", outcome=Canceled())
-        << CancelChild("w/2@1")
+        << CancelChild(2, "w/2@1")
         << row(2, state="settled", outcome=Canceled())
         << row(3, state="settled", outcome=Canceled(), due_at=None)
         << row(4, state="settled", outcome=Canceled(), event_id=None)

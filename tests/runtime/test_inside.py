@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from perdure.errors import CalledInside
-from perdure.runtime.inside import INSIDE, inside_transaction, refuse_inside
+from perdure.runtime.contexts import MutationContext
+from perdure.runtime.inside import CONTEXT_VERBS, INSIDE, inside_transaction, refuse_inside
 
 
 def test_outside_everything_is_allowed() -> None:
@@ -22,12 +23,38 @@ def test_inside_a_transaction_the_verb_of_the_context_is_named() -> None:
         inside_transaction(lambda: refuse_inside("cancel"))
 
 
-def test_inside_a_handler_the_step_is_named() -> None:
+@pytest.mark.parametrize(
+    ("verb", "instead"),
+    [
+        ("run_mutation", r"ctx\.db.*definition\.fn\(ctx, …\)"),
+        ("result", r"ctx\.db.*manager\.result when the function has returned"),
+    ],
+)
+def test_a_verb_that_the_context_lacks_is_not_named(verb: str, instead: str) -> None:
+    """The remedy is one that works."""
+    with pytest.raises(CalledInside, match=instead):
+        inside_transaction(lambda: refuse_inside(verb))
+
+
+def test_each_verb_that_is_named_is_one_of_the_context() -> None:
+    """The two lists do not drift apart."""
+    assert all(hasattr(MutationContext, verb) for verb in CONTEXT_VERBS)
+
+
+@pytest.mark.parametrize(
+    ("verb", "instead"),
+    [
+        ("start", r"step\.run_workflow"),
+        ("run_query", r"step\.run_query"),
+        ("status", r"step\.run_… or step\.await_event"),
+    ],
+)
+def test_inside_a_handler_the_step_is_named(verb: str, instead: str) -> None:
     """A replay would repeat the call."""
     token = INSIDE.set("handler")
     try:
-        with pytest.raises(CalledInside, match=r"step\.run_"):
-            refuse_inside("start")
+        with pytest.raises(CalledInside, match=instead):
+            refuse_inside(verb)
     finally:
         INSIDE.reset(token)
 

@@ -69,8 +69,13 @@ class StartChild(Struct, frozen=True):
 
 
 class CancelChild(Struct, frozen=True):
-    """Cancel a child and all below it."""
+    """Cancel a step's child and all below it.
 
+    The number of the step tells whose child it is: of two steps that ask for one id, the second is
+    refused, and has none.
+    """
+
+    number: int
     child_id: WorkflowId
 
 

@@ -22,19 +22,19 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
+from itertools import groupby
+from operator import itemgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import DeterminismError, PerdureError
+from .closing import ROUNDS_MAX, asyncgen_collected, close_asyncgen, close_coroutine, end_task
 from .ids import digest
 from .limits import CALLBACKS_PER_FACT_MAX, SLEEP_MS_MAX
 from .refusals import AS_COMPLETED, refusal
 
 #: How many reports of `WorkflowLoop.unhandled` are kept: enough to see what is wrong.
 UNHANDLED_MAX = 100
-
-#: A task may answer its cancelling or closing with one more await: so often it is asked again.
-ROUNDS_MAX = 10
 
 #: Below this many entries it is not worth while to look for dead tasks, generators and timers.
 _SWEEP_MIN = 8
@@ -179,7 +179,7 @@ class WorkflowLoop(_Base):
             raise RuntimeError(f"{self!r} cannot be entered")
         self._outer_loop = outer
         self._outer_hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._asyncgen_started, _asyncgen_collected)
+        sys.set_asyncgen_hooks(self._asyncgen_started, asyncgen_collected)
         _set_running_loop(self)
         self._entered = True
 
@@ -240,13 +240,15 @@ class WorkflowLoop(_Base):
             self.now_ms = ms
 
     def fire_timers(self, now_ms: int) -> int:
-        """Move the time on and fire the timers due, by time, then creation; drain after each.
+        """Move the time on and fire the timers due, by time, then creation.
 
-        A timer that is set meanwhile waits for the next call, even if it is due at once, so that
+        Those of one instant fire together, as on any loop of asyncio; all that they make ready
+        runs before those of the next instant, so that a tick that is late changes nothing. A
+        timer that is set meanwhile waits for the next call, even if it is due at once, so that
         this comes to an end.
 
         Returns:
-            How many fired.
+            How many were due and not cancelled when their instant came.
 
         Raises:
             HandlerSpins: see `drain`.
@@ -256,18 +258,18 @@ class WorkflowLoop(_Base):
         timers = self._timers
         due = []
         while timers and timers[0][0] <= now_us:
-            handle = heappop(timers)[2]
+            instant, _, handle = heappop(timers)
             handle._scheduled = False
             if handle._cancelled:
                 self._cancelled_timers -= 1
             else:
-                due.append(handle)
+                due.append((instant, handle))
         fired = 0
-        for handle in due:
-            if not handle._cancelled:  # by one that fired before it
-                fired += 1
-                self._ready.append(handle)
-                self.drain()
+        for _, together in groupby(due, itemgetter(0)):
+            # Not those that were cancelled by what fired before them.
+            self._ready += [handle for _, handle in together if not handle._cancelled]
+            fired += len(self._ready)
+            self.drain()
         return fired
 
     def next_timer_ms(self) -> int | None:
@@ -405,8 +407,12 @@ class WorkflowLoop(_Base):
         """Pass on, or record, an exception that nobody will see otherwise. Never raises."""
         # The collector may call this at any moment: user code runs only where it may.
         if self._exception_handler is not None and self._entered and not self._closing:
+            thing = context.get("task") or context.get("future") or context.get("handle")
             try:
-                self._exception_handler(self, context)
+                if (get_context := getattr(thing, "get_context", None)) is not None:
+                    get_context().run(self._exception_handler, self, context)  # as from 3.12 on
+                else:
+                    self._exception_handler(self, context)
                 return
             except BaseException as error:
                 failed = {"message": "the exception handler itself failed", "exception": error}
@@ -485,10 +491,10 @@ class WorkflowLoop(_Base):
                 for task in live:
                     self._close_task(task)
                 for generator in self._live_asyncgens():
-                    Context().run(_close_asyncgen, generator)
+                    Context().run(close_asyncgen, generator)
         self._closing = True
         for task in live:
-            _end_task(task)
+            end_task(task)
         self._ready.clear()
         self._timers.clear()
         self._tasks.clear()
@@ -499,7 +505,7 @@ class WorkflowLoop(_Base):
         _enter_task(self, task)
         try:
             # In its own context: `var.reset(token)` in a `finally` works in no other.
-            task._closing_context.run(_close_coroutine, coro)
+            task._closing_context.run(close_coroutine, coro)
         finally:
             _leave_task(self, task)
 
@@ -546,40 +552,6 @@ class WorkflowLoop(_Base):
     def _next_hash(self) -> int:
         self._hash = value = (self._hash + _HASH_STEP) & _HASH_MASK
         return value
-
-
-def _close_coroutine(coro: Coroutine[Any, Any, Any]) -> None:
-    for _ in range(ROUNDS_MAX):
-        try:
-            coro.close()
-        except RuntimeError:
-            continue  # perhaps because it awaits something again; on an ended one close() is empty
-        except BaseException:
-            pass
-        return
-
-
-def _end_task(task: WorkflowTask) -> None:
-    waiter = task._fut_waiter  # type: ignore[attr-defined]
-    # As a Future: a task that is done is not reported as destroyed while pending. Its waiter too,
-    # which drops the callback by which the two hold each other.
-    asyncio.Future.cancel(task)
-    if isinstance(waiter, asyncio.Future) and not isinstance(waiter, asyncio.Task):
-        asyncio.Future.cancel(waiter)
-
-
-def _close_asyncgen(generator: AsyncGenerator[Any, Any]) -> None:
-    closer: Any = generator.aclose()
-    try:
-        closer.send(None)
-        for _ in range(ROUNDS_MAX):
-            closer.throw(GeneratorExit())
-    except BaseException:
-        pass  # StopIteration, GeneratorExit or what its `finally` raised: it has ended
-
-
-def _asyncgen_collected(generator: AsyncGenerator[Any, Any]) -> None:
-    """Only to keep the interpreter from closing it: the loop has done, or tried, that."""
 
 
 _ENSURE_FUTURE = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__

@@ -499,7 +499,7 @@ def _stop(draft: Draft, record: StepRecord) -> None:
         assert record.started_epoch is not None
         draft.effects.append(CancelAttempt(record.number, record.started_epoch, record.attempt))
     if record.child_id is not None and record.state != "settled":
-        draft.writes.append(CancelChild(record.child_id))
+        draft.writes.append(CancelChild(record.number, record.child_id))
 
 
 # --- the end ------------------------------------------------------------------------------------

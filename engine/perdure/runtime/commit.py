@@ -295,7 +295,7 @@ class Committer:
                     )
                     self._apply(scope, done, message)
             case CancelChild():
-                operations.cancel_child(scope, write.child_id, workflow_id)
+                operations.cancel_child(scope, workflow_id, write)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
             case CheckEvent():

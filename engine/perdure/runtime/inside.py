@@ -19,18 +19,37 @@ Place = Literal["handler", "transaction"]
 INSIDE: ContextVar[Place | None] = ContextVar("perdure_inside", default=None)
 
 
+#: Verbs that a mutation's context has too.
+CONTEXT_VERBS = frozenset({"start", "cancel", "restart", "cleanup", "send_event", "create_event"})
+
+#: What a handler does instead of a verb; an action may use each of them.
+_STEP_VERBS = {
+    "start": "await step.run_workflow(…)",
+    "result": "await step.run_workflow(…)",
+    "watch": "await step.run_workflow(…)",
+    "run_query": "await step.run_query(…)",
+    "run_mutation": "await step.run_mutation(…)",
+}
+
+
 def refuse_inside(verb: str) -> None:
     """Raise if the caller runs inside a handler or a transaction."""
     place = INSIDE.get()
     if place == "handler":
+        instead = _STEP_VERBS.get(verb, "step.run_… or step.await_event")
         raise CalledInside(
-            f"manager.{verb} inside a workflow: a replay would repeat it; use step.run_… or"
-            " step.await_event, or call the manager from an action"
+            f"manager.{verb} inside a workflow: a replay would repeat it; use {instead}, or call"
+            " the manager from an action"
         )
     if place == "transaction":
+        if verb in ("run_query", "run_mutation"):
+            instead = "use ctx.db, or call the function itself: definition.fn(ctx, …)"
+        elif verb in CONTEXT_VERBS:
+            instead = f"use ctx.{verb}(…), which takes part in this transaction"
+        else:
+            instead = f"use ctx.db, or call manager.{verb} when the function has returned"
         raise CalledInside(
-            f"manager.{verb} inside a mutation or query would wait for itself: use ctx.{verb}(…),"
-            " which takes part in this transaction"
+            f"manager.{verb} inside a mutation or query would wait for itself: {instead}"
         )
 
 

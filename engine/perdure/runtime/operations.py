@@ -200,7 +200,7 @@ def end_elsewhere(
     for write in writes:
         match write:
             case CancelChild():
-                cancel_child(scope, write.child_id, workflow_id)
+                cancel_child(scope, workflow_id, write)
             case CallOnComplete():
                 error = call_on_complete(scope, state, write.outcome)
                 if error is not None:
@@ -238,12 +238,13 @@ def _revoke(scope: Scope, before: WorkflowState, effects: Any) -> None:
             scope.tx.put_inbox([row])
 
 
-def cancel_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId) -> None:
-    """Cancel a child, if it still runs, and if it is one: an id given by the user may have been
-    refused because it is another workflow's."""
-    for loaded in scope.tx.load([child_id]):
+def cancel_child(scope: Scope, parent_id: WorkflowId, write: CancelChild) -> None:
+    """Cancel a step's child, if it still runs, and if it is its child: an id given by the user may
+    have been refused because it is another workflow's, or that of another step's child."""
+    for loaded in scope.tx.load([write.child_id]):
         header = loaded.state.header
-        if loaded.state.status == "in_progress" and header.parent_id == parent_id:
+        is_its = (header.parent_id, header.parent_number) == (parent_id, write.number)
+        if loaded.state.status == "in_progress" and is_its:
             # Its parent has done with it: it is not told.
             orphan = replace(header, parent_id=None, parent_number=None)
             cancel_tree(scope, replace(loaded.state, header=orphan))

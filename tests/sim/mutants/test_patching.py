@@ -6,6 +6,7 @@ import attrs
 import pytest
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
+from tests.sim.families import TOGETHER
 from tests.sim.scenes import EVENTS, SCENARIOS
 from tests.sim.tickets import TICKETS
 
@@ -16,7 +17,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, TICKETS)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -14,6 +14,7 @@ from tests.sim.testing.bank import Receipt, approval, charge_card, manager
 
 from perdure_sim import ALL, CRASH, NONE, NeverReached, Simulation, simulate
 from perdure_sim.explore.portions import DigestsDiffer
+from perdure_sim.testing.options import options
 from perdure_sim.testing.trial import Trial
 
 #: Quick: what is tested here is not how much is found.
@@ -186,7 +187,8 @@ def test_a_bug_is_found_and_shrunk(store: str, sweep: bool) -> None:
     failure = trial_of(test).failures[AssertionError]
     assert failure.drawn == {"amount": 1}
     assert len(failure.plan) == 1
-    report = raised.value.__notes__[-1]
+    # Where the plugin is installed, pytest shows the report; else it is a note of the exception.
+    report = "\n".join([*raised.value.__notes__, *options.reports])
     assert f"@example(amount=1, plan='{failure.plan}')" in report
     assert (
         f"test_decorator.py::test_a_bug_is_found_and_shrunk[{sweep}-{store}]' --perdure" in report

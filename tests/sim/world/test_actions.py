@@ -55,8 +55,8 @@ def test_an_action_waits_in_virtual_time(tmp_path: Path) -> None:
 
 
 def test_tasks_of_an_action_take_turns(tmp_path: Path) -> None:
-    """A queue and a group of tasks work as on any loop; what is due first, or was asked for first,
-    comes first, with all that follows from it."""
+    """A queue and a group of tasks work as on any loop; what is due first comes first, with all
+    that follows from it; what is due together fires together."""
     seen = Seen()
 
     async def feed(queue: asyncio.Queue[str]) -> None:
@@ -78,7 +78,7 @@ def test_tasks_of_an_action_take_turns(tmp_path: Path) -> None:
         return "done"
 
     assert value(play(tmp_path, acting(), act)) == "done"
-    assert seen.list == [("first", 1_020), ("a", 1_020), ("second", 1_020), ("b", 2_020)]
+    assert seen.list == [("first", 1_020), ("second", 1_020), ("a", 1_020), ("b", 2_020)]
 
 
 def test_actions_of_one_process_share_its_loop_and_run_at_once(tmp_path: Path) -> None:

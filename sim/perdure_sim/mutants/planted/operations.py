@@ -175,7 +175,7 @@ OPERATIONS = (
         "children are not canceled",
         "cancel",
         "runtime.operations:end_elsewhere",
-        "                cancel_child(scope, write.child_id, workflow_id)\n",
+        "                cancel_child(scope, workflow_id, write)\n",
         "                pass\n",
         found_by=("cancels", "", "Orphan"),
     ),
@@ -203,6 +203,22 @@ OPERATIONS = (
         "    start(scope, order)\n",
         "",
         found_by=("cancels", "", "ChildLost"),
+    ),
+    Mutant(
+        "a child is taken for that of another step",
+        "child",
+        "runtime.operations:cancel_child",
+        "(header.parent_id, header.parent_number) == (parent_id, write.number)",
+        "header.parent_id == parent_id",
+        found_by=("families", "", "Stuck"),
+    ),
+    Mutant(
+        "a child's delay is ignored",
+        "child",
+        "runtime.operations:start_child",
+        "scope.now if command.due_at is None else command.due_at",
+        "scope.now",
+        found_by=("families", "", "AssertionError"),
     ),
     # --- pool
     Mutant(

@@ -1,0 +1,48 @@
+"""How what still runs on a handler's loop is ended, piece by piece.
+
+A coroutine may answer its closing with one more await, or with an error; none of that may reach the
+engine, or be reported when the remains are collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+
+#: A task may answer its cancelling or closing with one more await: so often it is asked again.
+ROUNDS_MAX = 10
+
+
+def close_coroutine(coro: Coroutine[Any, Any, Any]) -> None:
+    for _ in range(ROUNDS_MAX):
+        try:
+            coro.close()
+        except RuntimeError:
+            continue  # perhaps because it awaits something again; on an ended one close() is empty
+        except BaseException:
+            pass
+        return
+
+
+def end_task(task: asyncio.Task[Any]) -> None:
+    waiter = task._fut_waiter  # type: ignore[attr-defined]
+    # As a Future: a task that is done is not reported as destroyed while pending. Its waiter too,
+    # which drops the callback by which the two hold each other.
+    asyncio.Future.cancel(task)
+    if isinstance(waiter, asyncio.Future) and not isinstance(waiter, asyncio.Task):
+        asyncio.Future.cancel(waiter)
+
+
+def close_asyncgen(generator: AsyncGenerator[Any, Any]) -> None:
+    closer: Any = generator.aclose()
+    try:
+        closer.send(None)
+        for _ in range(ROUNDS_MAX):
+            closer.throw(GeneratorExit())
+    except BaseException:
+        pass  # StopIteration, GeneratorExit or what its `finally` raised: it has ended
+
+
+def asyncgen_collected(generator: AsyncGenerator[Any, Any]) -> None:
+    """Only to keep the interpreter from closing it: the loop has done, or tried, that."""
