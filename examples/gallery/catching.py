@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -15,11 +15,13 @@ class Caught:
     Attributes:
         law: what does not hold: the name of the exception.
         message: what it says.
+        arguments: of the test, after shrinking.
         faults: what has to go wrong for that, after shrinking; times within a range as well.
     """
 
     law: str
     message: str
+    arguments: Mapping[str, Any]
     faults: tuple[str, ...]
 
 
@@ -30,5 +32,10 @@ def caught(test: Callable[..., None]) -> Caught:
         simulated()
     except Exception as error:
         failure = simulated.simulation.failures[type(error)]
-        return Caught(type(error).__name__, str(error), tuple(map(str, failure.plan)))
+        return Caught(
+            law=type(error).__name__,
+            message=str(error),
+            arguments=failure.drawn,
+            faults=tuple(map(str, failure.plan)),
+        )
     raise AssertionError("the simulator has found nothing")

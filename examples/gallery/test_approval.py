@@ -30,6 +30,7 @@ def decide(sim: Simulation, workflow: Workflow[[int], str], approves: bool) -> N
 
 @simulate(manager, setup=create_tables, approves=st.booleans())
 def test_what_is_approved_is_paid(sim: Simulation, approves: bool) -> None:
+    """And what has come too late, or is refused, is not."""
     decide(sim, reimburse, approves)
 
 

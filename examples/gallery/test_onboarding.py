@@ -36,6 +36,7 @@ def click_the_first_link(
 
 @simulate(manager, setup=create_tables, clicks=st.integers(0, 3))
 def test_clicks_on_the_first_link_buy_nothing(sim: Simulation, clicks: int) -> None:
+    """However often, and whatever goes wrong."""
     click_the_first_link(sim, onboard, confirmed, clicks)
 
 
@@ -48,6 +49,7 @@ def test_one_event_for_two_questions_is_caught() -> None:
 
     found = caught(test)
     assert (found.law, found.faults) == ("AssertionError", ())
+    assert found.arguments == {"clicks": 2}
 
 
 @simulate(manager, setup=create_tables)
@@ -77,6 +79,7 @@ def confirm_at_once(sim: Simulation, workflow: Onboarding) -> None:
 
 @simulate(manager, setup=create_tables)
 def test_who_confirms_is_let_in_within_a_day(sim: Simulation) -> None:
+    """And not when the time to confirm is over."""
     confirm_at_once(sim, onboard)
 
 

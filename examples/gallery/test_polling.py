@@ -27,6 +27,7 @@ def wait_for_it(sim: Simulation, workflow: Workflow[[str], str], minutes: int) -
 
 @simulate(manager, minutes=MINUTES)
 def test_an_export_is_waited_for(sim: Simulation, minutes: int) -> None:
+    """For as long as it is said, with a journal that does not grow for ever."""
     wait_for_it(sim, export, minutes)
 
 
@@ -50,6 +51,7 @@ def deploy_meanwhile(sim: Simulation, release: WorkflowManager) -> None:
 
 @simulate(manager)
 def test_waits_may_change_under_way(sim: Simulation) -> None:
+    """A release with other durations fits the journals that are there."""
     deploy_meanwhile(sim, next_release(asks_first=False))
 
 

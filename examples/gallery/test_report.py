@@ -25,6 +25,7 @@ def add_up(
 
 @simulate(manager, regions=REGIONS)
 def test_figures_are_those_of_their_regions(sim: Simulation, regions: list[str]) -> None:
+    """Each region has a figure of its own, and is named more than once or not at all."""
     add_up(sim, report, regions)
 
 
@@ -38,6 +39,7 @@ def test_the_order_of_arrival_is_caught() -> None:
     found = caught(test)
     assert found.law == "AssertionError"
     assert len(found.faults) == 1
+    assert len(found.arguments["regions"]) == 2
 
 
 def test_the_order_of_a_set_is_caught() -> None:
@@ -49,3 +51,4 @@ def test_the_order_of_a_set_is_caught() -> None:
 
     found = caught(test)
     assert (found.law, found.faults) == ("ReplayDiffers", ())
+    assert len(found.arguments["regions"]) == 2
