@@ -11,6 +11,7 @@ import atexit
 import sys
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -71,29 +72,38 @@ def _check_reads(manager: Definer, loaded: Loaded) -> None:
 
 @attrs.define
 class _Elsewhere:
-    """The other process, started when it is first needed; one for all tests."""
+    """The other process, started when it is first needed; one for all tests.
+
+    Attributes:
+        strangers: managers that it cannot import, and why.
+    """
 
     process: ReplayProcess | None = None
-    strangers: set[int] = attrs.field(factory=set)  # managers that it cannot import, by id
+    strangers: WeakKeyDictionary[Definer, str] = attrs.field(factory=WeakKeyDictionary)
 
     def check(self, manager: Definer, loaded: Loaded) -> None:
         """Replay it there, if the other process can import what belongs to it."""
-        if id(manager) in self.strangers:
+        if manager in self.strangers:
             return
         definer, modules = _place_of(manager)
         if definer is None:
-            self.strangers.add(id(manager))
+            self.strangers[manager] = "the manager is no name of a module"
             return
         if self.process is None or not self.process.is_alive:
             self.process = ReplayProcess()
             atexit.register(self.process.close)
         try:
             self.process.check(definer, [loaded], modules=modules, is_brief=True)
-        except RuntimeError:  # it cannot be imported there, or has died of it
-            self.strangers.add(id(manager))
+        except RuntimeError as error:  # it cannot be imported there, or has died of it
+            self.strangers[manager] = str(error)
 
 
 _elsewhere = _Elsewhere()
+
+
+def why_not_elsewhere(manager: Definer) -> str | None:
+    """Why a manager's journals were not replayed in another process; None if they were."""
+    return _elsewhere.strangers.get(manager)
 
 
 def _place_of(manager: Definer) -> tuple[str | None, list[str]]:

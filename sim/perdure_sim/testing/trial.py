@@ -31,6 +31,7 @@ from .drawing import Space, plan_texts, swept_plans
 from .failures import Failure, tell
 from .options import options
 from .presets import FaultSet
+from .repeating import why_not_elsewhere
 from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
 from .simulation import Simulation
 
@@ -254,6 +255,9 @@ class Trial:
         self._call(explore, SWEPT_EXAMPLES)
         if self.sweep:
             hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
+        why_not = why_not_elsewhere(self.manager)
+        if why_not is not None:
+            hypothesis_reports(f"not replayed in another process: {why_not}")
         if not failures:
             return None
         failure = failures[0]

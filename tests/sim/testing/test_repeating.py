@@ -14,7 +14,7 @@ from perdure import MutationContext, Step, WorkflowManager
 from perdure.definitions import Call
 from perdure_sim import Simulation, simulate
 from perdure_sim.laws.replaying import ReplayDiffers
-from perdure_sim.testing.repeating import NotRepeatable, _elsewhere
+from perdure_sim.testing.repeating import NotRepeatable, why_not_elsewhere
 
 manager = WorkflowManager("repeating.db")
 TOWNS = [f"town {number}" for number in range(20)]
@@ -106,8 +106,8 @@ def test_what_a_helper_reads_is_found(what: str) -> None:
     assert "; instead: " in str(found)
 
 
-def test_a_manager_that_has_no_name_is_not_looked_for_twice() -> None:
-    """No other process can import it; the clock is found all the same."""
+def test_a_manager_that_has_no_name_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """No other process can import it, and the test's output says so."""
     local = WorkflowManager("local.db")
 
     @local.workflow
@@ -119,4 +119,7 @@ def test_a_manager_that_has_no_name_is_not_looked_for_twice() -> None:
         sim.start(plain())
 
     test()  # type: ignore[call-arg]
-    assert id(local) in _elsewhere.strangers
+    assert why_not_elsewhere(local) == "the manager is no name of a module"
+    told = "not replayed in another process: the manager is no name of a module"
+    assert told in capsys.readouterr().out
+    assert why_not_elsewhere(manager) is None
