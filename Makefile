@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test docs demo bench soak examples lint types format check clean
+.PHONY: help setup test docs reference demo bench soak examples lint types format check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,6 +23,9 @@ test: setup ## run all tests (those of the docs and of the tree too)
 docs: setup ## run the code blocks of README.md and docs/
 	$(PY) -m pytest tests/test_docs.py
 
+reference: setup ## write docs/reference.md anew from the docstrings
+	PYTHONPATH=engine $(PY) docs/reference.py
+
 demo: $(VENV)/.cli ## kill a worker in the middle of a workflow and watch it go on
 	$(PY) -m perdure demo
 
@@ -35,12 +38,13 @@ soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 
 	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS \
 	  --minutes $(MINUTES) --jobs $(JOBS) --keep-going --seed $(or $(SEED),$$(date +%s))
 
-examples: setup ## run each example, in a folder of its own
+examples: setup ## run each example, in a folder of its own: by its test if it has one
 	@set -eu; root=$$PWD; count=0; \
 	for file in $$(find examples -name '*.py' | sort); do \
-	  case $$file in */test_*) run="-m pytest -qq -p no:cacheprovider" ;; *) run= ;; esac; \
+	  test=tests/examples/test_$$(basename "$$file"); \
+	  if [ -f "$$test" ]; then run="-m pytest -qq -p no:cacheprovider"; else run=; test=$$file; fi; \
 	  echo "== $$file"; folder=$$(mktemp -d); \
-	  (cd "$$folder" && "$$root/$(PY)" -W error $$run "$$root/$$file" </dev/null); \
+	  (cd "$$folder" && "$$root/$(PY)" -W error $$run "$$root/$$test" </dev/null); \
 	  rm -rf "$$folder"; count=$$((count + 1)); \
 	done; \
 	[ $$count -gt 0 ] || { echo "examples/ holds no example" >&2; exit 1; }

@@ -7,10 +7,14 @@ How pages are read, for those who write them:
   those of the page. If the program holds functions named ``test_…``, pytest runs it as well.
 * ```` ```python file=app.py ```` is a file of that name in the folder: it is imported, not run as a
   program, and later blocks of the page may import it too.
+* ```` ```python from=examples/script.py ```` shows a part of that file, line by line as it is
+  there. It is not run here (the file is run by its own test), unless it has a `file=` as well.
 * In ```` ```sh ```` blocks each line is a command, in ```` ```console ```` blocks those after a
   dollar sign. They are not run, but must exist: targets of make, commands of perdure, extras,
   files.
 * What is not to be run (signatures, output) is a ```` ```text ```` block.
+* A link leads to a file of the tree, and to a heading in it if it names one. Every page can be
+  reached from README.md.
 """
 
 from __future__ import annotations
@@ -38,14 +42,19 @@ PAGE_SECONDS_MAX = 120
 
 SHELL_LANGUAGES = ("sh", "bash", "shell", "console")
 #: Programs that are known without a look, because every machine of a developer has them.
-COMMON_PROGRAMS = frozenset(["cat", "cd", "cp", "curl", "echo", "kill", "ls", "mkdir", "rm"])
+COMMON_PROGRAMS = frozenset(
+    ["cat", "cd", "cp", "curl", "df", "du", "echo", "kill", "ls", "mkdir", "mv", "rm", "sqlite3"]
+)
 #: Our own programs, and what python calls them.
 PROGRAMS = {"perdure": "perdure", "perdure-sim": "perdure_sim"}
+#: Programs of others: the page that names one is about those who have it.
+FOREIGN_PROGRAMS = frozenset(["gunicorn", "journalctl", "systemctl", "uvicorn"])
 #: Options of `perdure` before its command that take a value.
 PERDURE_OPTIONS = ("--app", "--store")
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
-LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#[^)\s]*)?\)")
+LINK = re.compile(r"\]\((?!https?:|mailto:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+HEADING = re.compile(r"^#{1,6} +(?P<text>.+?)(?: +#+)?$", re.MULTILINE)
 
 
 @attrs.frozen
@@ -89,7 +98,7 @@ def write_program(blocks: Iterable[Block], folder: Path) -> list[str]:
     """Write the Python of a page into `folder`; give the modules to import and run, in order."""
     files: dict[str, list[Block]] = {}
     for block in blocks:
-        if block.language == "python":
+        if block.language == "python" and ("from" not in block.options or "file" in block.options):
             files.setdefault(block.options.get("file", "page.py"), []).append(block)
     for name, parts in files.items():
         (folder / name).write_text(_at_its_line(parts), encoding="utf-8")
@@ -198,7 +207,36 @@ def command_fault(words: list[str]) -> str | None:
         return (
             None if rest[:1] in (["clone"], ["switch"], ["commit"], ["tag"], ["push"]) else rest[0]
         )
-    return None if program in COMMON_PROGRAMS else f"unknown program {program!r}"
+    is_known = program in COMMON_PROGRAMS | FOREIGN_PROGRAMS
+    return None if is_known else f"unknown program {program!r}"
+
+
+def prose_of(text: str) -> str:
+    """A page without what stands in its fenced blocks."""
+    lines = text.splitlines()
+    for block in read_blocks(text):
+        start, count = block.line - 1, block.text.count("\n")
+        lines[start : start + count] = [""] * count
+    return "\n".join(lines)
+
+
+def anchors_of(text: str) -> list[str]:
+    """The anchors that forges give to the headings of a page."""
+    anchors: list[str] = []
+    seen: dict[str, int] = {}
+    for heading in HEADING.finditer(prose_of(text)):
+        words = re.sub(r"\]\([^)]*\)", "]", heading["text"]).lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).strip().replace(" ", "-")
+        count = seen[anchor] = seen.get(anchor, -1) + 1
+        anchors.append(f"{anchor}-{count}" if count else anchor)
+    return anchors
+
+
+def _targets(page: Path) -> Iterator[tuple[str, Path, str | None]]:
+    """The links of a page to files of the tree: as written, as a path, and the anchor."""
+    for link in LINK.finditer(prose_of(page.read_text(encoding="utf-8"))):
+        target = (page.parent / link["path"]).resolve() if link["path"] else page
+        yield link[0], target, link["anchor"]
 
 
 def _page_id(page: Path) -> str:
@@ -241,16 +279,44 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_page_id)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    """Each link to a file of the tree leads to one that exists."""
-    prose = page.read_text(encoding="utf-8")
-    for block in _blocks(page):
-        prose = prose.replace(block.text, "")
-    missing = [
-        target
-        for target in LINK.findall(prose)
-        if target and not (page.parent / target.removeprefix("./")).exists()
+    """Each link to a file of the tree leads to one that exists, and to a heading that it has."""
+    dead = [
+        written
+        for written, target, anchor in _targets(page)
+        if not target.exists()
+        or (anchor is not None and anchor not in anchors_of(target.read_text(encoding="utf-8")))
     ]
-    assert missing == []
+    assert dead == []
+
+
+def test_every_page_can_be_reached() -> None:
+    """From README.md one comes, link by link, to every page."""
+    reached, ahead = set[Path](), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached:
+            reached.add(page)
+            ahead += [target for _, target, _ in _targets(page) if target in PAGES]
+    assert [_page_id(page) for page in PAGES if page not in reached] == []
+
+
+@pytest.mark.parametrize("page", TAUGHT, ids=_page_id)
+def test_what_a_page_shows_of_a_file_is_in_it(page: Path) -> None:
+    """A block with `from=` is found in its file, line by line."""
+    different = [
+        f"{_page_id(page)}:{block.line}: not in {block.options['from']}"
+        for block in _blocks(page)
+        if "from" in block.options
+        and f"\n{block.text}" not in "\n" + (ROOT / block.options["from"]).read_text("utf-8")
+    ]
+    assert different == []
+
+
+def test_headings_have_the_anchors_that_forges_give() -> None:
+    """Lower case, dashes for blanks, no punctuation, numbered when they repeat; no comments of
+    code are taken for headings."""
+    page = "# A `b`: c!\n## With [a link](x.md)\n```sh\n# not this\n```\n## A b c\n"
+    assert anchors_of(page) == ["a-b-c", "with-a-link", "a-b-c-1"]
 
 
 def test_blocks_are_read_with_their_lines() -> None:

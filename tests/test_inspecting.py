@@ -16,11 +16,12 @@ from tests.recorded import (
     journal_of,
     manager_of,
     nothing,
+    only,
     record,
     waits_first,
 )
 
-from perdure import CheckReport, PerdureError, WorkflowManager, WorkflowNotFound
+from perdure import CheckReport, PerdureError, StoreCorrupt, WorkflowManager, WorkflowNotFound
 
 
 @pytest.fixture
@@ -129,3 +130,16 @@ def test_a_check_that_would_stop_a_loop_says_what_to_do() -> None:
             manager_of(nothing).check_journals([])
 
     asyncio.run(run())
+
+
+def test_a_damaged_row_is_a_violation_and_no_journal(path: Path) -> None:
+    """What cannot be read is told by a check, and is not exported as if it were whole."""
+    record(path, "ann", "bob")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE perdure_steps SET options = '{' WHERE workflow_id = 'ann'")
+    connection.close()
+    with pytest.raises(StoreCorrupt):
+        journal_of(path, "ann")
+    violation = only(check(first_release, path))
+    assert (violation.kind, violation.workflow_id) == ("value", "ann")

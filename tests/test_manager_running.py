@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,59 @@ def test_code_that_does_not_fit_blocks_and_mended_code_goes_on(path: Path) -> No
     assert blocked.type == "DeterminismError"
     assert "journal is right" in blocked.message
     assert run(mend, deploy(["a", "b"])) == ["a", "b", "end"]
+
+
+DAMAGES = {
+    "the options of a step": ("perdure_steps", "options", "workflow_id = 'bad' AND number = 1"),
+    "a value": ("perdure_steps", "value", "workflow_id = 'bad' AND number = 0"),
+    "the arguments": ("perdure_workflows", "arguments", "id = 'bad'"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_workflow_harms_no_other(path: Path, what: str) -> None:
+    """It waits, and says what cannot be read; it goes on when that is there again."""
+    manager = make(path)
+    define(manager)
+
+    @manager.workflow
+    async def count_and_wait(step: Step, n: int) -> int:
+        await step.run_query(call(manager, "count"))
+        return n + await step.await_event(number_event)
+
+    async def begin(m: WorkflowManager) -> None:
+        for name in ("bad", "good"):
+            await m.start(call(m, "count_and_wait", 1), id=name)
+            while len(await m.list_steps(name)) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    async def go_on(m: WorkflowManager) -> Any:
+        for name in ("bad", "good"):
+            await m.send_event(number_event, workflow_id=name, value=1)
+        result = await m.result("good", timeout=LONG)
+        while True:
+            statuses = {info.workflow_id: info.status for info in await m.list_workflows()}
+            bad = statuses["bad"]
+            assert isinstance(bad, InProgress)
+            if bad.blocked is not None:
+                return result, bad.blocked
+
+    async def mended(m: WorkflowManager) -> Any:
+        return await m.result("bad", timeout=LONG)
+
+    run(begin, manager)
+    table, column, place = DAMAGES[what]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (before,) = db.execute(f"SELECT {column} FROM {table} WHERE {place}").fetchone()
+        db.execute(f"UPDATE {table} SET {column} = 'oops' WHERE {place}")
+        db.commit()
+    result, blocked = run(go_on, manager)
+    assert result == 2
+    assert "JSON is malformed" in blocked.message
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE {table} SET {column} = ? WHERE {place}", (before,))
+        db.commit()
+    assert run(mended, manager) == 2
 
 
 def test_a_handler_may_not_open_a_socket(manager: WorkflowManager) -> None:

@@ -17,9 +17,9 @@ from tests.sources import parse
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Folders of the project that hold code.
-CODE_FOLDERS = ("engine", "sim", "tests", "property_tests", "examples", "benchmarks")
+CODE_FOLDERS = ("engine", "sim", "tests", "property_tests", "examples", "benchmarks", "docs")
 #: Text beside the code, for the checks of words.
-TEXT_FOLDERS = (*CODE_FOLDERS, "docs", ".ci")
+TEXT_FOLDERS = (*CODE_FOLDERS, ".ci")
 TEXT_SUFFIXES = (".py", ".pyi", ".md", ".sql", ".toml", ".json", ".html", ".sh", "")
 
 #: Over it a file is most likely two things, each of which deserves a name.

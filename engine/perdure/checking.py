@@ -167,6 +167,8 @@ class Checker:
         if header.rules > RULES:
             text = f"its journal keeps rules {header.rules}; this perdure knows {RULES}: upgrade it"
             return [_of(loaded, "rules", text)], ()
+        if loaded.damage is not None:
+            return [_of(loaded, "value", loaded.damage.message)], ()
         definition = self._rules.registry.get(header.name)
         if not isinstance(definition, Workflow):
             text = f"there is no workflow {header.name!r} here: it waits until a worker has it"
@@ -195,6 +197,8 @@ class Checker:
     def _undefined(self, loaded: Loaded) -> Iterator[CheckViolation]:
         """What the workflow will need, and is not defined here."""
         state, registry = loaded.state, self._rules.registry
+        if loaded.damage is not None:
+            return
         if state.outcome is not None or not isinstance(registry.get(state.header.name), Workflow):
             return
         for record in loaded.steps:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from perdure.checking import CheckedWorkflow, Checker, CheckReport, check_all
 from perdure.core.workflow import WorkflowState
+from perdure.errors import StoreCorrupt
 from perdure.journals import WorkflowJournal
 from perdure.opening import OpenManager
 from perdure.runtime import orders
@@ -34,14 +35,20 @@ class InspectedManager(OpenManager):
     async def journal(self, workflow_id: str) -> WorkflowJournal:
         """All that is recorded of a workflow, as of one moment.
 
+        Args:
+            workflow_id: whose journal.
+
         Raises:
             WorkflowNotFound
+            StoreCorrupt: a row of it is damaged.
         """
         refuse_inside("journal")
         orders.checked_id(workflow_id)
         loaded = await self._read(lambda reader: reader.load([workflow_id]))
         if not loaded:
             raise not_found(workflow_id)
+        if loaded[0].damage is not None:
+            raise StoreCorrupt(loaded[0].damage.message)
         return WorkflowJournal(loaded[0])
 
     async def check(
@@ -90,6 +97,7 @@ class InspectedManager(OpenManager):
         workflow that has ended must lead to the same end.
 
         Args:
+            journals: to be replayed, one after the other.
             name: only the code of this definition is read for clocks and dice; the journals given
                 are all replayed.
             progress: called after each of them.

@@ -133,6 +133,9 @@ def load_journals(lines: Iterable[str]) -> Iterator[WorkflowJournal]:
     """The journals of a file, or of any lines that `WorkflowJournal.lines` gave; empty lines are
     passed over.
 
+    Args:
+        lines: of a file, or of several, one after the other.
+
     Raises:
         ValidationError: what is no such line, or is missing, with the line's number from 1.
     """

@@ -16,7 +16,7 @@ from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader
-from perdure.definitions import Call, Mutation, Query, Workflow
+from perdure.definitions import Call, Definition, Mutation, Query, Workflow
 from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
@@ -27,8 +27,10 @@ from perdure.inspecting import InspectedManager
 from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
+from perdure.runtime.contexts import MutationContext
 from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
 from perdure.runtime.views import step_info, workflow_info
@@ -36,6 +38,8 @@ from perdure.runtime.watching import News
 from perdure.store.base import Reader, WorkflowFilter
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from perdure.sync import SyncManager
 
 T = TypeVar("T")
@@ -48,6 +52,10 @@ class WorkflowManager(InspectedManager):
     Making one does no I/O. Open it with ``async with manager:`` (runs a worker in this process),
     ``async with manager.client():`` (some other process works), ``with manager.sync:`` (for code
     without a loop), or ``manager.run()`` (a worker process).
+
+    Each call may also raise `NotOpen` (the manager is not open here), `CalledInside` (the caller
+    is a handler, a mutation or a query) and `StoreError` (`StoreBusy` when the database could not
+    be written to for 30 seconds; nothing was done).
 
     Args:
         store: path of an SQLite file (text or a `Path`), ``"sqlite:///path"``, or ``":memory:"``.
@@ -127,8 +135,11 @@ class WorkflowManager(InspectedManager):
     async def status(self, workflow_id: str) -> Status:
         """How a workflow stands: `InProgress`, `Succeeded`, `Failed` or `Canceled`.
 
+        Args:
+            workflow_id: as `start` gave it.
+
         Raises:
-            WorkflowNotFound
+            WorkflowNotFound: no workflow has this id.
         """
         refuse_inside("status")
         orders.checked_id(workflow_id)
@@ -138,11 +149,17 @@ class WorkflowManager(InspectedManager):
         """Wait for a workflow to end and give its result.
 
         Args:
-            timeout: a timedelta or seconds.
+            workflow_id: as `start` gave it.
+            timeout: how long to wait, a timedelta or seconds; None for as long as it takes.
+
+        Returns:
+            What the workflow returned, as its return annotation says; a plain JSON value if this
+            manager does not define the workflow.
 
         Raises:
             WorkflowFailed, WorkflowCanceled: it did not succeed.
-            WorkflowNotFound, TimeoutError
+            WorkflowNotFound: no workflow has this id.
+            TimeoutError: it has not ended in time; it goes on.
         """
         refuse_inside("result")
         orders.checked_id(workflow_id)
@@ -194,6 +211,9 @@ class WorkflowManager(InspectedManager):
         differ from the one before, also within `InProgress`: a step that begins or ends, a further
         attempt, code that does not fit. Whoever is slow gets the newest, not each in between.
 
+        Args:
+            workflow_id: as `start` gave it.
+
         Raises:
             WorkflowNotFound: there is no such workflow, or not any more.
             NotOpen: the manager is not open, or was closed meanwhile.
@@ -222,12 +242,51 @@ class WorkflowManager(InspectedManager):
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
 
+        Args:
+            workflow_id: as `start` gave it.
+
         Raises:
-            WorkflowNotFound, WorkflowNotRunning
+            WorkflowNotFound: no workflow has this id.
+            WorkflowNotRunning: it has ended already.
             DefinitionError: this process does not know the workflow's `on_complete`.
         """
         refuse_inside("cancel")
         await self._ask(requests.Cancel(orders.checked_id(workflow_id)))
+
+    async def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Have a workflow that has ended run again; it goes on as soon as a worker takes it up.
+
+        Without `from_step` every outcome is kept, failures too, and steps that had none are asked
+        for again: that is for mended code, and to go on with what was canceled. Attempts are
+        counted anew, and a step keeps its idempotency key. `on_complete` runs again at the end.
+
+        Args:
+            from_step: run this step and all after it anew: its number, a name (the last step of
+                that name), or the definition that it ran, not called.
+
+        Raises:
+            WorkflowNotFound, WorkflowRunning, StepNotFound
+        """
+        refuse_inside("restart")
+        await self._ask(orders.restart_order(workflow_id, from_step))
+
+    async def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow that has ended, with its steps, its events, and its children.
+
+        Args:
+            force: cancel it first, if it runs.
+
+        Returns:
+            Whether it was deleted: False if there is none, or if it runs and `force` is not given.
+
+        Raises:
+            DefinitionError: it runs, and this process does not know its `on_complete`.
+        """
+        refuse_inside("cleanup")
+        is_deleted: bool = await self._ask(orders.cleanup_order(workflow_id, force))
+        return is_deleted
 
     # --- events -------------------------------------------------------------------------------
 
@@ -277,7 +336,7 @@ class WorkflowManager(InspectedManager):
         Args:
             event: from `define_event`, or a plain name. It goes to the await that waits longest,
                 else to the oldest created event of that name, else it makes one.
-            workflow_id: to whom.
+            workflow_id: to whom; may be left out with `id`.
             id: of an event that `create_event` made: exactly that one is sent.
             value: the payload, checked against the event's type.
             error: instead of a value: the await raises `StepFailed` with this text.
@@ -333,11 +392,25 @@ class WorkflowManager(InspectedManager):
     # --- functions ----------------------------------------------------------------------------
 
     async def run_query(self, call: Call[R]) -> R:
-        """Run a query in a transaction of its own; what it raises is raised here."""
+        """Run a query in a read-only transaction of its own.
+
+        Args:
+            call: of a query.
+
+        Raises:
+            Exception: whatever the query raises.
+        """
         return await self._run_function(call, Query, "run_query")
 
     async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own; if it raises, nothing is written."""
+        """Run a mutation in a transaction of its own.
+
+        Args:
+            call: of a mutation.
+
+        Raises:
+            Exception: whatever the mutation raises; then nothing was written.
+        """
         return await self._run_function(call, Mutation, "run_mutation")
 
     async def _run_function(self, call: Call[R], kind: Any, verb: str) -> R:
@@ -347,6 +420,28 @@ class WorkflowManager(InspectedManager):
         text = await self._ask(requests.RunFunction(definition, arguments))
         result: R = definition.result.decode(text, where=f"result of {definition.name}")
         return result
+
+    def over(self, connection: sqlite3.Connection) -> MutationContext:
+        """The verbs of a mutation, over a transaction that you opened on the same database.
+
+        What they do is stored when you commit, together with your own writes, or not at all; a verb
+        that raises leaves your transaction as it was before. Workers see it within moments of the
+        commit. The manager need not be open. Use the context in the connection's own thread, and
+        until you commit.
+
+        Args:
+            connection: to the manager's file, inside a transaction. If none is open, and
+                `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
+
+        Raises:
+            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            StoreError: the database is in trouble.
+        """
+        refuse_inside("over")
+        store = self._make_store()
+        return OverContext(
+            self._env, store.guest(connection, max_parallelism=self._max_parallelism)
+        )
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -369,6 +464,9 @@ class WorkflowManager(InspectedManager):
             order: "asc" for the oldest first.
             limit: items of a page, 1 to 1,000.
             cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
         """
         if status not in (None, "in_progress", "success", "failed", "canceled"):
             raise ValueError(
@@ -397,7 +495,17 @@ class WorkflowManager(InspectedManager):
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[StepInfo]:
-        """The steps of a workflow by number, a page at a time; an unknown id has none."""
+        """The steps of a workflow by number, a page at a time; an unknown id has none.
+
+        Args:
+            workflow_id: as `start` gave it.
+            order: "asc" for the first step first.
+            limit: items of a page, 1 to 1,000.
+            cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
+        """
         orders.checked_id(workflow_id)
         is_ascending, after = orders.check_page(order, limit, cursor)
         records = await self._read(

@@ -34,7 +34,7 @@ from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
 from perdure.runtime.verbs import Verbs
 from perdure.step import StepRules
-from perdure.store.base import Access, Store
+from perdure.store.base import Access
 from perdure.store.sqlite import SqliteStore
 
 Durability = Literal["disk", "process"]
@@ -96,7 +96,7 @@ class OpenManager(Definer):
         self._opening: Opening | None = None
         self._lock = threading.Lock()
 
-    def _make_store(self, access: Access = "create") -> Store:
+    def _make_store(self, access: Access = "create") -> SqliteStore:
         address = self.store_url
         if not isinstance(address, str) or not address:
             raise TypeError(f"store={address!r}: give the path of an SQLite file")

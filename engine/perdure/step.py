@@ -239,6 +239,9 @@ class Step:
         Args:
             unstable_args: do not compare arguments on replay.
             retry: for actions; see `run_action`.
+
+        Raises:
+            TypeError: `retry` cannot be used.
         """
         self._rules.plan(retry)  # refuse nonsense here, not at the first use
         step = Step(
@@ -347,6 +350,9 @@ class Step:
             call: of a workflow.
             workflow_id: the child's id; one that exists already fails the step.
             name, run_after, run_at, unstable_args: see `run_mutation`.
+
+        Raises:
+            ValidationError, LimitExceeded, ValueError, TypeError: at the call; nothing is asked.
         """
         definition = check_call(call, Workflow, "run_workflow", self._rules.registry)
         step_name = definition.name if name is None else check_name(name, "name")
@@ -363,13 +369,29 @@ class Step:
     # --- waiting
 
     def sleep(self, duration: timedelta | float, *, name: str = "sleep") -> asyncio.Future[None]:
-        """Sleep durably, for up to 100 years (a timedelta or seconds)."""
+        """Sleep durably.
+
+        Args:
+            duration: a timedelta or seconds, up to 100 years.
+            name: of the step.
+
+        Raises:
+            ValueError, TypeError, LimitExceeded: at the call; nothing is asked.
+        """
         due = self._handler.loop.now_ms + duration_ms(duration, "duration")
         command = Sleep(name=check_name(name, "name"), due_at=due)
         return self._ask(command, _resolve_nothing(name))
 
     def sleep_until(self, when: datetime, *, name: str = "sleep") -> asyncio.Future[None]:
-        """Sleep durably until a point in time, a datetime with a time zone."""
+        """Sleep durably until a point in time; not at all if it is past.
+
+        Args:
+            when: a datetime with a time zone, at most 100 years ahead.
+            name: of the step.
+
+        Raises:
+            ValueError, TypeError, LimitExceeded: at the call; nothing is asked.
+        """
         due = within_reach(instant_ms(when, "when"), self._handler.loop.now_ms, f"when={when!r}")
         command = Sleep(name=check_name(name, "name"), due_at=due)
         return self._ask(command, _resolve_nothing(name))

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from perdure.checking import CheckedWorkflow, CheckReport
-from perdure.definitions import Call, Mutation
+from perdure.definitions import Call, Definition, Mutation
 from perdure.errors import NotOpen
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
@@ -139,6 +139,16 @@ class SyncManager:
     def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
         self._do(self._manager.cancel, workflow_id)
+
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """See `WorkflowManager.restart`."""
+        self._do(self._manager.restart, workflow_id, from_step=from_step)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """See `WorkflowManager.cleanup`."""
+        return self._do(self._manager.cleanup, workflow_id, force=force)
 
     @overload
     def send_event(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ALL,
         BAD_RESULTS,
         CANCEL,
+        CLEANUP,
         CLOCK,
         CRASH,
         DEPLOY,
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
         NETWORK,
         NONE,
         PAUSE,
+        RESTART,
         SMALL,
         FaultSet,
     )
+    from .testing.replay import replay_check
     from .testing.scripts import Trace, run_simulation
     from .testing.simulation import Answer, NotEnded, Run, Simulation
 
@@ -37,6 +40,7 @@ __all__ = [
     "ALL",
     "BAD_RESULTS",
     "CANCEL",
+    "CLEANUP",
     "CLOCK",
     "CRASH",
     "DEPLOY",
@@ -44,6 +48,7 @@ __all__ = [
     "NETWORK",
     "NONE",
     "PAUSE",
+    "RESTART",
     "SMALL",
     "ActionCall",
     "AlwaysBroken",
@@ -57,6 +62,7 @@ __all__ = [
     "Trace",
     "WorkflowMachine",
     "check_store",
+    "replay_check",
     "run_simulation",
     "simulate",
 ]
@@ -70,6 +76,7 @@ _HOMES = {
     **dict.fromkeys(["ActionCall"], "testing.calls"),
     **dict.fromkeys(["simulate"], "testing.decorator"),
     **dict.fromkeys(["WorkflowMachine"], "testing.machine"),
+    **dict.fromkeys(["replay_check"], "testing.replay"),
     **dict.fromkeys(["Trace", "run_simulation"], "testing.scripts"),
     **dict.fromkeys(["Answer", "NotEnded", "Run", "Simulation"], "testing.simulation"),
 }

@@ -168,6 +168,10 @@ def test_bad_usage_is_told_and_exits_with_2(
         (["show", "nobody"], "WorkflowNotFound"),
         (["show", ""], "WorkflowNotFound"),
         (["cancel", "nobody"], "WorkflowNotFound"),
+        (["restart", "nobody"], "WorkflowNotFound"),
+        (["restart", "running"], "WorkflowRunning"),
+        (["restart", "ended", "--from", "no step"], "StepNotFound"),
+        (["restart", "ended", "--from", "99"], "StepNotFound"),
         (["send", "nobody", "decision"], "WorkflowNotFound"),
         (["start", "order", '{"user": 5}'], "ValidationError"),
         (["start", "order", "{}"], "ValidationError"),
@@ -175,7 +179,9 @@ def test_bad_usage_is_told_and_exits_with_2(
 )
 def test_what_fails_is_told_and_exits_with_1(run: Run, words: list[str], error: str) -> None:
     """A call that the manager refuses is told by its type and text, without a traceback."""
-    run("start", "failing")
+    run("start", "order", '{"user": "ann"}', "--id", "running")
+    run("start", "order", '{"user": "ann"}', "--id", "ended")
+    run("cancel", "ended")
     ran = run(*words)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"{error}: ")
@@ -194,8 +200,8 @@ def test_an_existing_store_is_not_overwritten_by_the_demo(bare: Run, tmp_path: P
 @pytest.mark.parametrize(
     "command",
     [
-        *("worker", "start", "list", "show", "watch", "send", "cancel", "config", "journal"),
-        *("check", "demo"),
+        *("worker", "start", "list", "show", "watch", "send", "cancel", "restart", "cleanup"),
+        *("config", "journal", "check", "demo"),
     ],
 )
 def test_each_command_explains_itself(bare: Run, command: str) -> None:
@@ -226,6 +232,8 @@ def test_an_argument_called_self_is_an_argument(run: Run) -> None:
         ["check"],
         ["send", "one", "decision"],
         ["cancel", "one"],
+        ["restart", "one"],
+        ["cleanup", "one"],
         ["config"],
         ["config", "--max-parallelism", "3"],
     ],
@@ -317,3 +325,60 @@ def test_an_event_can_bring_an_error(run: Run) -> None:
     run("send", workflow_id, "decision", "--error", "no stock")
     run("worker", "--until-idle")
     assert "no stock" in run("show", workflow_id).out
+
+
+# --- again, and away
+
+
+def ended_order(run: Run) -> None:
+    """An order that has been decided."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    run("send", "one", "decision", '"yes"')
+    run("worker", "--until-idle")
+
+
+@pytest.mark.parametrize("step", ["decision", "1"])
+def test_a_restart_runs_anew_from_a_step(run: Run, step: str) -> None:
+    """By the step's name or by its number; what was before it is kept."""
+    ended_order(run)
+    before = run("show", "one", "--json").json["steps"][0]
+    assert run("restart", "one", "--from", step) == Ran(0, "restarted one\n", "")
+    run("send", "one", "decision", '"no"')
+    run("worker", "--until-idle")
+    shown = run("show", "one", "--json").json
+    assert shown["status"]["value"] == "ann: no"
+    assert shown["steps"][0] == before
+
+
+def test_a_restart_without_a_step_keeps_every_outcome(run: Run) -> None:
+    """What failed in the handler fails again, with today's code."""
+    workflow_id = run("start", "failing").out.strip()
+    run("worker", "--until-idle")
+    assert run("restart", workflow_id, "--json").json["status"] == "in_progress"
+    run("worker", "--until-idle")
+    assert "LookupError" in run("show", workflow_id).out
+
+
+def test_a_cleanup_deletes_what_has_ended(run: Run) -> None:
+    """It is gone; a second time there is nothing to delete, which is told."""
+    ended_order(run)
+    assert run("cleanup", "one") == Ran(0, "deleted one\n", "")
+    assert run("list", "--json").json["items"] == []
+    again = run("cleanup", "one")
+    assert (again.code, again.out) == (1, "")
+    assert again.err == "one was not deleted: there is no workflow with that id\n"
+
+
+def test_a_cleanup_of_a_running_workflow_must_be_forced(run: Run) -> None:
+    """Without --force it is left alone, and told why."""
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    refused = run("cleanup", "one", "--json")
+    assert refused.code == 1
+    assert refused.json["is_deleted"] is False
+    assert "has not ended" in refused.json["reason"]
+    assert run("cleanup", "one", "--force", "--json").json == {
+        "workflow_id": "one",
+        "is_deleted": True,
+        "reason": None,
+    }
+    assert run("list", "--json").json["items"] == []

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from tests.core.playbook import (
     NOW,
     after,
+    asked,
     await_event,
     await_id,
     child,
@@ -38,6 +39,7 @@ from perdure.core.outcomes import Canceled
 from perdure.core.workflow import (
     PARK_AFTER_MS,
     WorkflowState,
+    created_event_for,
     due_timers,
     is_parkable,
     match_event,
@@ -274,3 +276,22 @@ def test_settled_steps_out_of_order_are_noticed() -> None:
     state = finished(HEALTHY, 2, NOW + 5)
     with pytest.raises(AssertionError):
         replace(state, settled=tuple(reversed(state.settled))).check()
+
+
+def test_a_send_by_name_is_for_whoever_waits_longest() -> None:
+    """By name: a new event; by id: that one; nobody: the oldest that was created, or a new one."""
+    old, young = (
+        SentEvent(event_id=each, name="e", made=n) for n, each in enumerate(("old", "young"))
+    )
+    other = SentEvent(event_id="other", name="f", made=0)
+    queue = [EventSent(event=event) for event in (young, old, other)]
+    nobody = after(waiting(), *queue)
+    assert created_event_for(nobody, "e") == old
+    assert created_event_for(nobody, "f") == other
+    assert created_event_for(nobody, "g") is None
+    by_id = after(nobody, asked(await_id("young"), await_event()))
+    assert created_event_for(by_id, "e") == young
+    by_name = after(nobody, asked(await_event(), await_id("young")))
+    assert created_event_for(by_name, "e") is None
+    assert created_event_for(after(by_name, sent(1)), "e") == young  # the first one is served
+    assert created_event_for(after(by_name, sent(1)), "f") == other

@@ -62,8 +62,11 @@ def test_a_dropped_handler_is_rebuilt_by_replay(rigs: Make) -> None:
     assert len(rig.runner.started) == 2
 
 
-def test_code_that_does_not_fit_journals_nothing(rigs: Make) -> None:
-    """A blocked workflow keeps its journal, gives up its owner, and is tried again later."""
+def test_code_that_does_not_fit_journals_nothing(
+    rigs: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A blocked workflow keeps its journal, gives up its owner, and is tried again later; the log
+    tells of it once."""
     rig = rigs(d)
     workflow_id = rig.start(two_steps())
     rig.runner.succeed("1")
@@ -92,6 +95,8 @@ def test_code_that_does_not_fit_journals_nothing(rigs: Make) -> None:
     retried = other.state(workflow_id).blocked
     assert retried is not None
     assert retried.count == count + 1
+    told = [record.getMessage() for record in caplog.records if "blocked" in record.getMessage()]
+    assert told == [f"workflow {workflow_id} is blocked: {state.blocked.error.message}"]
 
 
 def test_a_unit_names_what_runs_in_its_transaction() -> None:

@@ -95,6 +95,7 @@ def call(attempt: int, *, number: int = 0, of: str = "w", key: str = "w/0@1") ->
         process="w1",
         at=NOW,
         arguments=(),
+        epoch=1,
     )
 
 

@@ -1,4 +1,4 @@
-"""Plans that once found a fault of the engine: each is stood now.
+"""Plans that once found a fault, of the engine or of a law: each is stood now.
 
 Where the engine passes its sites otherwise, a plan may come to miss the moment that it is about;
 what it found has a test of its own beside the code, where that was possible.
@@ -7,6 +7,7 @@ what it found has a test of its own beside the code, where that was possible.
 from __future__ import annotations
 
 import pytest
+from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 
 from perdure_sim.explore.explorer import run
@@ -30,6 +31,14 @@ FOUND = {
         "values",
         "pd1:c0/request#1=elsewhere;w0/commit#4=lost_ack",
     ),
+    "an attempt that a zombie began was counted as that of the worker after it": (
+        "shares",
+        "pd1:w0/committed#3=zombie:40s;w1/decided#1=zombie:40s",
+    ),
+    "an event came after its time-out, and won in a turn of its own": (
+        "late",
+        "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
+    ),
 }
 
 
@@ -37,7 +46,7 @@ FOUND = {
 def test_what_was_found_is_mended(name: str) -> None:
     """All laws hold, as without the faults."""
     scene, plan = FOUND[name]
-    scenario = next(each for each in EDGES if each.name == scene)
+    scenario = next(each for each in (*EDGES, *CORNERS) if each.name == scene)
     found = run(scenario, FaultPlan.parse(plan), memory_disk)
     assert found.failure is None
     assert len(found.world.faults.fired) == len(found.plan)

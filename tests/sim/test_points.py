@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
+from tests.sim.tickets import TICKETS
 from tests.sources import parse
 
 from perdure_sim.explore.explorer import run
@@ -16,7 +17,7 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS)}
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS)}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
@@ -75,6 +76,10 @@ WAYS = {
     ),
     "a workflow is canceled by a mutation of its own transaction": ("haste", ""),
     "a workflow of ours is loaded again": ("race", "pd1:w0/commit#3=lost_ack*3"),
+    "a workflow that may kill its worker has something due": (
+        "late",
+        "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
+    ),
     "a workflow that may kill its worker is taken up alone": (
         "reference",
         "pd1:w0/collected#6=crash;w1/collected#1=crash*2",
@@ -92,7 +97,10 @@ WAYS = {
         "haste",
         "pd1:c0/commit#2=lost_ack;w0/collected#1=pause:2s",
     ),
+    "a send by name goes to an event that was created": ("tickets", ""),
+    "an await by id finds that its event cannot come": ("tickets", ""),
     "an event is awaited by id twice": ("late", ""),
+    "an event that was created is asked for again": ("tickets", "pd1:c0/commit#3=lost_ack"),
     "an event was sent in time, and its timeout came first": (
         "late",
         "pd1:w0/committed#1=zombie:40s;w1/collected#6=crash",

@@ -12,14 +12,24 @@ from typing import Any
 
 import pytest
 
+from perdure.core.commands import Sleep
 from perdure.core.ids import WorkflowId
+from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import WorkflowHeader, WorkflowState
-from perdure.errors import StoreVersionError
-from perdure.store.base import InboxRow, StateWrite, WorkflowFilter
+from perdure.errors import StoreCorrupt, StoreVersionError
+from perdure.store.base import InboxRow, StateWrite, StepWrite, WorkflowFilter
 from perdure.store.sqlite import SqliteStore
 from perdure.store.sqlite_sql import SqliteReader
+
+
+def asleep(number: int) -> StepRecord:
+    """A step that sleeps."""
+    command = Sleep(name="sleep", due_at=9)
+    return StepRecord(
+        number=number, command=command, asked_position=0, asked_at=1, asked_epoch=1, state="asked"
+    )
 
 
 @pytest.fixture
@@ -144,3 +154,41 @@ def test_an_event_is_consumed_once(store: SqliteStore) -> None:
             tx.consume_event("a", event_id, 5)
     rows = store._engine_connection().engine_execute("SELECT consumed_by FROM perdure_events")
     assert rows.fetchall() == [(4,)]
+
+
+def test_a_row_that_cannot_be_read_is_the_damage_of_its_workflow(store: SqliteStore) -> None:
+    """Others that are loaded with it are whole."""
+    with store.transaction() as tx:
+        tx.insert_workflows([state("a"), state("b")])
+        tx.put_steps(
+            StepWrite(workflow_id=name, record=asleep(number), is_new=True)
+            for name in ("a", "b")
+            for number in (0, 1)
+        )
+    connection = store._engine_connection()
+    connection.begin()
+    connection.engine_execute("UPDATE perdure_steps SET options = '{' WHERE workflow_id = 'a'")
+    connection.commit()
+    bad, good = sorted(store.reader().load(["a", "b"]), key=lambda each: each.state.workflow_id)
+    assert bad.damage is not None
+    assert "step 0 of workflow 'a'" in bad.damage.message
+    assert bad.steps == ()
+    assert good.damage is None
+    assert good.steps == (asleep(0), asleep(1))
+    with pytest.raises(StoreCorrupt, match="step 0 of workflow 'a' cannot be read"):
+        store.reader().list_steps("a", is_ascending=True, limit=10, after=None)
+
+
+@pytest.mark.parametrize("column", ["blocked", "on_complete_error"])
+def test_an_error_that_cannot_be_read_says_so(store: SqliteStore, column: str) -> None:
+    """Nothing depends on what an error says: it is shown, and the workflow is as it was."""
+    with store.transaction() as tx:
+        tx.insert_workflows([state("a")])
+    connection = store._engine_connection()
+    connection.begin()
+    connection.engine_execute(f"UPDATE perdure_workflows SET {column} = '{{'")
+    connection.commit()
+    (found,) = store.reader().states(["a"])
+    error = found.on_complete_error if found.blocked is None else found.blocked.error
+    assert error is not None
+    assert error.type == "StoreCorrupt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from perdure.cli.checks import check, journal
 from perdure.cli.options import find_manager, given, parse_json, run_client, shared_options
 from perdure.cli.showing import (
     error_text,
-    make_console,
     now,
     print_json,
     print_table,
@@ -23,11 +21,9 @@ from perdure.cli.showing import (
     step_row,
     workflow_row,
 )
-from perdure.cli.timeline import child_ids, draw, marks_for
+from perdure.cli.timeline import child_ids, print_timeline
 
 STATUSES = ("in_progress", "success", "failed", "canceled")
-#: Columns of a timeline that goes into a file or a pipe.
-TIMELINE_COLUMNS = 120
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -151,16 +147,6 @@ async def _read_tree(
     return root, found
 
 
-def print_timeline(
-    journal: WorkflowJournal, children: dict[str, WorkflowJournal] | None = None
-) -> None:
-    """Print a workflow's timeline, as wide as the terminal."""
-    console = make_console(pipe_columns=TIMELINE_COLUMNS)
-    marks = marks_for(sys.stdout.encoding)
-    for line in draw(journal, now(), console.width, marks=marks, children=children):
-        console.print(line, soft_wrap=True)
-
-
 @command_line.command()
 @click.argument("workflow_id", metavar="ID")
 @shared_options
@@ -229,6 +215,56 @@ def cancel(workflow_id: str) -> None:
         print_json({"workflow_id": workflow_id, "status": "canceled"})
     else:
         click.echo(f"canceled {workflow_id}")
+
+
+@command_line.command()
+@click.argument("workflow_id", metavar="ID")
+@click.option("--from", "step", metavar="STEP", help="Anew from here: a step's number or name.")
+@shared_options
+def restart(workflow_id: str, step: str | None) -> None:
+    """Run a workflow that has ended once more.
+
+    Every recorded outcome is kept, and only steps without one run again, unless --from names a step
+    (the last one of a name): it and all after it are forgotten.
+    """
+    manager = find_manager()
+    # Only what a number looks like is one: a step may have any name.
+    from_step = int(step) if step is not None and step.isascii() and step.isdigit() else step
+    run_client(manager, lambda: manager.restart(workflow_id, from_step=from_step), "write")
+    if given("as_json"):
+        print_json({"workflow_id": workflow_id, "status": "in_progress"})
+    else:
+        click.echo(f"restarted {workflow_id}")
+
+
+@command_line.command()
+@click.argument("workflow_id", metavar="ID")
+@click.option("--force", is_flag=True, help="Also one that runs: it is canceled first.")
+@shared_options
+def cleanup(workflow_id: str, force: bool) -> int:
+    """Delete a workflow that has ended, with its steps, events and children.
+
+    Exit code 1 if nothing was deleted: it runs, or there is none.
+    """
+    manager = find_manager()
+
+    async def clean() -> str | None:
+        if await manager.cleanup(workflow_id, force=force):
+            return None
+        try:
+            await manager.status(workflow_id)
+        except WorkflowNotFound:
+            return "there is no workflow with that id"
+        return "it has not ended: wait for it, cancel it, or give --force"
+
+    reason = run_client(manager, clean, "write")
+    if given("as_json"):
+        print_json({"workflow_id": workflow_id, "is_deleted": reason is None, "reason": reason})
+    elif reason is None:
+        click.echo(f"deleted {workflow_id}")
+    else:
+        click.echo(f"{workflow_id} was not deleted: {reason}", err=True)
+    return 0 if reason is None else 1
 
 
 @command_line.command()

@@ -14,6 +14,7 @@ the end of what has not ended. All steps share one scale, children as well.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -21,11 +22,14 @@ import attrs
 from rich.text import Text
 
 from perdure import InProgress, StepInfo, WorkflowInfo, WorkflowJournal
-from perdure.cli.showing import error_text, shorten, status_text, when
+from perdure.cli import showing
+from perdure.cli.showing import error_text, make_console, shorten, status_text, when
 
 #: Columns that a bar has at least, and that the other texts have at most.
 BAR_COLUMNS_MIN, LABEL_COLUMNS_MAX, NOTE_COLUMNS_MAX = 10, 30, 44
 
+#: Columns of a timeline that goes into a file or a pipe.
+TIMELINE_COLUMNS = 120
 #: Seconds of a unit and its name, and of the smaller one that is told beside it.
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
@@ -97,6 +101,16 @@ def spell_duration(span: timedelta) -> str:
             rest = whole % size // small
             return f"{whole // size} {name}" + (f" {rest} {unit}" if rest else "")
     raise AssertionError(span)
+
+
+def print_timeline(
+    journal: WorkflowJournal, children: dict[str, WorkflowJournal] | None = None
+) -> None:
+    """Print a workflow's timeline, as wide as the terminal."""
+    console = make_console(pipe_columns=TIMELINE_COLUMNS)
+    marks = marks_for(sys.stdout.encoding)
+    for line in draw(journal, showing.now(), console.width, marks=marks, children=children):
+        console.print(line, soft_wrap=True)
 
 
 def draw(

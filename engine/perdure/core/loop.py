@@ -459,8 +459,7 @@ class WorkflowLoop(_Base):
 
     def _cancel_rounds(self) -> None:
         for _ in range(ROUNDS_MAX):
-            live = self.tasks
-            if not live:
+            if not (live := self.tasks):
                 return
             for task in live:
                 task.cancel()
@@ -478,15 +477,16 @@ class WorkflowLoop(_Base):
         """
         if self._closing:
             return
-        with nullcontext() if self._entered else self.entered():
-            if asyncio.current_task(self) is not None:
-                raise RuntimeError(f"{self!r} cannot be closed by its own handler")
-            self._closing = True
-            live = self.tasks
-            for task in live:
-                self._close_task(task)
-            for generator in self._live_asyncgens():
-                Context().run(_close_asyncgen, generator)
+        if (live := self.tasks) or self._asyncgens:
+            with nullcontext() if self._entered else self.entered():
+                if asyncio.current_task(self) is not None:
+                    raise RuntimeError(f"{self!r} cannot be closed by its own handler")
+                self._closing = True
+                for task in live:
+                    self._close_task(task)
+                for generator in self._live_asyncgens():
+                    Context().run(_close_asyncgen, generator)
+        self._closing = True
         for task in live:
             _end_task(task)
         self._ready.clear()

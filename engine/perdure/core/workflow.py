@@ -72,6 +72,11 @@ class Blocked(Struct, frozen=True, kw_only=True):
     retry_at: int
 
 
+#: What "blocks" a workflow that was restarted, until its handler has run through what is left of
+#: its journal. It is not shown to callers.
+RESTARTED = ErrorInfo("Restarted", "it was restarted, and its code has not run since")
+
+
 class WorkflowState(Struct, frozen=True):
     """A workflow, all but the part of its journal that is closed.
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perdure import WorkflowJournal, WorkflowManager
-from perdure.cli.commands import print_timeline
+from perdure.cli.timeline import print_timeline
 from perdure.demo.play import STEPS, Plan, Result, Stopped, play
 from perdure.demo.view import SilentView, View, make_view
 

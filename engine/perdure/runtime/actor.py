@@ -31,7 +31,7 @@ from perdure.core.messages import (
 )
 from perdure.core.replay import Handler, Reaction
 from perdure.core.transition import advance
-from perdure.core.workflow import WorkflowState, is_parkable, next_fact, next_wake
+from perdure.core.workflow import RESTARTED, WorkflowState, is_parkable, next_fact, next_wake
 from perdure.definitions import Mutation, Workflow
 from perdure.errors import ErrorInfo
 from perdure.step import StepRules
@@ -51,6 +51,7 @@ class Actor(msgspec.Struct):
         journal: what a replay needs, until the handler was built from it.
         handler: the live handler, once it was needed.
         must_replay: advance the handler even without a fact: its code may have changed.
+        damage: what of it the store cannot read; then nothing else of it is to be believed.
         is_over: its workflow has ended, or is out of our hands: who waits for it has been told, or
             will be.
     """
@@ -60,13 +61,15 @@ class Actor(msgspec.Struct):
     handler: Handler | None = None
     must_replay: bool = False
     is_over: bool = False
+    damage: ErrorInfo | None = None
 
     @staticmethod
     def of(loaded: Loaded) -> Actor:
         """An actor from the store's rows."""
         state = loaded.state
         journal = Journal(state.started_at, loaded.steps, loaded.ticks)
-        return Actor(state, journal, must_replay=state.blocked is not None)
+        must_replay = state.blocked is not None
+        return Actor(state, journal, must_replay=must_replay, damage=loaded.damage)
 
     @staticmethod
     def fresh(state: WorkflowState) -> Actor:
@@ -144,6 +147,11 @@ class Decider:
 
     def decide(self, unit: Unit, now: int, admission: Admission) -> None:
         """Open a unit, and deliver facts to the handler until it has to wait."""
+        if unit.actor.damage is not None:
+            # What is for it stays where it is until its rows can be read.
+            unit.messages, unit.inbox = (), []
+            advance(self.begin(unit, now), HandlerBlocked(error=unit.actor.damage))
+            return
         self._deliver_all(unit, self.begin(unit, now), admission)
         unit.draft.survive()
 
@@ -153,6 +161,9 @@ class Decider:
             actor.must_replay = False
             if not self._replay(unit, draft):
                 return
+            blocked = draft.blocked
+            if blocked is not None and (blocked.error == RESTARTED or not draft.busy):
+                draft.blocked = None  # its code fits; what is ready may still miss its function
         while (fact := next_fact(draft, now)) is not None:
             if actor.handler is None and not self._replay(unit, draft):
                 return
@@ -192,6 +203,8 @@ class Decider:
         if not len(journal):
             return True
         reaction = _guarded(actor.handler, None)
+        if isinstance(reaction, Ended):  # after a restart, all of whose outcomes are kept
+            reaction = self._end(draft, reaction)
         if isinstance(reaction, HandlerBlocked):
             self._block(unit, reaction, now)
             return False
@@ -215,12 +228,12 @@ class Decider:
             f"{command.kind} {command.function!r} of step {record.number} is not defined in this"
             " process: the workflow goes on where it is"
         )
-        advance(draft, HandlerBlocked(error=ErrorInfo("DefinitionError", text)))
+        _advance_blocked(draft, HandlerBlocked(error=ErrorInfo("DefinitionError", text)))
 
     def _block(self, unit: Unit, blocked: HandlerBlocked, now: int) -> None:
         """Nothing of what was delivered to a handler that is blocked in the end is journaled."""
         unit.actor.close()
-        advance(self.begin(unit, now), blocked)
+        _advance_blocked(self.begin(unit, now), blocked)
 
     def finish(self, unit: Unit, *, is_draining: bool) -> None:
         """Everything is decided: the draft becomes the state.
@@ -237,6 +250,15 @@ class Decider:
                 draft.give_up(draft.now)
         unit.state, unit.writes, unit.effects = draft.state(), draft.writes, draft.effects
         unit.draft = None
+
+
+def _advance_blocked(draft: Draft, blocked: HandlerBlocked) -> None:
+    """Take in that a workflow cannot go on. Whoever keeps the program running is told once, and
+    not at each further try."""
+    before = draft.blocked
+    if before is None or before.error.message != blocked.error.message:
+        logger.error("workflow %s is blocked: %s", draft.header.workflow_id, blocked.error.message)
+    advance(draft, blocked)
 
 
 def attempts(draft: Draft) -> int:

@@ -13,7 +13,7 @@ import attrs
 
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import EventSent, StepDue
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import WorkflowState, due_timers
 from perdure.sometimes import sometimes
 from perdure.store.base import Store
 
@@ -67,6 +67,7 @@ class CollectPhase:
             if len(self.claims.reserved) < most:
                 self.claims.reserve_epochs()
             if self._collect_foreign(batch, has_changed):
+                self._collect_due_of_suspect(batch)
                 return
         items = self.pending + self.mailbox.take()
         self.pending = items[most:]
@@ -162,6 +163,17 @@ class CollectPhase:
                 messages = batch.messages.setdefault(workflow_id, [])
                 if number >= 0:
                     messages.append(StepDue(number=number))
+
+    def _collect_due_of_suspect(self, batch: Batch) -> None:
+        """What is due of the only workflow in this turn: an event that came after its time-out
+        must not win because nothing else may be in the turn."""
+        batch.now = self.env.clock.now_ms()
+        for workflow_id, messages in batch.messages.items():
+            actor = self.actors.get(workflow_id)
+            for timer in () if actor is None else due_timers(actor.state):
+                if timer.number is not None and timer.due_at <= batch.now:
+                    sometimes("a workflow that may kill its worker has something due")
+                    messages.append(StepDue(number=timer.number))
 
     def _collect_runnable(self, batch: Batch) -> None:
         runnable = self.actors.runnable

@@ -104,11 +104,10 @@ class Result(msgspec.Struct):
 
 
 #: Writes that are rows and nothing else. (A tuple: a union is made anew at each test.)
-_ROWS = (PutStep, PutTick)
+_ROWS = (PutStep, PutTick, ConsumeEvent)
 
-#: Writes that stand though the workflow is canceled in the same transaction: its rows have it that
-#: a child was cancelled, and that an event was delivered.
-_STAND = (CancelChild, ConsumeEvent)
+#: Of a workflow that ended, and was restarted or deleted in the same transaction: that it ended.
+_END = (CallOnComplete, TellParent)
 
 
 @attrs.define
@@ -243,23 +242,31 @@ class Committer:
             tx.put_steps(steps)
         if ticks:
             tx.put_ticks(ticks)
+        for unit in units:
+            for write in unit.writes:
+                if isinstance(write, ConsumeEvent):
+                    tx.consume_event(unit.workflow_id, write.event_id, write.number)
         if inbox:
             tx.delete_inbox(inbox)
 
     def _finish(self, scope: Scope, unit: Unit) -> Committed:
         """What of a unit is more than rows: functions, children, events, the parent."""
         done = Committed(unit, unit.state, list(unit.effects), [])
-        canceled = scope.after.canceled
+        canceled, replaced = scope.after.canceled, scope.after.replaced
         for write in unit.writes:
             if isinstance(write, _ROWS):
                 continue
-            if unit.workflow_id not in canceled or isinstance(write, _STAND):
+            if unit.workflow_id in replaced and unit.workflow_id not in canceled:
+                if isinstance(write, _END):
+                    self._carry_out(scope, done, write)
+            # That a child was cancelled stands though the workflow is canceled in this transaction.
+            elif unit.workflow_id not in canceled or isinstance(write, CancelChild):
                 self._carry_out(scope, done, write)
             else:  # what it had asked for is void
                 sometimes("a workflow is canceled by a mutation of its own transaction")
         if unit.workflow_id in canceled:
             return done
-        if done.state is not unit.state:
+        if done.state is not unit.state and unit.workflow_id not in replaced:
             scope.tx.put_steps(_step_writes(unit.workflow_id, done.writes))
             epoch = done.state.epoch
             row = StateWrite(state=done.state, expected_epoch=epoch, before=unit.state)
@@ -291,13 +298,11 @@ class Committer:
                 operations.cancel_child(scope, write.child_id, workflow_id)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
-            case ConsumeEvent():
-                scope.tx.consume_event(workflow_id, write.event_id, write.number)
             case CheckEvent():
                 error = event_operations.missing(scope, workflow_id, write.event_id)
                 if error is not None:
                     self._apply(scope, done, EventMissing(number=write.number, error=error))
-            case PutStep() | PutTick():
+            case PutStep() | PutTick() | ConsumeEvent():
                 pass  # written with the rows
             case _:
                 assert_never(write)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from perdure.definitions import Call, Mutation
+from perdure.definitions import Call, Definition, Mutation
 from perdure.errors import PerdureError
 from perdure.events import Event
 from perdure.records import Status
 
-from . import event_operations, operations, orders
+from . import event_operations, operations, orders, restarts
 from .scope import Scope
 from .verbs import SyncVerbs, Verbs
 
@@ -88,6 +88,18 @@ class MutationContext(_TransactionContext):
         """Cancel a workflow with this transaction; see `WorkflowManager.cancel`."""
         scope = self._scope
         self._do(lambda: operations.cancel(scope, orders.checked_id(workflow_id)))
+
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Restart a workflow with this transaction; see `WorkflowManager.restart`."""
+        scope, order = self._scope, orders.restart_order(workflow_id, from_step)
+        self._do(lambda: restarts.restart(scope, order))
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow with this transaction; see `WorkflowManager.cleanup`."""
+        scope, order = self._scope, orders.cleanup_order(workflow_id, force)
+        return self._do(lambda: restarts.cleanup(scope, order))
 
     @overload
     def send_event(
@@ -229,6 +241,16 @@ class ActionContext:
         """Cancel a workflow; see `WorkflowManager.cancel`."""
         await self._verbs.cancel(workflow_id)
 
+    async def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Restart a workflow; see `WorkflowManager.restart`."""
+        await self._verbs.restart(workflow_id, from_step=from_step)
+
+    async def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow; see `WorkflowManager.cleanup`."""
+        return await self._verbs.cleanup(workflow_id, force=force)
+
     @overload
     async def send_event(
         self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
@@ -281,11 +303,11 @@ class ActionContext:
         return await self._verbs.create_event(event, workflow_id=workflow_id)
 
     async def run_query(self, call: Call[R]) -> R:
-        """Run a query in a transaction of its own."""
+        """Run a query in a transaction of its own; see `WorkflowManager.run_query`."""
         result: R = await self._verbs.run_query(call)
         return result
 
     async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own."""
+        """Run a mutation in a transaction of its own; see `WorkflowManager.run_mutation`."""
         result: R = await self._verbs.run_mutation(call)
         return result

@@ -163,7 +163,14 @@ def context_codec(on_complete: Mutation[..., Any]) -> TypeCodec[Any] | None:
 def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) -> Any:
     """Run `fn` behind the fence; what it asked for through its context follows only if it ends."""
     after = scope.after
-    lists = (after.adopted, after.revoked, after.effects, after.messages, after.ended)
+    lists = (
+        after.adopted,
+        after.revoked,
+        after.replaced,
+        after.effects,
+        after.messages,
+        after.ended,
+    )
     canceled = len(after.canceled)
     marks = [len(items) for items in lists]
     try:

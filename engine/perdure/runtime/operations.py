@@ -163,9 +163,18 @@ def cancel(scope: Scope, workflow_id: WorkflowId) -> None:
             f"workflow {workflow_id!r} is not running: it ended ({state.status})",
             workflow_id=workflow_id,
         )
-    if state.header.on_complete is not None:
-        _on_complete_of(scope, state)  # raises now, before anything is written
+    check_on_complete(scope, state)  # raises now, before anything is written
     cancel_tree(scope, state)
+
+
+def check_on_complete(scope: Scope, state: WorkflowState) -> None:
+    """Refuse to end a workflow whose `on_complete` cannot be run here.
+
+    Raises:
+        DefinitionError: this process does not know the mutation.
+    """
+    if state.header.on_complete is not None:
+        _on_complete_of(scope, state)
 
 
 def cancel_tree(scope: Scope, state: WorkflowState) -> None:
@@ -241,7 +250,10 @@ def cancel_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId) -> N
 
 
 def tell_parent(scope: Scope, write: TellParent, child_id: WorkflowId) -> None:
-    """Put a child's outcome into its parent's inbox."""
+    """Put a child's outcome into its parent's inbox, if the parent can still learn it."""
+    parents = scope.tx.states([write.parent_id])
+    if not parents or parents[0].status != "in_progress":
+        return  # a child that was restarted by itself
     body = encode_inbox(write.outcome, child_id=child_id)
     row = InboxRow(
         workflow_id=write.parent_id,

@@ -19,6 +19,7 @@ from perdure.step import check_call, check_name, due_ms
 from .event_operations import CreateOrder, EventOrder
 from .functions import context_codec
 from .operations import StartOrder
+from .restarts import CleanupOrder, RestartOrder
 from .scope import Env
 
 #: Items of one page of a listing.
@@ -155,6 +156,40 @@ def start_order(
         on_complete=None if on_complete is None else on_complete.name,
         context=text,
     )
+
+
+def restart_order(workflow_id: object, from_step: object) -> RestartOrder:
+    """What `restart` was given, checked.
+
+    Raises:
+        TypeError, ValueError: it can be no step.
+    """
+    step: int | str | None
+    if isinstance(from_step, Definition):
+        step = from_step.name
+    elif from_step is None or isinstance(from_step, str):
+        step = from_step
+    elif isinstance(from_step, int) and not isinstance(from_step, bool):
+        if from_step < 0:
+            raise ValueError(f"from_step={from_step!r}: steps are numbered from 0")
+        step = from_step
+    else:
+        raise TypeError(
+            f"from_step={from_step!r}: give a step's number, its name, or the definition that it"
+            " ran (not called)"
+        )
+    return RestartOrder(workflow_id=checked_id(workflow_id), from_step=step)
+
+
+def cleanup_order(workflow_id: object, force: object) -> CleanupOrder:
+    """What `cleanup` was given, checked.
+
+    Raises:
+        TypeError, ValueError: it can be no workflow's id, or `force` is no bool.
+    """
+    if not isinstance(force, bool):
+        raise TypeError(f"force={force!r}: give True or False")
+    return CleanupOrder(workflow_id=checked_id(workflow_id), force=force)
 
 
 def create_order(env: Env, event: Event[Any] | str, *, workflow_id: str) -> CreateOrder:

@@ -80,7 +80,7 @@ class ActionRunner:
         self._mailbox = mailbox
         self._bridge = bridge
         self._verbs = verbs
-        self._threads = Threads()
+        self._threads: Threads | None = None
         self._running: dict[AttemptKey, Attempt] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._begun: set[AttemptKey] = set()
@@ -127,7 +127,8 @@ class ActionRunner:
 
     def close(self) -> None:
         """No more attempts will be started."""
-        self._threads.close()
+        if self._threads is not None:
+            self._threads.close()
 
     # --- on the loop
 
@@ -171,6 +172,8 @@ class ActionRunner:
     # --- in a thread
 
     def _start_in_thread(self, attempt: Attempt, definition: Action[..., Any]) -> None:
+        if self._threads is None:
+            self._threads = Threads()
         try:
             self._threads.submit(self._run_in_thread, (attempt, definition))
         except RuntimeError as error:  # the machine has none left: a matter of this attempt only

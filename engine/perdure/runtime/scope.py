@@ -32,6 +32,8 @@ class After(msgspec.Struct):
         adopted: workflows that were made in this transaction and belong to this worker.
         revoked: workflows that this worker may have in memory and must drop.
         canceled: workflows that were canceled: a unit of theirs in this transaction ends there.
+        replaced: workflows that had ended and were restarted or deleted: of a unit of theirs in
+            this transaction only the end is told.
         effects: attempts to tell that nobody waits for them, by workflow.
         messages: for workflows that this worker owns.
         ended: outcomes, for those who wait for them in this process.
@@ -43,6 +45,7 @@ class After(msgspec.Struct):
     adopted: list[WorkflowState] = msgspec.field(default_factory=list)
     revoked: list[WorkflowId] = msgspec.field(default_factory=list)
     canceled: list[WorkflowId] = msgspec.field(default_factory=list)
+    replaced: list[WorkflowId] = msgspec.field(default_factory=list)
     effects: list[tuple[WorkflowId, Effect]] = msgspec.field(default_factory=list)
     messages: list[tuple[WorkflowId, Message]] = msgspec.field(default_factory=list)
     ended: list[tuple[WorkflowId, Outcome]] = msgspec.field(default_factory=list)
@@ -55,6 +58,7 @@ class After(msgspec.Struct):
         self.adopted += other.adopted
         self.revoked += other.revoked
         self.canceled += other.canceled
+        self.replaced += other.replaced
         self.effects += other.effects
         self.messages += other.messages
         self.ended += other.ended

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, overload
 
-from perdure.definitions import Call, Mutation
+from perdure.definitions import Call, Definition, Mutation
 from perdure.events import Event
 from perdure.records import Status
 
@@ -42,6 +42,16 @@ class SyncVerbs(Protocol):
         """Cancel a workflow."""
         ...
 
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> None:
+        """Restart a workflow that has ended."""
+        ...
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> bool:
+        """Delete a workflow."""
+        ...
+
     @overload
     def send_event(
         self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
@@ -74,6 +84,18 @@ class SyncVerbs(Protocol):
         value: Any = None,
         error: str | None = None,
     ) -> str: ...
+    def send_event(
+        self,
+        event: Event[Any] | str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> str:
+        """Send an event, by name or by id."""
+        ...
+
     def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
         """Create an event that can be awaited and sent by its id."""
         ...
@@ -100,6 +122,10 @@ class Verbs(Protocol):
     def result(self) -> Callable[..., Awaitable[Any]]: ...
     @property
     def cancel(self) -> Callable[[str], Awaitable[None]]: ...
+    @property
+    def restart(self) -> Callable[..., Awaitable[None]]: ...
+    @property
+    def cleanup(self) -> Callable[..., Awaitable[bool]]: ...
     @property
     def send_event(self) -> Callable[..., Awaitable[str]]: ...
     @property

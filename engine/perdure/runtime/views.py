@@ -9,13 +9,20 @@ from perdure.codec import plain
 from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.records import InProgress, Status, StepInfo, WorkflowInfo
 from perdure.step import from_ms
 
 
 def _plain(text: Json | None) -> Any:
-    return None if text is None else plain(text)
+    """A stored value; one that is no JSON, as the text that it is: a listing shows it to whoever
+    is to mend it."""
+    if text is None:
+        return None
+    try:
+        return plain(text)
+    except ValueError:
+        return text
 
 
 def _instant(ms: int | None) -> datetime | None:
@@ -24,7 +31,7 @@ def _instant(ms: int | None) -> datetime | None:
 
 def public_outcome(outcome: Outcome) -> Any:
     """An outcome with its value as a plain JSON value."""
-    return Succeeded(plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
+    return Succeeded(_plain(outcome.value)) if isinstance(outcome, Succeeded) else outcome
 
 
 def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
@@ -32,7 +39,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
     command, outcome = record.command, record.outcome
     arguments = None
     if isinstance(command, RunStep | RunChild):
-        arguments = plain(command.arguments)
+        arguments = _plain(command.arguments)
     event_id = record.event_id
     if event_id is None and isinstance(command, AwaitEvent):
         event_id = command.event_id
@@ -43,7 +50,7 @@ def step_info(workflow_id: str, record: StepRecord) -> StepInfo:
         kind=command.kind,
         status="in_progress" if outcome is None else outcome.kind,
         arguments=arguments,
-        value=plain(outcome.value) if isinstance(outcome, Succeeded) else None,
+        value=_plain(outcome.value) if isinstance(outcome, Succeeded) else None,
         error=getattr(outcome, "error", None),
         attempts=record.attempt,
         asked_at=from_ms(record.asked_at),
@@ -61,7 +68,7 @@ def status_of(state: WorkflowState, running: tuple[StepInfo, ...] = ()) -> Statu
         status: Status = public_outcome(state.outcome)
         return status
     blocked = None if state.blocked is None else state.blocked.error
-    return InProgress(running=running, blocked=blocked)
+    return InProgress(running=running, blocked=None if blocked == RESTARTED else blocked)
 
 
 def workflow_info(state: WorkflowState) -> WorkflowInfo:
@@ -71,7 +78,7 @@ def workflow_info(state: WorkflowState) -> WorkflowInfo:
         workflow_id=header.workflow_id,
         name=header.name,
         status=status_of(state),
-        arguments=plain(header.arguments),
+        arguments=_plain(header.arguments),
         context=_plain(header.context),
         parent_id=header.parent_id,
         created_at=from_ms(header.created_at),

@@ -60,24 +60,29 @@ class Watch:
 class Watchdog:
     """The thread that looks at a `Watch`."""
 
+    _thread: threading.Thread
+
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._watched = threading.get_ident()
-        self._stop = threading.Event()
+        self._stop: threading.Event | None = None
         self._reported: set[float] = set()
-        self._thread = threading.Thread(target=self._main, name="perdure-watch", daemon=True)
 
     def start(self) -> None:
         """Watch the calling thread from now on."""
         self._watched = threading.get_ident()
+        self._stop = stop = threading.Event()
+        name = "perdure-watch"
+        self._thread = threading.Thread(target=self._main, args=(stop,), name=name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        self._stop.set()
+        if self._stop is not None:
+            self._stop.set()
 
-    def _main(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+    def _main(self, stop: threading.Event) -> None:
+        while not stop.wait(LOOK_SECONDS):
             self.look()
 
     def look(self) -> None:

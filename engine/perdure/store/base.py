@@ -19,7 +19,7 @@ from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Json
 from perdure.core.workflow import WorkflowState
-from perdure.errors import PerdureError
+from perdure.errors import ErrorInfo, PerdureError
 
 T = TypeVar("T")
 
@@ -31,11 +31,16 @@ InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A workflow with its whole journal. `state.live` holds the open steps of `steps`."""
+    """A workflow with its whole journal. `state.live` holds the open steps of `steps`.
+
+    If a row of it cannot be read, `damage` says which, and that row is missing: the workflow must
+    not go on, and all others must.
+    """
 
     state: WorkflowState
     steps: tuple[StepRecord, ...]
     ticks: tuple[TickRecord, ...]
+    damage: ErrorInfo | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +132,10 @@ class Reader(Protocol):
 
     def open_steps(self, workflow_id: WorkflowId) -> list[StepRecord]:
         """The steps that have no outcome, by number."""
+        ...
+
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """The workflows whose parents are among these, ended ones too, in order of creation."""
         ...
 
     def config(self) -> Config: ...
@@ -226,6 +235,10 @@ class Transaction(Reader, Protocol):
         because it gave them up while the attempts ran."""
         ...
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        """Delete these workflows, and all rows that belong to them: steps, ticks, events, inbox."""
+        ...
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         """If nobody owns it, have it woken at `at` at the latest."""
         ...
@@ -240,6 +253,11 @@ class Transaction(Reader, Protocol):
 
     # --- journal, events, inbox
     def put_steps(self, writes: Iterable[StepWrite]) -> None: ...
+
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        """Delete the steps from `number` on, the events that they have consumed, and the ticks
+        after `position`: the workflow is restarted from that step."""
+        ...
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         """Insert ticks as (workflow id, position, now)."""

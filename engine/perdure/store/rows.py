@@ -18,7 +18,7 @@ from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
 from perdure.core.retry import AT_MOST_ONCE, RetryPlan
 from perdure.core.workflow import Blocked, WorkflowHeader, WorkflowState
-from perdure.errors import ErrorInfo
+from perdure.errors import ErrorInfo, StoreCorrupt
 
 #: Columns of a workflow that are written once.
 HEADER_COLUMNS = (
@@ -144,7 +144,27 @@ def encode_error(error: ErrorInfo | None) -> Json | None:
 
 
 def decode_error(text: Json | None) -> ErrorInfo | None:
-    return None if text is None else _error_decoder.decode(text)
+    """An error as it was stored; one that cannot be read is an error that says so."""
+    if text is None:
+        return None
+    try:
+        return _error_decoder.decode(text)
+    except msgspec.DecodeError as error:
+        return damage(f"a stored error cannot be read ({error})")
+
+
+def _decode_blocked(text: Json) -> Blocked:
+    try:
+        return _blocked_decoder.decode(text)
+    except msgspec.DecodeError as error:
+        # It is tried again as if it had not been: what blocks it is found anew.
+        what = damage(f"why it is blocked cannot be read ({error})")
+        return Blocked(error=what, count=1, retry_at=0)
+
+
+def damage(what: str) -> ErrorInfo:
+    """What is told of a row that somebody else has written, or a failing disk."""
+    return ErrorInfo(StoreCorrupt.__name__, f"{what}: restore it from a backup")
 
 
 @lru_cache(maxsize=1024)
@@ -342,7 +362,7 @@ def state_from_row(
         wake_at=wake_at,
         journal_bytes=journal_bytes,
         takeovers=takeovers,
-        blocked=None if blocked is None else _blocked_decoder.decode(blocked),
+        blocked=None if blocked is None else _decode_blocked(blocked),
         on_complete_error=decode_error(on_complete_error),
     )
 
@@ -456,15 +476,26 @@ def _command(
 
 
 def step_from_row(row: tuple[Any, ...]) -> StepRecord:
-    """A step from COMMAND_COLUMNS + PROGRESS_COLUMNS."""
-    (_, number, kind, name, function, arguments, options) = row[:7]
+    """A step from COMMAND_COLUMNS + PROGRESS_COLUMNS.
+
+    Raises:
+        StoreCorrupt: its options cannot be read.
+    """
+    (workflow_id, number, kind, name, function, arguments, options) = row[:7]
     (asked_position, asked_at, asked_epoch, child_id) = row[7:11]
     (state, due_at, runner, attempt, started_at, started_epoch, deadline_at) = row[11:18]
     (outcome, value, error, settled_at, delivered_position) = row[18:23]
     (delivered_at, canceled_position, event_id) = row[23:26]
+    try:
+        command = _command(kind, name, function, arguments, _decode_options(options))
+    except (msgspec.DecodeError, TypeError, AssertionError) as broken:
+        raise StoreCorrupt(
+            f"step {number} of workflow {workflow_id!r} cannot be read ({broken}; its options are"
+            f" {options!r}): restore it from a backup"
+        ) from broken
     return StepRecord(
         number=number,
-        command=_command(kind, name, function, arguments, _decode_options(options)),
+        command=command,
         asked_position=asked_position,
         asked_at=asked_at,
         asked_epoch=asked_epoch,

@@ -9,6 +9,7 @@ no clock decides, so a laptop's sleep or a stopped container declares nobody dea
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sqlite3
@@ -18,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import (
@@ -32,6 +34,7 @@ from perdure.errors import (
 
 from .base import Access, Reader, Transaction
 from .connection import Connection, is_commit_poisoned, translate
+from .guest import Guest, open_guest
 from .liveness import LockFiles
 from .readers import ReaderPool, reading
 from .sqlite_sql import SqliteReader, SqliteTransaction
@@ -293,19 +296,13 @@ class SqliteStore:
         )
 
     def _create(self, connection: Connection, max_parallelism: int | None) -> None:
-        script = resources.files(__package__).joinpath("schema/sqlite.sql").read_text("utf-8")
         connection.begin()
         try:
             found = connection.engine_execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'perdure_config'"
             ).fetchone()
             if found is None:  # else another process was faster
-                for statement in _statements(script):
-                    connection.engine_execute(statement)
-                limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
-                connection.engine_execute(
-                    "INSERT INTO perdure_config VALUES (1, ?, ?, 1, 1)", (SCHEMA_VERSION, limit)
-                )
+                _create_tables(connection.engine_execute, max_parallelism)
             connection.commit()
         except BaseException:
             with contextlib.suppress(sqlite3.Error, StoreError):
@@ -372,6 +369,16 @@ class SqliteStore:
     def _not_open(self) -> StoreError:
         return StoreError(f"{self.path}: the store is not open")
 
+    def guest(self, connection: sqlite3.Connection, *, max_parallelism: int | None) -> Guest:
+        """The engine's side of a transaction that the user opened on this database; the store need
+        not be open. See `guest.open_guest`, also for what it raises.
+
+        Args:
+            max_parallelism: initial value of the setting, if the tables are created.
+        """
+        create = functools.partial(_create_tables, max_parallelism=max_parallelism)
+        return open_guest(connection, self.path, self._check_version, create)
+
     # --- other processes
 
     def has_changed(self) -> bool:
@@ -436,6 +443,14 @@ class _OpenTransaction:
         trouble = self._connection.translate(error)
         if trouble is not None:
             raise trouble from error
+
+
+def _create_tables(execute: Callable[..., Any], max_parallelism: int | None) -> None:
+    script = resources.files(__package__).joinpath("schema/sqlite.sql").read_text("utf-8")
+    for statement in _statements(script):
+        execute(statement)
+    limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+    execute("INSERT INTO perdure_config VALUES (1, ?, ?, 1, 1)", (SCHEMA_VERSION, limit))
 
 
 def _statements(script: str) -> Iterator[str]:

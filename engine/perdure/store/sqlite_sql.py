@@ -15,6 +15,7 @@ from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
+from perdure.errors import ErrorInfo, StoreCorrupt
 
 from .base import (
     Config,
@@ -169,8 +170,12 @@ def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
     steps: dict[str, list[StepRecord]] = {}
     ticks: dict[str, list[TickRecord]] = {}
     events: dict[str, list[SentEvent]] = {}
+    damages: dict[str, ErrorInfo] = {}
     for row in execute(_SELECT_STEPS, key):
-        steps.setdefault(row[0], []).append(step_from_row(row))
+        try:
+            steps.setdefault(row[0], []).append(step_from_row(row))
+        except StoreCorrupt as error:  # of this workflow alone
+            damages.setdefault(row[0], ErrorInfo(StoreCorrupt.__name__, str(error)))
     for workflow_id, position, now in execute(_SELECT_TICKS, key):
         ticks.setdefault(workflow_id, []).append(TickRecord(position, now))
     for workflow_id, *event in execute(_SELECT_EVENTS, key):
@@ -182,7 +187,12 @@ def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
         live = [record for record in records if is_open(record)] if is_running else []
         state = state_from_row(row, live, events.get(workflow_id, ()))
         loaded.append(
-            Loaded(state=state, steps=tuple(records), ticks=tuple(ticks.get(workflow_id, ())))
+            Loaded(
+                state=state,
+                steps=tuple(records),
+                ticks=tuple(ticks.get(workflow_id, ())),
+                damage=damages.get(workflow_id),
+            )
         )
     return loaded
 
@@ -190,11 +200,13 @@ def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
 class SqliteReader:
     """Reads, through whatever executes a statement."""
 
+    #: Several reads of one moment: in a transaction, which has none, all of them are.
+    _at_once: Callable[[], AbstractContextManager[Execute]] | None = None
+
     def __init__(
         self, execute: Execute, at_once: Callable[[], AbstractContextManager[Execute]] | None = None
     ) -> None:
         self._execute = execute
-        # Several reads of one moment: in a transaction all of them are.
         self._at_once = at_once
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
@@ -251,6 +263,11 @@ class SqliteReader:
             " ORDER BY number"
         )
         return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
+
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """See `base.Reader.children`. By the index on parent_id."""
+        sql = f"SELECT id FROM perdure_workflows WHERE parent_id {_IN} ORDER BY seq"
+        return [row[0] for row in self._execute(sql, (_ids(ids),))]
 
     def config(self) -> Config:
         """See `base.Reader.config`."""
@@ -455,6 +472,12 @@ class SqliteTransaction(SqliteReader):
         )
         return [(row[0], step_from_row(row)) for row in self._execute(sql, (worker_id,))]
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        # Not by ON DELETE CASCADE: on a connection of the user's own, foreign keys may be off.
+        for table in ("inbox", "steps", "ticks", "events"):
+            self._execute(f"DELETE FROM perdure_{table} WHERE workflow_id {_IN}", (_ids(ids),))
+        self._execute(f"DELETE FROM perdure_workflows WHERE id {_IN}", (_ids(ids),))
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         sql = (
             "UPDATE perdure_workflows SET wake_at = min(coalesce(wake_at, ?), ?)"
@@ -483,6 +506,15 @@ class SqliteTransaction(SqliteReader):
                 batches[sql] = [row]
         for sql, rows in batches.items():
             self._write(sql, rows)
+
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        for table, column, first in (
+            ("perdure_events", "consumed_by", number),
+            ("perdure_steps", "number", number),
+            ("perdure_ticks", "position", position + 1),
+        ):
+            sql = f"DELETE FROM {table} WHERE workflow_id = ? AND {column} >= ?"
+            self._execute(sql, (workflow_id, first))
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         self._write(

@@ -91,6 +91,7 @@ class Reporter:
         return {
             "scenarios": [each.name for each in campaign.scenes.values()],
             "runs": total.runs,
+            "same_runs": total.same,
             "events": total.events,
             "repeated": total.repeated,
             "seconds": round(self.seconds, 3),
@@ -110,6 +111,8 @@ class Reporter:
             f"{count_of(total.runs, 'run')} in {self.seconds:.1f} s, {self.rate:,.0f} runs/s,"
             f" {total.events:,} events; {count_of(total.repeated, 'run')} repeated"
         )
+        if total.same:
+            click.echo(f"{total.same:,} of them were not made: each comes to one that was")
         if total.planned:
             rows = [
                 [kind, total.planned[kind], total.fired[kind]] for kind in sorted(total.planned)

@@ -20,6 +20,7 @@ from ..laws.violations import Violation
 from ..world.disks import Disk, memory_disk, sqlite_disk
 from .explorer import Explorer, Run, random_plan
 from .parallel import Board, Lost, RunTooLong, at_most
+from .repeats import Made, Repeats
 from .targets import Place
 
 StoreKind: TypeAlias = Literal["memory", "sqlite"]
@@ -50,6 +51,7 @@ class BoundedExplorer(Explorer):
 
     Attributes:
         why: what the runs are made for.
+        repeats: the runs that were made here.
 
     Raises:
         RunTooLong: from `begin`, `try_plan` and `shrink`.
@@ -58,6 +60,7 @@ class BoundedExplorer(Explorer):
     board: Board
     seconds: float = RUN_SECONDS
     why: str = ""
+    repeats: Repeats = attrs.field(factory=Repeats)
 
     def begin(self) -> Run:
         self._show(FaultPlan())
@@ -182,6 +185,7 @@ class Tally:
     """What came of some runs.
 
     Attributes:
+        same: of the runs those that were not made, because they come to one that was.
         planned: faults of the plans, by ``site=kind``.
         fired: those of them that happened.
         broken: how many runs broke a law, by scenario and law.
@@ -191,6 +195,7 @@ class Tally:
     """
 
     runs: int = 0
+    same: int = 0
     events: int = 0
     repeated: int = 0
     planned: Counter[str] = attrs.field(factory=Counter)
@@ -202,6 +207,7 @@ class Tally:
     def add(self, other: Tally) -> list[Failure]:
         """Take in another's; gives those of its failures that are new."""
         self.runs += other.runs
+        self.same += other.same
         self.events += other.events
         self.repeated += other.repeated
         self.planned += other.planned
@@ -236,9 +242,17 @@ class Laborer:
                 if board.is_stopped or board.is_spent:
                     break
                 tally.runs += 1
+                if number not in portion.doubled and not portion.expected_digests:
+                    made = explorer.repeats.find(plan)
+                    if made is not None:
+                        tally.same += 1
+                        _count(tally, plan, made)
+                        continue
                 found, error = _tried(explorer, plan)
                 if found is not None:
                     error = _take(tally, portion, number, found)
+                    if error is None:
+                        explorer.repeats.add(_made(found))
                 if error is not None:
                     self._fail(tally, explorer, portion, plan, error, found)
         return tally
@@ -248,7 +262,10 @@ class Laborer:
         if known is None:
             make_disk = self.stores.maker(f"{os.getpid()}-{len(self._explorers)}")
             explorer = BoundedExplorer(place.find(), make_disk, board=board)
-            known = explorer, explorer.begin().world.trace.digest()
+            begun = explorer.begin()
+            if begun.failure is None:
+                explorer.repeats.add(_made(begun))
+            known = explorer, begun.world.trace.digest()
             self._explorers[place] = known
         return known
 
@@ -304,16 +321,26 @@ def _plans(explorer: BoundedExplorer, portion: Portion) -> Iterator[FaultPlan]:
 
 def _take(tally: Tally, portion: Portion, number: int, found: Run) -> BaseException | None:
     """Count what is in a run; gives what is wrong with it."""
-    tally.events += found.world.events
     if portion.expected_digests:
+        tally.events += found.world.events
         tally.repeated += 1
         expected, digest = portion.expected_digests[number], found.world.trace.digest()
         return None if digest == expected else _differ(expected, digest)
-    tally.planned.update(kind_of(fault) for fault in found.plan)
-    tally.fired.update(kind_of(fault) for fault in found.world.faults.fired)
+    _count(tally, found.plan, _made(found))
     if number in portion.doubled:
         tally.digests[str(found.plan)] = found.world.trace.digest()
     return found.failure
+
+
+def _made(found: Run) -> Made:
+    faults = found.world.faults
+    return Made(frozenset(faults.fired), faults.census, found.world.events)
+
+
+def _count(tally: Tally, plan: FaultPlan, made: Made) -> None:
+    tally.events += made.events
+    tally.planned.update(kind_of(fault) for fault in plan)
+    tally.fired.update(kind_of(fault) for fault in made.fired)
 
 
 def _differ(one: str, other: str) -> DigestsDiffer:

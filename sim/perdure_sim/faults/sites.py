@@ -128,6 +128,13 @@ SITES: dict[str, tuple[Kind, ...]] = {
     # --- of a workflow, at each commit that touches it
     "touched": (
         Kind("cancel", "a client cancels it", may_change=True),
+        Kind("restart", "a client cancels it, and has it go on where it was", may_change=True),
+        Kind(
+            "rerun",
+            "a client cancels it, and has it run again from its first step",
+            may_change=True,
+        ),
+        Kind("cleanup", "a client deletes it, though it runs", may_change=True),
         Kind("evict", "its live handler is dropped after this turn, and no other"),
     ),
     # --- of the world: settings, for the whole of a run

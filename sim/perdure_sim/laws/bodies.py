@@ -40,7 +40,7 @@ class Body:
     """The code of one attempt.
 
     Attributes:
-        runner: the worker on record for it.
+        runner: the worker on record for it; None if it is not on record any more.
         ended_at: in the world's time; None while it runs, or died with its process.
         value: what it returned, encoded; None if it did not.
         is_final: what it did is not to be tried again.
@@ -78,7 +78,9 @@ class Bodies:
         if known is None or record is None or record.attempt < call.attempt:
             raise AttemptNotRecorded(f"{where} of {call.action} runs; recorded is {record}")
         key = (*place, call.idempotency_key, call.attempt)
-        body = Body(call, record.runner)
+        # A zombie may begin it when it was taken for lost, and the next one is on record.
+        runner = record.runner if record.attempt == call.attempt else None
+        body = Body(call, runner)
         other = self._bodies.setdefault(key, body)
         if other is not body:
             raise AttemptTwice(
@@ -123,6 +125,8 @@ class Bodies:
         """
         record = attempt.record
         name = idempotency_key(attempt.workflow_id, record.number, record.asked_epoch)
+        if known is not None and (record.started_epoch or 0) < known.since:
+            return  # of before a restart
         body = self._running.pop((attempt.workflow_id, record.number, name, record.attempt), None)
         if body is not None:
             body.ended_at = now
@@ -146,6 +150,14 @@ class Bodies:
                 f"{known.workflow_id} step {number} was over at {since}, and its code, which began"
                 f" at {body.call.at}, ran on until {body.ended_at}"
             )
+
+    def forget(self, workflow_id: WorkflowId) -> None:
+        """A workflow is restarted, or gone: nobody asks any more what runs for it."""
+        for known in (self._bodies, self._running):
+            for key in [key for key in known if key[0] == workflow_id]:
+                del known[key]
+        for place in [place for place in self._last if place[0] == workflow_id]:
+            del self._last[place]
 
     def crash(self, process: str) -> None:
         """A process has died, and all code in it."""

@@ -71,8 +71,10 @@ def _check_function(commit: Commit, known: Known, number: int) -> None:
     if number == ON_COMPLETE:
         if number in known.functions:
             raise OnCompleteTwice(f"{workflow_id}, which ended as {state.outcome}")
-        if known.ended_in != commit.number:
+        if commit.number not in (known.ended_in, known.ended_last):
             raise OnCompleteElsewhere(f"{workflow_id}, outcome {state.outcome}")
+        if known.ended_in != commit.number:
+            return  # it restarts its workflow, or somebody else does in the same commit
     else:
         if number in known.functions:
             raise EffectTwice(f"{workflow_id} step {number}: {known.steps.get(number)}")
@@ -99,6 +101,8 @@ def _check_child(change: Change, workflows: Mapping[WorkflowId, Known]) -> None:
     if not _is_settled_now(change):
         return
     outcome = child.state.outcome
+    if new.outcome in child.past:
+        return  # it was restarted since
     if outcome is None and isinstance(new.outcome, Canceled):
         raise Orphan(f"{change.where} is canceled, and its child goes on: {child.state}")
     # It may have ended, and its parent not have learned it.

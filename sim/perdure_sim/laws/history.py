@@ -6,7 +6,8 @@ something is found out as well. It has the other laws checked too: see laws.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from perdure.core.commands import AwaitEvent, RunStep, Sleep
@@ -25,6 +26,7 @@ from .bodies import Bodies
 from .ends import check_ends
 from .known import Author, Change, Commit, Known
 from .owners import Owners
+from .restarting import restarted
 from .resting import check_processes, check_store
 from .violations import (
     BackoffTooShort,
@@ -64,6 +66,9 @@ class History:
         workflows: by id, in the order in which they were started.
         commits: how many there were.
         is_exact: no clock has been wrong until now.
+        events: all that ever were, as they were last.
+        deleted: workflows that were cleaned up, the last of each id.
+        everybody: all that there are and were.
     """
 
     def __init__(
@@ -78,6 +83,9 @@ class History:
         self._is_whole = is_whole
         self._patience = patience
         self._epochs: dict[Epoch, WorkflowId] = {}
+        self.events: dict[EventId, SentEvent] = {}
+        self.deleted: dict[WorkflowId, Known] = {}
+        self.everybody: Mapping[WorkflowId, Known] = ChainMap(self.workflows, self.deleted)
 
     # --- commits ------------------------------------------------------------------------------
 
@@ -87,7 +95,7 @@ class History:
             self.owners.check(writes, self.workflows, author)
         self.commits += 1
         commit = Commit(self.commits, now, author)
-        for kind, what in writes:
+        for index, (kind, what) in enumerate(writes):
             match kind:
                 case "insert":
                     for state in what:
@@ -96,7 +104,10 @@ class History:
                 case "update":
                     for write in what:
                         self._touch(commit, write.state.workflow_id)
-                        self._update(write)
+                        if self.workflows[write.state.workflow_id].is_restarted_by(write):
+                            self._restart(commit, write, writes[index + 1 :])
+                        else:
+                            self._update(write)
                 case "steps":
                     for write in what:
                         self._touch(commit, write.workflow_id)
@@ -105,6 +116,9 @@ class History:
                     for workflow_id, position, at in what:
                         self._touch(commit, workflow_id)
                         self._tick(workflow_id, position, at)
+                case "delete":
+                    for workflow_id in what:
+                        self._delete(commit, workflow_id)
                 case "event":
                     self._event(now, *what)
                 case "consume":
@@ -114,21 +128,58 @@ class History:
                 case _:
                     pass
         for workflow_id in commit.before:
-            self._check(commit, self.workflows[workflow_id])
+            if workflow_id in self.workflows:
+                self._check(commit, self.workflows[workflow_id])
         if self._is_whole:
             self.bodies.check(commit, is_exact=self.is_exact)
-            check_ends(commit, self.workflows)
-            self._waits.check(commit, self.workflows, is_exact=self.is_exact)
+            check_ends(commit, self.everybody)
+            self._waits.check(commit, self.everybody, is_exact=self.is_exact)
 
     def _touch(self, commit: Commit, workflow_id: WorkflowId) -> None:
         if workflow_id not in commit.before:
             commit.before[workflow_id] = self.workflows[workflow_id].state
 
+    def _restart(self, commit: Commit, write: StateWrite, more: Sequence[Write]) -> None:
+        """A workflow that has ended runs again: the one thing that may change what is closed."""
+        workflow_id = write.state.workflow_id
+        old = self.workflows[workflow_id]
+        self._check_epochs(write, old.state)
+        if not old.has_ended:  # in this very commit
+            old.ended_in = commit.number
+        number, position = len(old.steps), old.state.position
+        rows: dict[int, StepRecord] = {}
+        for kind, what in more:
+            if kind == "cut" and what[0] == workflow_id:
+                _, number, position = what
+            elif kind == "steps" and not rows:
+                rows = {
+                    row.record.number: row.record for row in what if row.workflow_id == workflow_id
+                }
+            elif kind == "update" and any(row.state.workflow_id == workflow_id for row in what):
+                break
+        self.bodies.forget(workflow_id)
+        self.workflows[workflow_id] = restarted(
+            old, write.state, rows, number=number, position=position, now=commit.now
+        )
+        self.workflows[workflow_id].restarted_in = commit.number
+
+    def _delete(self, commit: Commit, workflow_id: WorkflowId) -> None:
+        known = self.workflows[workflow_id]
+        if workflow_id in commit.before:
+            self._check(commit, known)
+        if not known.has_ended:
+            raise StateUnsound(f"{workflow_id} is deleted, and had not ended: {known.state}")
+        self.deleted[workflow_id] = self.workflows.pop(workflow_id)
+        self.bodies.forget(workflow_id)
+
     def _insert(self, state: WorkflowState) -> None:
         workflow_id = state.workflow_id
         if workflow_id in self.workflows:
             raise IdTaken(f"{workflow_id} was started twice: {state}")
-        self.workflows[workflow_id] = Known.of(state)
+        known = self.workflows[workflow_id] = Known.of(state)
+        gone = self.deleted.get(workflow_id)
+        if gone is not None and gone.state.outcome is not None:
+            known.past = [*gone.past, gone.state.outcome]  # somebody may be told of it late
         self._take_epoch(state)
 
     def _take_epoch(self, state: WorkflowState) -> None:
@@ -140,14 +191,7 @@ class History:
         state = write.state
         known = self.workflows[state.workflow_id]
         old = known.state
-        if write.expected_epoch != old.epoch:
-            raise StaleWrite(f"expected epoch {write.expected_epoch}, stored {old.epoch}: {state}")
-        if state.epoch < old.epoch:
-            raise EpochReused(f"{state.workflow_id}: epoch {state.epoch} after {old.epoch}")
-        if state.epoch != old.epoch:
-            if state.epoch in self._epochs:
-                raise EpochReused(f"{state.workflow_id}: epoch {state.epoch} was given before")
-            self._take_epoch(state)
+        self._check_epochs(write, old)
         if known.has_ended:
             raise EndChanged(f"{state.workflow_id} ended as {old.outcome}, now {state.outcome}")
         if state.stamp < old.stamp or state.position < old.position:
@@ -159,12 +203,25 @@ class History:
             raise JournalChanged(f"{state.workflow_id}: started at {state.started_at}, {old}")
         known.state, known.owner = state, state.owner
 
+    def _check_epochs(self, write: StateWrite, old: WorkflowState) -> None:
+        state = write.state
+        if write.expected_epoch != old.epoch:
+            raise StaleWrite(f"expected epoch {write.expected_epoch}, stored {old.epoch}: {state}")
+        if state.epoch < old.epoch:
+            raise EpochReused(f"{state.workflow_id}: epoch {state.epoch} after {old.epoch}")
+        if state.epoch != old.epoch:
+            if state.epoch in self._epochs:
+                raise EpochReused(f"{state.workflow_id}: epoch {state.epoch} was given before")
+            self._take_epoch(state)
+
     def _step(self, commit: Commit, write: StepWrite) -> None:
         known, new = self.workflows[write.workflow_id], write.record
         where = f"{write.workflow_id} step {new.number}"
         if known.has_ended:
             raise StepAfterEnd(f"{where} written after the end, {known.state.outcome}: {new}")
         old = known.steps.get(new.number)
+        if old == new and known.restarted_in == commit.number:
+            return  # of a restart, which has been looked at as a whole
         if old is None:
             if new.number != len(known.steps):
                 raise NumbersNotDense(f"{where} comes when there are {len(known.steps)} steps")
@@ -237,7 +294,11 @@ class History:
 
     def _event(self, now: int, workflow_id: WorkflowId, event: SentEvent) -> None:
         known = self.workflows[workflow_id]
+        before = known.sent.get(event.event_id)
+        if before is not None and before.outcome is not None:
+            raise EventTwice(f"{event.event_id} was sent twice: {before}, then {event}")
         known.sent[event.event_id] = event
+        self.events[event.event_id] = event
         known.seen.sent[event.event_id] = now
 
     def _consume(
@@ -325,7 +386,11 @@ class History:
 
     def attempt_begins(self, call: CallMade, seen: int | None = None) -> None:
         """The code of an attempt begins to run; see `Bodies.begin`."""
-        self.bodies.begin(call, self.workflows.get(call.workflow_id), seen)
+        known = self.workflows.get(call.workflow_id)
+        is_known = known is not None or call.workflow_id in self.deleted
+        if is_known and (known is None or call.epoch < known.since):
+            return  # a zombie begins what was restarted, or deleted, meanwhile
+        self.bodies.begin(call, known, seen)
 
     def attempt_ends(
         self, attempt: Attempt, now: int, outcome: Outcome, *, is_retryable: bool
@@ -338,7 +403,7 @@ class History:
 
     def check_store(self, store: Store) -> list[Loaded]:
         """Compare all that was written with what the store gives; see resting.py."""
-        return check_store(self.workflows, store, is_whole=self._is_whole)
+        return check_store(self.workflows, self.deleted, store, is_whole=self._is_whole)
 
     def check_processes(self, processes: Iterable[Process], stored: Iterable[Loaded]) -> None:
         """Look at what living processes keep in memory; see resting.py."""

@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 import attrs
 
-from perdure.core.ids import EventId, WorkerId, WorkflowId
+from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
+from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader, WorkflowState
+from perdure.store.base import StateWrite
 
 #: A function that runs in a transaction: that of a step, or a workflow's `on_complete`, whose
 #: number is `perdure.runtime.scope.ON_COMPLETE`.
@@ -40,6 +42,7 @@ class Seen:
     settled: dict[int, int] = attrs.field(factory=dict)
     sent: dict[EventId, int] = attrs.field(factory=dict)
     ended: int = 0
+    restarted: int = 0
 
 
 @attrs.define
@@ -54,6 +57,10 @@ class Known:
         functions: steps whose functions' effects are on the disk.
         ended_in: the number of the commit that ended it; 0 while it is in progress.
         was_blocked: since then it goes on at times that nobody promises.
+        since: the epoch in which it was started, or restarted: what is older is of another life.
+        past: how it ended before it was restarted.
+        restarted_in: the number of the commit that restarted it last.
+        ended_last: the number of the commit that ended it before its last restart.
     """
 
     state: WorkflowState
@@ -71,11 +78,19 @@ class Known:
     checked_to: int = 0
     ended_in: int = 0
     was_blocked: bool = False
+    since: Epoch = 0
+    restarted_in: int = 0
+    ended_last: int = 0
+    past: list[Outcome] = attrs.field(factory=list)
 
     @staticmethod
     def of(state: WorkflowState) -> Known:
         """A workflow that was just inserted."""
-        return Known(state, state.header, state.owner)
+        return Known(state, state.header, state.owner, since=state.epoch)
+
+    def is_restarted_by(self, write: StateWrite) -> bool:
+        """Whether it had ended, and this has it run again."""
+        return self.state.outcome is not None and write.state.outcome is None
 
     @property
     def workflow_id(self) -> WorkflowId:

@@ -65,6 +65,7 @@ class Owners:
                 known = workflows.get(workflow_id)
                 if known is not None and (me is None or known.owner != me):
                     raise NotTheOwner(f"{me} wrote {kind} of {workflow_id}, owner {known.owner}")
+            mine.update(touched)  # what it was entitled to, it may go on with in this commit
             if touched and not was_alive:
                 raise WrittenByTheDead(f"{me} is fenced and has written {kind} of {touched}")
         self._take(writes, workflows)

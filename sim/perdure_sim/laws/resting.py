@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict, replace
@@ -34,7 +34,11 @@ _KNOWN = ("status", "outcome", "position", "stamp", "started_at", "next_number")
 
 
 def check_store(
-    workflows: Mapping[WorkflowId, Known], store: Store, *, is_whole: bool
+    workflows: Mapping[WorkflowId, Known],
+    deleted: Collection[WorkflowId],
+    store: Store,
+    *,
+    is_whole: bool,
 ) -> list[Loaded]:
     """Compare all that was written with what the store gives.
 
@@ -42,7 +46,9 @@ def check_store(
         is_whole: it was written by an engine: so it obeys the laws beyond that, too.
     """
     ids = list(workflows)
-    found = {each.state.workflow_id: each for each in store.reader().load(ids)}
+    found = {each.state.workflow_id: each for each in store.reader().load([*ids, *deleted])}
+    for workflow_id in found.keys() - workflows.keys():
+        raise StoreDiffers(f"{workflow_id} was deleted, and is there: {found[workflow_id]}")
     for workflow_id, known in workflows.items():
         loaded = found.get(workflow_id)
         if loaded is None:

@@ -74,7 +74,7 @@ class TimerEarly(Violation):
 
 
 class EventTwice(Violation):
-    """An event was consumed twice, or one was consumed that was never sent."""
+    """An event was sent or consumed twice, or one was consumed that was never sent."""
 
 
 class EventNotConsumed(Violation):
@@ -203,6 +203,10 @@ class ChildDiffers(Violation):
 
 class Orphan(Violation):
     """A child goes on though its parent has ended, or waits for it no more."""
+
+
+class RestartCutsWrong(Violation):
+    """A restart has taken more of a journal than was asked for, or less, or changed what stays."""
 
 
 class ToldTooEarly(Violation):

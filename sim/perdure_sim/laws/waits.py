@@ -8,6 +8,7 @@ from perdure.core.commands import AwaitEvent, RunChild, RunStep, Sleep
 from perdure.core.ids import WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Canceled, Failed, Succeeded
+from perdure.core.workflow import RESTARTED
 
 from ..faults.plan import Fault
 from .bodies import PROMPT_MS, Bodies
@@ -77,7 +78,7 @@ class Waits:
         for workflow_id, before in commit.before.items():
             known = workflows[workflow_id]
             state = known.state
-            if state.blocked is not None:
+            if state.blocked is not None and state.blocked.error != RESTARTED:
                 known.was_blocked = True
             if is_exact and max(state.stamp, state.ended_at or 0) > now:
                 raise FromTheFuture(f"{workflow_id} at {now}: {state}")
@@ -146,6 +147,7 @@ class Waits:
         return None
 
     def _check(self, known: Known, what: str, since: int, now: int) -> None:
+        since = max(since, known.seen.restarted)
         if now - since <= PROMPT_MS or known.was_blocked:
             return
         patience = self._patience()

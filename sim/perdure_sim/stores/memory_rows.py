@@ -120,11 +120,21 @@ class Tables:
     def take_back(self, changes: list[Change]) -> list[Change]:
         """Undo changes, the last one first; the changes that would make them again."""
         again: list[Change] = []
+        is_back = False
         for table, key, value in reversed(changes):
             now = table.get(key, ABSENT)
             again.append((table, key, now))
             self._set(table, key, now, value)
+            is_back = is_back or (table is self.workflows and now is ABSENT)
+        if is_back:
+            self._sort()
         return again
+
+    def _sort(self) -> None:
+        """A workflow that was deleted is there again: put it where it was."""
+        rows = sorted(self.workflows.items(), key=lambda each: self.journals[each[0]].seq)
+        self.workflows.clear()
+        self.workflows.update(rows)
 
     def _set(self, table: dict[Any, Any], key: Any, before: Any, after: Any) -> None:
         if table is self.workflows:

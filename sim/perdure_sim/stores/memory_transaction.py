@@ -193,6 +193,11 @@ class Reads:
             return []
         return [journal.steps[number] for number in sorted(journal.steps)]
 
+    def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
+        """See `base.Reader.children`. Looks at every workflow: it is asked seldom."""
+        workflows = self._tables.workflows.items()
+        return [workflow_id for workflow_id, row in workflows if row.header.parent_id in ids]
+
     def config(self) -> Config:
         """See `base.Reader.config`."""
         settings = self._tables.settings
@@ -368,7 +373,9 @@ class MemoryTransaction(Reads):
         for state in states:
             tables.check_new_workflow(state)
             workflow_id = state.header.workflow_id
-            journal = Journal(len(tables.workflows) + 1, {}, {}, {})
+            last = next(reversed(tables.workflows), None)
+            seq = 1 if last is None else tables.journals[last].seq + 1
+            journal = Journal(seq, {}, {}, {})
             tables.change(self._noted, tables.journals, workflow_id, journal)
             row = stored(state, state.header)
             tables.change(self._noted, tables.workflows, workflow_id, row)
@@ -434,6 +441,17 @@ class MemoryTransaction(Reads):
         found.sort(key=lambda each: each[:2])
         return [(workflow_id, record) for workflow_id, _, record in found]
 
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        tables = self._tables
+        mail = [row.row_id for row in tables.inbox.values() if row.workflow_id in ids]
+        self.delete_inbox(mail)
+        for workflow_id in ids:
+            if workflow_id in tables.workflows:
+                for event_id in tables.journals[workflow_id].events:
+                    tables.change(self._noted, tables.homes, event_id, ABSENT)
+                tables.change(self._noted, tables.workflows, workflow_id, ABSENT)
+                tables.change(self._noted, tables.journals, workflow_id, ABSENT)
+
     def wake(self, workflow_id: WorkflowId, at: int) -> None:
         row = self._tables.workflows.get(workflow_id)
         if row is not None:
@@ -474,6 +492,18 @@ class MemoryTransaction(Reads):
             check_step(workflow_id, record)
             changes.append((steps, number, before))
             steps[number] = record
+
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        tables = self._tables
+        journal = tables.journals[workflow_id]
+        for event_id, row in list(journal.events.items()):
+            if row.consumed_by is not None and row.consumed_by >= number:
+                tables.change(self._noted, tables.homes, event_id, ABSENT)
+                tables.change(self._noted, journal.events, event_id, ABSENT)
+        for each in [each for each in journal.steps if each >= number]:
+            tables.change(self._noted, journal.steps, each, ABSENT)
+        for at in [at for at in journal.ticks if at > position]:
+            tables.change(self._noted, journal.ticks, at, ABSENT)
 
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         for workflow_id, position, now in ticks:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from perdure.core.outcomes import Canceled
+from perdure.core.workflow import WorkflowState
 from perdure.step import StepRules
 from perdure.store.base import Loaded
 
@@ -30,10 +32,14 @@ def check_settled(world: World, may_wait: Collection[str]) -> None:
     ]
     if left or not is_done:
         hint = ""
-        if left and all(_waits_for_events(world.history.workflows[each].state) for each in left):
+        if left and all(_only_waits(world.history.workflows[each].state) for each in left):
             names = ", ".join(left)
             hint = f"\nIf {names} need not end, say so: sim.may_wait(…)"
         raise Stuck(why_stuck(world, waiting) + hint)
+
+
+def _only_waits(state: WorkflowState) -> bool:
+    return bool(state.live) and _waits_for_events(state)
 
 
 def check_end(world: World, deployed: Sequence[StepRules], seen: set[Shape]) -> None:
@@ -45,6 +51,9 @@ def check_end(world: World, deployed: Sequence[StepRules], seen: set[Shape]) -> 
     finally:
         store.close()
     for each in loaded:
+        known = world.history.workflows[each.state.workflow_id]
+        if known.past and isinstance(each.state.outcome, Canceled):
+            continue  # canceled before its code ran again: its journal is that of another end
         _check_replay(each, [*reversed(deployed), world.rules], seen)
     if world.is_at_rest:
         world.history.check_processes(world.processes, loaded)

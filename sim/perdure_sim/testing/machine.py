@@ -26,9 +26,9 @@ ADVANCE_MAX = 7_200
 class WorkflowMachine(RuleBasedStateMachine):
     """Name a manager and what is started and sent; add rules and invariants of your own.
 
-    The rules that are there start and cancel workflows, send events, let time pass, crash workers
-    and deploy. At the end all workflows must have ended, or wait for events, and all laws of the
-    simulator must hold. Run it with ``TestX = X.TestCase``.
+    The rules that are there start, cancel and restart workflows, send events, let time pass, crash
+    workers and deploy. At the end all workflows must have ended, or wait for events, and all laws
+    of the simulator must hold. Run it with ``TestX = X.TestCase``.
 
     Attributes:
         manager: whose workflows are run.
@@ -38,6 +38,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         events: a strategy of pairs of an event and its value, to be sent; None for no events.
         next_manager: another manager with the code of a deploy; None for no deploys.
         cancels: whether workflows are canceled.
+        restarts: whether those that have ended are run again.
         sim: the simulation.
         runs: the workflows that were started.
     """
@@ -50,6 +51,7 @@ class WorkflowMachine(RuleBasedStateMachine):
     events: ClassVar[SearchStrategy[tuple[Any, Any]] | None] = None
     next_manager: ClassVar[Definer | None] = None
     cancels: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
 
     sim: Simulation
     runs: list[Run[Any]]
@@ -99,6 +101,13 @@ class WorkflowMachine(RuleBasedStateMachine):
     def cancel(self, data: DataObject) -> None:
         """Cancel one that was started."""
         self.sim.cancel(data.draw(st.sampled_from(self.runs)).id)
+
+    @precondition(lambda self: self.runs and self.restarts)
+    @rule(data=st.data())
+    def restart(self, data: DataObject) -> None:
+        """Have one that has ended run again, from its beginning or from where it ended."""
+        run = data.draw(st.sampled_from(self.runs))
+        self.sim.restart(run.id, from_step=0 if run.steps and data.draw(st.booleans()) else None)
 
     @rule(data=st.data())
     def crash(self, data: DataObject) -> None:

@@ -2,8 +2,8 @@
 
 `ALL` is what any application meets sooner or later: processes that die or stand still, a store in
 trouble, messages that are late or come twice, clocks that are wrong, actions that fail. What is not
-in it is what would have to be somebody's deed: a client that cancels (`CANCEL`), an action that
-breaks its own promise (`BAD_RESULTS`).
+in it is what would have to be somebody's deed: a client that cancels, restarts or deletes
+(`CANCEL`, `RESTART`, `CLEANUP`), an action that breaks its own promise (`BAD_RESULTS`).
 """
 
 from __future__ import annotations
@@ -133,6 +133,12 @@ ALL = CRASH | PAUSE | DISK | NETWORK | CLOCK | ACTION | DEPLOY | SMALL
 
 #: A client cancels a workflow, at any point. Not in `ALL`: somebody would have to do it.
 CANCEL = _set("touched=cancel")
+
+#: A client cancels a workflow and has it go on, or run again. Not in `ALL`.
+RESTART = _set("touched=restart touched=rerun")
+
+#: A client deletes a workflow, though it runs. Not in `ALL`.
+CLEANUP = _set("touched=cleanup")
 
 #: An action returns more than a value may have, or another type than it says. Not in `ALL`.
 BAD_RESULTS = _set("attempt=too_much attempt=wrong_type")

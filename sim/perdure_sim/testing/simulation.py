@@ -9,10 +9,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
+from perdure.core.journal import TickRecord
 from perdure.core.outcomes import Failed, Succeeded
-from perdure.definitions import Action, Call, Definer, Mutation
+from perdure.definitions import Action, Call, Definer, Definition, Mutation
 from perdure.errors import (
     ErrorInfo,
+    EventNotFound,
     WorkflowCanceled,
     WorkflowFailed,
     WorkflowNotFound,
@@ -20,15 +22,18 @@ from perdure.errors import (
     WorkflowRunning,
 )
 from perdure.events import Event
+from perdure.journals import WorkflowJournal
 from perdure.records import InProgress, Page, Status, StepInfo
 from perdure.runtime.views import status_of, step_info
 from perdure.step import from_ms
+from perdure.store.base import Loaded
 
 from ..faults.plan import CLIENT, Fault
 from ..laws.known import Known
 from ..world.actions import Stub
+from ..world.deeds import Deed
 from ..world.process import Orders, Process
-from ..world.world import Deed, World
+from ..world.world import World
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .database import Database
@@ -45,6 +50,9 @@ DEPLOY_STEP_MS = 1_000
 #: How one knows that something was too late or too early, not wrong: nobody needs to look at it.
 _RACES = (WorkflowNotRunning, WorkflowRunning)
 
+#: The same, of a workflow that was there once: it was deleted, or lost with the power.
+_GONE = (WorkflowNotFound, EventNotFound)
+
 
 class NotEnded(AssertionError):
     """A workflow's value was asked for, and it has not ended."""
@@ -58,8 +66,9 @@ class Answer:
     already.
     """
 
-    def __init__(self, deed: Deed) -> None:
+    def __init__(self, deed: Deed, *, was_there: bool = False) -> None:
         self._deed = deed
+        self._was_there = was_there
         self._was_seen = False
 
     @property
@@ -80,7 +89,8 @@ class Answer:
 
     def _check(self) -> None:
         error = self._deed.error
-        if error is not None and not self._was_seen and not isinstance(error, _RACES):
+        races = (*_RACES, *_GONE) if self._was_there else _RACES
+        if error is not None and not self._was_seen and not isinstance(error, races):
             raise error
 
 
@@ -143,10 +153,16 @@ class Run(Generic[R]):
         return self._simulation._steps(self.id)
 
     @property
-    def journal(self) -> list[dict[str, Any]]:
-        """Its journal: steps and ticks as plain values, in the order of their positions."""
-        known = self._simulation._known(self.id)
-        return [] if known is None else _journal(known)
+    def journal(self) -> WorkflowJournal:
+        """All that is recorded of it, as `WorkflowManager.journal` gives it.
+
+        Raises:
+            WorkflowNotFound: its start is not stored yet.
+        """
+        known = self._simulation._stored(self.id)
+        steps = tuple(known.steps[number] for number in sorted(known.steps))
+        ticks = tuple(TickRecord(*each) for each in sorted(known.ticks.items()))
+        return WorkflowJournal(Loaded(state=known.state, steps=steps, ticks=ticks))
 
 
 class Simulation:
@@ -161,6 +177,7 @@ class Simulation:
         self._answers: list[Answer] = []
         self._starts: dict[str, Deed] = {}
         self._chain: dict[str, Deed] = {}
+        self._created: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._calls = Calls(world)
         self._conditions = Conditions()
@@ -219,12 +236,39 @@ class Simulation:
             event, workflow_id=workflow_id, id=id, value=value, error=error
         )
         name = order.name or order.event_id
-        return self._ask(f"event {name} to {workflow_id or order.event_id}", order, workflow_id)
+        to = workflow_id or self._created.get(id or "")
+        return self._ask(f"event {name} to {to or order.event_id}", order, to)
+
+    def create_event(self, event: Event[Any] | str, *, workflow_id: str) -> str:
+        """Create an event before it is sent, as `WorkflowManager.create_event` does; not awaited.
+
+        Returns:
+            The event's id, by which it can be awaited and sent.
+        """
+        order = self._world.client.orders.created(event, workflow_id=workflow_id)
+        self._ask(f"event {order.name} for {workflow_id}", order, workflow_id)
+        self._created[order.event_id] = workflow_id
+        event_id: str = order.event_id
+        return event_id
 
     def cancel(self, workflow_id: str) -> Answer:
         """Cancel a workflow, as `WorkflowManager.cancel` does; not awaited."""
         order = self._world.client.orders.cancel(workflow_id)
         return self._ask(f"cancel {workflow_id}", order, workflow_id)
+
+    def restart(
+        self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
+    ) -> Answer:
+        """Have a workflow that has ended run again, as `WorkflowManager.restart` does; not
+        awaited."""
+        order = self._world.client.orders.restart(workflow_id, from_step=from_step)
+        return self._ask(f"restart {workflow_id}", order, workflow_id)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Answer:
+        """Delete a workflow, as `WorkflowManager.cleanup` does; not awaited. The answer's value
+        says whether it did."""
+        order = self._world.client.orders.cleanup(workflow_id, force=force)
+        return self._ask(f"clean up {workflow_id}", order, workflow_id)
 
     def status(self, workflow_id: str) -> Status:
         """How a workflow stands now, as it is stored.
@@ -232,11 +276,7 @@ class Simulation:
         Raises:
             WorkflowNotFound
         """
-        known = self._known(workflow_id)
-        if known is None:
-            there = ", ".join(self._world.history.workflows) or "none"
-            raise WorkflowNotFound(f"no workflow {workflow_id!r}; stored now: {there}")
-        return _status(known)
+        return _status(self._stored(workflow_id))
 
     def list_steps(
         self, workflow_id: str, *, order: Literal["asc", "desc"] = "asc", limit: int = 1_000
@@ -466,15 +506,22 @@ class Simulation:
         deed = self._deed(name, order, before)
         if workflow_id is not None:
             self._chain[workflow_id] = deed
-        return self._answer(deed)
+        return self._answer(deed, was_there=workflow_id in self._starts)
 
-    def _answer(self, deed: Deed) -> Answer:
-        answer = Answer(deed)
+    def _answer(self, deed: Deed, *, was_there: bool = False) -> Answer:
+        answer = Answer(deed, was_there=was_there)
         self._answers.append(answer)
         return answer
 
     def _known(self, workflow_id: str) -> Known | None:
         return self._world.history.workflows.get(workflow_id)
+
+    def _stored(self, workflow_id: str) -> Known:
+        known = self._known(workflow_id)
+        if known is None:
+            there = ", ".join(self._world.history.workflows) or "none"
+            raise WorkflowNotFound(f"no workflow {workflow_id!r}; stored now: {there}")
+        return known
 
     def _steps(self, workflow_id: str) -> list[StepInfo]:
         known = self._known(workflow_id)
@@ -509,18 +556,3 @@ def _status(known: Known) -> Status:
         open_steps = (record for record in known.steps.values() if record.outcome is None)
         running = (step_info(known.workflow_id, record) for record in open_steps)
     return status_of(state, tuple(running))
-
-
-def _journal(known: Known) -> list[dict[str, Any]]:
-    rows: list[tuple[int, dict[str, Any]]] = [
-        (
-            record.asked_position,
-            {**attrs.asdict(step_info(known.workflow_id, record), recurse=False), "row": "step"},
-        )
-        for record in known.steps.values()
-    ]
-    rows += [
-        (position, {"row": "tick", "position": position, "at": from_ms(at)})
-        for position, at in known.ticks.items()
-    ]
-    return [row for _, row in sorted(rows, key=lambda each: each[0])]

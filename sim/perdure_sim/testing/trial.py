@@ -41,7 +41,7 @@ MakeDisk: TypeAlias = Callable[[], Disk]
 SWEPT_EXAMPLES = 3
 
 #: Simulated events of a sweep, over all examples, where the test does not say it.
-SWEEP_EVENTS = 2_000
+SWEEP_EVENTS = 1_200
 
 #: So much is shown of an event that was another one the second time.
 EVENT_CHARS = 120

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import attrs
@@ -29,7 +30,7 @@ from perdure.runtime.scope import Env
 
 from ..faults.plan import Fault
 from .clock import START_MS
-from .outside import NotSimulated, OutsideLoop, in_action, refuse, watched
+from .outside import NotSimulated, OutsideLoop, in_action, look, look_away, refuse, refusing
 from .trace import About, EventKind
 
 #: The function of a stub: it gets what the action gets.
@@ -58,6 +59,7 @@ class CallMade:
     """One attempt of an action, as the outside world saw it begin.
 
     Attributes:
+        epoch: that of its recorded start.
         keywords: the names of the last of the arguments, those given by name.
     """
 
@@ -69,6 +71,7 @@ class CallMade:
     process: str
     at: int
     arguments: tuple[Any, ...]
+    epoch: int
     keywords: tuple[str, ...] = ()
 
 
@@ -148,6 +151,9 @@ class _NoRoom:
         return self.inner.encode(value, where=where, limit=0)
 
 
+#: Of the attempt that a task runs: the epoch of its recorded start.
+_epoch: ContextVar[int] = ContextVar("perdure_sim_epoch")
+
 _ODD_RESULTS = ("too_much", "wrong_type")
 
 
@@ -190,10 +196,14 @@ class ActionLoop:
 
     def _run(self, fn: Callable[[], Any]) -> None:
         loop = self.loop
-        with loop.entered(), watched():
-            loop.set_now(self.host.now)
-            fn()
-            loop.drain()
+        loop.enter()
+        try:
+            with refusing():
+                loop.set_now(self.host.now)
+                fn()
+                loop.drain()
+        finally:
+            loop.leave()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -223,7 +233,20 @@ class SimulatedRunner(ActionRunner):
         super().__init__(dressed, mailbox, loop, verbs)  # type: ignore[arg-type]
         self._host = loop.host
 
+    def _prepare(
+        self, attempt: Attempt, definition: Action[..., Any]
+    ) -> tuple[list[Any], dict[str, Any], ActionContext]:
+        _epoch.set(attempt.record.started_epoch or 0)
+        return super()._prepare(attempt, definition)
+
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
+        look()  # the result's own classes may have code
+        try:
+            return self._encode_odd(definition, value)
+        finally:
+            look_away()
+
+    def _encode_odd(self, definition: Action[..., Any], value: Any) -> Outcome:
         if not isinstance(value, OddResult):
             return super()._encode(definition, value)
         if value.kind == "wrong_type":
@@ -297,10 +320,10 @@ class DressedRegistry(Registry):
                 process=host.name,
                 at=host.now,
                 arguments=(*args, *kwargs.values()),
+                epoch=_epoch.get(),
                 keywords=tuple(kwargs),
             )
             host.made(made)
-            in_action.set((name, host.reached_outside))
             fault = host.attempt_passes(name, "attempt")
             stub = self._stubs.get(name) or Stub()  # as it is now: a test may change it
             takes_ms = stub.takes_ms if isinstance(stub.takes_ms, int) else stub.takes_ms()
@@ -310,9 +333,14 @@ class DressedRegistry(Registry):
                 await _befall(fault, host)
             fn = stub.fn or action.fn
             call = fn if action.is_async else _without_loop(fn)
-            value = call(context, *args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
+            in_action.set((name, host.reached_outside))
+            look()
+            try:
+                value = call(context, *args, **kwargs)
+                if inspect.isawaitable(value):
+                    value = await value
+            finally:
+                look_away()
             if fault is not None and fault.kind in _ODD_RESULTS:
                 return OddResult(fault.kind, value)
             return value
@@ -374,6 +402,15 @@ class SimulatedVerbs:
     async def cancel(self, workflow_id: str) -> None:
         """See `WorkflowManager.cancel`."""
         await self._ask(self._orders.cancel(workflow_id))
+
+    async def restart(self, workflow_id: str, **options: Any) -> None:
+        """See `WorkflowManager.restart`."""
+        await self._ask(self._orders.restart(workflow_id, **options))
+
+    async def cleanup(self, workflow_id: str, **options: Any) -> bool:
+        """See `WorkflowManager.cleanup`."""
+        is_deleted: bool = await self._ask(self._orders.cleanup(workflow_id, **options))
+        return is_deleted
 
     async def send_event(self, event: Any = None, **options: Any) -> str:
         """See `WorkflowManager.send_event`."""

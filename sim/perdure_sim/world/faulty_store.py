@@ -213,6 +213,14 @@ class Watched:
         self._inner.put_steps(writes)
         self._writes.append(("steps", writes))
 
+    def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
+        self._inner.cut_journal(workflow_id, number, position)
+        self._writes.append(("cut", (workflow_id, number, position)))
+
+    def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
+        self._inner.delete_workflows(ids)
+        self._writes.append(("delete", tuple(ids)))
+
     def put_ticks(self, ticks: Iterable[tuple[WorkflowId, int, int]]) -> None:
         ticks = tuple(ticks)
         self._inner.put_ticks(ticks)

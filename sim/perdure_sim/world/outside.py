@@ -1,9 +1,9 @@
 """What an action must not reach for in a simulation: the network, threads, processes, clocks.
 
 Each would take real time, or give what no plan repeats. While actions run, an audit hook (the one
-that guards handlers) and a profile function look at what they call; nothing of the standard library
-is replaced. What reaches outside is raised in the action, and ends the run: so a test whose action
-never really ran is not green.
+that guards handlers) and, in their own code, a profile function look at what they call; nothing of
+the standard library is replaced. What reaches outside is raised in the action, and ends the run: so
+a test whose action never really ran is not green.
 
 Not seen: a clock that is read by compiled code of others, and `time.perf_counter`, by which test
 tools measure themselves. Files are let pass.
@@ -12,11 +12,12 @@ tools measure themselves. Files are let pass.
 from __future__ import annotations
 
 import _thread
+import asyncio
 import datetime as dt
 import sys
 import time  # noqa: TID251  To know its functions when they are called.
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -91,24 +92,41 @@ def _watch(frame: FrameType, event: str, function: Any) -> None:
             raise error
 
 
-class watched:  # noqa: N801  Used like a function, as contextlib.suppress is.
-    """``with watched(): ...``: whatever an action does in this block is looked at.
+class refusing:  # noqa: N801  Used like a function, as contextlib.suppress is.
+    """``with refusing(): ...``: actions may run in this block, and may not reach outside."""
 
-    A profiler that is on already keeps its place: then clocks and sleeps are not seen.
-    """
-
-    __slots__ = ("_has_profile", "_token")
+    __slots__ = ("_token",)
 
     def __enter__(self) -> None:
         self._token = determinism.enter(_refuse)
-        self._has_profile = sys.getprofile() is None
-        if self._has_profile:
-            sys.setprofile(_watch)
 
     def __exit__(self, *_: object) -> None:
-        if self._has_profile:
-            sys.setprofile(None)
+        look_away()
         determinism.leave(self._token)
+
+
+def look() -> None:
+    """From now on the code that runs is an action's: have each of its calls looked at.
+
+    Only then, since it costs a call for each call. A profiler that is on already keeps its place:
+    then clocks and sleeps are not seen.
+    """
+    if sys.getprofile() is None:
+        sys.setprofile(_watch)
+
+
+def look_away() -> None:
+    """What runs now is not the action's own code any more."""
+    if sys.getprofile() is _watch:
+        sys.setprofile(None)
+
+
+def _looked_at(callback: Callable[..., Any], *args: Any) -> None:
+    look()
+    try:
+        callback(*args)
+    finally:
+        look_away()
 
 
 def _refused(name: str) -> Callable[..., NoReturn]:
@@ -124,9 +142,33 @@ def _refused(name: str) -> Callable[..., NoReturn]:
 
 
 class OutsideLoop(WorkflowLoop):
-    """A loop for actions: what it refuses is told as of an action, not of a handler."""
+    """A loop for actions: what it refuses is told as of an action, not of a handler.
+
+    What an action's code has asked for, its tasks and callbacks, is looked at while it runs. It is
+    known by its context, which has the action in it.
+    """
 
     __slots__ = ()
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See `WorkflowLoop.call_soon`."""
+        if context is None:
+            context = copy_context()
+        if context.get(in_action) is None:
+            return super().call_soon(callback, *args, context=context)
+        return super().call_soon(_looked_at, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """See `WorkflowLoop.call_at`."""
+        if context is None:
+            context = copy_context()
+        if context.get(in_action) is None:
+            return super().call_at(when, callback, *args, context=context)
+        return super().call_at(when, _looked_at, callback, *args, context=context)
 
 
 _REFUSAL = refusal("").__code__

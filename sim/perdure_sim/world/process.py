@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Generator
 from functools import partial
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -293,7 +294,7 @@ class Process:
         if self.detail:
             self.note("turn")
         steps = self.engine.turn()
-        assert isinstance(steps, Generator)
+        assert isinstance(steps, GeneratorType)
         self._steps, self._has_worked = steps, False
         self._turn_seen = self.world.history.commits
         self._go_on(life)
@@ -446,7 +447,11 @@ class Process:
         self.world.at(when, self.name, run)
 
     def passes(self, site: Site) -> Fault | None:
-        fault = self.world.disk_trouble(site, self.world.faults.at(self.name, site))
+        world = self.world
+        fault = world.faults.at(self.name, site)
+        if fault is None and not world.has_disk_trouble:
+            return None  # nearly always
+        fault = world.disk_trouble(site, fault)
         if fault is not None:
             self.look_in(NOTICE_MS)  # what failed now is tried again when its time has come
         return fault
@@ -548,6 +553,12 @@ class Orders:
 
     def cancel(self, workflow_id: str) -> Any:
         return requests.Cancel(orders.checked_id(workflow_id))
+
+    def restart(self, workflow_id: str, *, from_step: Any = None) -> Any:
+        return orders.restart_order(workflow_id, from_step)
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Any:
+        return orders.cleanup_order(workflow_id, force)
 
     def event(
         self,

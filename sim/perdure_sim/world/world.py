@@ -15,19 +15,16 @@ from functools import partial
 from typing import Any
 
 import attrs
-from msgspec.structs import replace
 
 from perdure.core.ids import WorkflowId
 from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
 from perdure.core.outcomes import Outcome
 from perdure.core.retry import RetryPolicy
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.definitions import Call, Definer
 from perdure.errors import NotOpen, PerdureError, StoreError
 from perdure.runtime import requests
 from perdure.runtime.attempts import Attempt
-from perdure.runtime.event_operations import EventOrder
-from perdure.runtime.operations import StartOrder
 from perdure.step import StepRules
 from perdure.store.base import Store
 
@@ -35,11 +32,12 @@ from ..faults.plan import Fault, FaultPlan, Injector, is_actor
 from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
 from ..laws.history import History
 from ..laws.known import Author
-from ..laws.violations import BadAnswer, ToldTooEarly, Violation
+from ..laws.violations import ToldTooEarly, Violation
 from ..laws.waits import patience
 from ..report.wording import moment
 from .actions import CallMade, Stub
 from .clock import START_MS
+from .deeds import Deed, asked_again, check_answer, no_answer
 from .disks import Disk
 from .faulty_store import Write
 from .outside import NotSimulated
@@ -66,14 +64,6 @@ def _call(fn: Callable[[], object]) -> None:
     fn()
 
 
-def _asked_again(request: Any) -> Any:
-    """The request of a client that asks for it more than once: what it starts may be there."""
-    return replace(request, has_own_id=True) if isinstance(request, StartOrder) else request
-
-
-def _no_answer(value: Any, error: BaseException | None) -> None: ...
-
-
 class HotSpin(AssertionError):
     """Events follow each other without end."""
 
@@ -87,23 +77,6 @@ def is_given_up(state: WorkflowState) -> bool:
     blocked = state.blocked
     is_lost = blocked is not None and blocked.error.type == "WorkerLost"
     return is_lost and state.takeovers >= TAKEOVERS_MAX
-
-
-@attrs.define
-class Deed:
-    """What a client does: tried again until it is carried out, by the same ids."""
-
-    name: str
-    make: Callable[[Process], Any]
-    request: Any = None
-    asked_in: int = 0
-    value: Any = None
-    error: BaseException | None = None
-    is_done: bool = False
-    is_waiting: bool = False
-    done_at: int = 0
-    follow_ups: list[Callable[[], object]] = attrs.field(factory=list)
-    was_asked: bool = False
 
 
 class World:
@@ -301,9 +274,27 @@ class World:
             lambda p: p.orders.event(event, workflow_id=workflow_id, value=value),
         )
 
+    def create_event(self, event: Any, *, workflow_id: str) -> Deed:
+        """Create an event of a workflow; the deed's `value` is then its id."""
+        return self._do(
+            f"event for {workflow_id}", lambda p: p.orders.created(event, workflow_id=workflow_id)
+        )
+
     def cancel(self, workflow_id: str) -> Deed:
         """Cancel a workflow."""
         return self._do(f"cancel {workflow_id}", lambda p: p.orders.cancel(workflow_id))
+
+    def restart(self, workflow_id: str, *, from_step: Any = None) -> Deed:
+        """Restart a workflow."""
+        return self._do(
+            f"restart {workflow_id}", lambda p: p.orders.restart(workflow_id, from_step=from_step)
+        )
+
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Deed:
+        """Delete a workflow."""
+        return self._do(
+            f"clean up {workflow_id}", lambda p: p.orders.cleanup(workflow_id, force=force)
+        )
 
     def set_parallelism(self, limit: int) -> Deed:
         """Change how many actions may run at once, over all workers."""
@@ -346,7 +337,7 @@ class World:
                     deed.asked_in = 0
                     self._try_again(deed)
             elif not deed.is_done:
-                self._watch(lambda: self._check_answer(deed, error))
+                self._watch(lambda: check_answer(self.history, deed, value, error))
                 self.note("client", "answer", (deed.name, value, error))
                 self._end(deed, value, error)
 
@@ -355,7 +346,7 @@ class World:
             if deed.request is None:
                 deed.request = deed.make(client)  # once: its ids are what makes it safe to repeat
             if deed.was_asked:
-                deed.request = _asked_again(deed.request)
+                deed.request = asked_again(deed.request)
             deed.was_asked = True
             self._ask(deed, answer)
         except PerdureError as error:
@@ -381,7 +372,7 @@ class World:
             client.at(self.now + fault.duration, submit)
             return
         if fault is not None:
-            deed.request = _asked_again(deed.request)
+            deed.request = asked_again(deed.request)
         client.engine.submit(deed.request, answer)
         match fault and fault.kind:
             case "twice":
@@ -392,7 +383,7 @@ class World:
             case "elsewhere":
                 for worker in self.workers:
                     if worker.is_alive:
-                        worker.engine.submit(copy(deed.request), _no_answer)
+                        worker.engine.submit(copy(deed.request), no_answer)
                         return
 
     # --- what processes tell ------------------------------------------------------------------
@@ -413,6 +404,11 @@ class World:
         for other in self.processes:
             if other is not process and other.is_alive:
                 other.look_in(NOTICE_MS)
+
+    @property
+    def has_disk_trouble(self) -> bool:
+        """Whether the disk is in a trouble that befalls everybody."""
+        return self._trouble is not None
 
     def disk_trouble(self, site: str, fault: Fault | None) -> Fault | None:
         """The fault of a process at its store; a trouble of the disk befalls everybody."""
@@ -502,15 +498,29 @@ class World:
             fault = self.faults.at(actor, "touched")
             if fault is None:
                 continue
-            if fault.kind == "cancel":
-                self.at(self.now, "client", partial(_call, partial(self.cancel, workflow_id)))
-            else:
-                process.evict(workflow_id)
+            match fault.kind:
+                case "evict":
+                    process.evict(workflow_id)
+                case "cancel":
+                    self._have_done(partial(self.cancel, workflow_id))
+                case "cleanup":
+                    self._have_done(partial(self.cleanup, workflow_id, force=True))
+                case "restart" | "rerun":
+                    from_step = None if fault.kind == "restart" else 0
+                    restart = partial(self.restart, workflow_id, from_step=from_step)
+                    self._have_done(partial(self._cancel_and, workflow_id, restart))
+
+    def _have_done(self, deed: Callable[[], object]) -> None:
+        """Have a client do something as soon as this event is over."""
+        self.at(self.now, "client", partial(_call, deed))
+
+    def _cancel_and(self, workflow_id: str, more: Callable[[], object]) -> None:
+        self.after(0, more, self.cancel(workflow_id))
 
     def _check_blocked(self, state: WorkflowState) -> None:
         assert state.blocked is not None
         error = state.blocked.error
-        if state.workflow_id in self.may_block:
+        if state.workflow_id in self.may_block or error == RESTARTED:
             return
         is_misfit = error.type in ("DeterminismError", "DefinitionError")
         if is_misfit and self.next_rules is not None:
@@ -545,31 +555,9 @@ class World:
         self._watch(lambda: self._check_told(f"{process.name} was told", workflow_id, outcome))
 
     def _check_told(self, who: str, workflow_id: WorkflowId, outcome: Outcome) -> None:
-        known = self.history.workflows.get(workflow_id)
-        if known is None or known.state.outcome != outcome:
+        known = self.history.everybody.get(workflow_id)
+        if known is None or outcome not in (known.state.outcome, *known.past):
             raise ToldTooEarly(f"{who} that {workflow_id} ended as {outcome}, known is {known}")
-
-    def _check_answer(self, deed: Deed, error: BaseException | None) -> None:
-        """What a client is told has been done is on the disk."""
-        if error is not None:
-            if not isinstance(error, PerdureError):
-                raise BadAnswer(f"{deed.name}: {error!r}") from error
-            return
-        request, workflows = deed.request, self.history.workflows
-        match request:
-            case StartOrder():
-                known = workflows.get(request.workflow_id)
-                call = (request.name, request.arguments)
-                if known is None or (known.header.name, known.header.arguments) != call:
-                    raise ToldTooEarly(f"{deed.name} is answered, known is {known}")
-            case EventOrder():
-                if not any(request.event_id in known.sent for known in workflows.values()):
-                    raise ToldTooEarly(f"{deed.name} is answered, and it was not sent")
-            case requests.Cancel():
-                if not workflows[request.workflow_id].has_ended:
-                    raise ToldTooEarly(f"{deed.name} is answered, and it goes on")
-            case _:
-                pass
 
     def reached_outside(self, error: NotSimulated) -> None:
         """An action did what cannot be simulated: what it might swallow, the run must not."""

@@ -92,6 +92,9 @@ def test_a_sweep_runs_each_fault_and_counts_what_fired() -> None:
     assert made.total.planned.total() == len(singles)
     assert 0 < made.total.fired.total() < len(singles)
     assert made.swept["tiny"].done == made.swept["tiny"].possible == len(singles)
+    # One that is beyond the last passing cannot fire: it is the run without faults once more.
+    beyond = [each for each in singles if each.occurrence > begun.census[each.actor, each.site]]
+    assert made.total.same == len(beyond) > 0
     assert made.never_fired == []
 
 
@@ -141,6 +144,7 @@ def test_a_soak_makes_so_many_runs_and_repeats_a_share_of_them() -> None:
     made = campaign("TINY", "OTHER")
     assert found(made.soak(seed=1, most=3, runs=50, double=0.2)) == []
     assert (made.total.repeated, made.total.runs) == (10, 2 * 2 + 50 + 10)
+    assert 0 < made.total.same <= 40  # the ten that are repeated are made, whatever they come to
 
 
 def test_a_soak_ends_with_enough_repeated_runs() -> None:

@@ -57,7 +57,7 @@ def test_only_some_scenarios_may_be_wanted() -> None:
         ("tests/sim/tinny.py:TINY", "there is no file "),
         (f"{FILE}:TINNY", "has no TINNY; scenarios in it: TINY, OTHER, NO_CRASH"),
         (f"{FILE}:shop", "that is a Workflow: "),
-        (f"{FILE}:WRONG", "and in it is a int: 5; expected a Scenario, or a tuple or list of"),
+        (f"{FILE}:WRONG", "and in it is a int: 5; expected a Scenario, a test of @simulate, or"),
         (f"{FILE}:NOTHING", "that is a tuple: (), and it is empty; expected a Scenario"),
     ],
 )

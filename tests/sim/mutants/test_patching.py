@@ -7,6 +7,7 @@ import pytest
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 from tests.sim.scenes import EVENTS, SCENARIOS
+from tests.sim.tickets import TICKETS
 
 from perdure.core import transition, workflow
 from perdure_sim.explore.explorer import run
@@ -15,7 +16,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, TICKETS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -9,6 +9,7 @@ from perdure_sim import (
     ALL,
     BAD_RESULTS,
     CANCEL,
+    CLEANUP,
     CLOCK,
     CRASH,
     DEPLOY,
@@ -16,6 +17,7 @@ from perdure_sim import (
     NETWORK,
     NONE,
     PAUSE,
+    RESTART,
     SMALL,
     FaultSet,
 )
@@ -25,11 +27,11 @@ from perdure_sim.testing.presets import EVERY_KIND
 PARTS = (CRASH, PAUSE, DISK, NETWORK, CLOCK, ACTION, DEPLOY, SMALL)
 
 
-def test_all_and_the_two_extra_sets_have_every_kind_once() -> None:
+def test_all_and_the_extra_sets_have_every_kind_once() -> None:
     """A new kind of fault must be put into one."""
-    sets = (*PARTS, CANCEL, BAD_RESULTS)
+    sets = (*PARTS, CANCEL, RESTART, CLEANUP, BAD_RESULTS)
     assert sum(map(len, sets)) == len(EVERY_KIND)
-    assert (ALL | CANCEL | BAD_RESULTS).kinds == EVERY_KIND
+    assert (ALL | CANCEL | RESTART | CLEANUP | BAD_RESULTS).kinds == EVERY_KIND
     assert len(NONE) == 0
 
 

@@ -96,6 +96,8 @@ def test_actions_of_one_process_share_its_loop_and_run_at_once(tmp_path: Path) -
             process="w0",
             at=START_MS + 20,
             arguments=arguments,
+            epoch=world.calls[0].epoch,
+            keywords=("n", "text")[: len(arguments)],
         )
         for number, (action, arguments) in enumerate([("act", (7, "t")), ("plain", (4,))])
     ]

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import subprocess
+import sys
 import threading
 import time  # noqa: TID251  To be refused.
 import urllib.request
@@ -105,6 +106,80 @@ def test_blocking_code_that_reaches_outside_is_told_so(
             world.settle()
     assert str(caught.value).startswith(f"{refused}(")
     assert f"in action {'act' if is_async else 'plain'!r}" in str(caught.value)
+
+
+async def _after_a_sleep() -> None:
+    await asyncio.sleep(1)
+    time.time()
+
+
+async def _in_a_task() -> None:
+    async def look() -> None:
+        await asyncio.sleep(0)
+        time.time()
+
+    await asyncio.gather(asyncio.sleep(2), asyncio.create_task(look()))
+
+
+async def _in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(time.time)
+    await asyncio.sleep(1)
+
+
+async def _in_a_timer() -> None:
+    asyncio.get_running_loop().call_later(1, time.time)
+    await asyncio.sleep(2)
+
+
+async def _when_it_is_cancelled() -> None:
+    async def look() -> None:
+        try:
+            await asyncio.sleep(9)
+        finally:
+            time.time()
+
+    with suppress(TimeoutError):
+        await asyncio.wait_for(look(), 1)
+
+
+@pytest.mark.parametrize(
+    "reach", [_after_a_sleep, _in_a_task, _in_a_callback, _in_a_timer, _when_it_is_cancelled]
+)
+@pytest.mark.parametrize("takes_ms", [0, 30])
+def test_all_code_of_an_action_is_looked_at(
+    reach: Callable[[], Awaitable[None]], takes_ms: int
+) -> None:
+    """Whatever it has run by the loop, and whenever; and nothing is looked at afterwards."""
+
+    async def act(ctx: ActionContext, n: int, text: str) -> None:
+        with suppress(Exception):
+            await reach()
+
+    stubs = {"act": Stub(fn=act, takes_ms=takes_ms)}
+    with closing(World(d, memory_disk(), workers=1, stubs=stubs)) as world:
+        world.start(acting(), id="x")
+        with pytest.raises(NotSimulated, match=r"time\.time"):
+            world.settle()
+    assert sys.getprofile() is None
+
+
+def test_only_an_actions_own_code_is_looked_at() -> None:
+    """To look costs a call for each call, so the engine's code beside it runs unseen."""
+    seen: list[Any] = []
+
+    async def act(ctx: ActionContext, n: int, text: str) -> str:
+        seen.append(sys.getprofile())
+        await asyncio.sleep(1)
+        seen.append(sys.getprofile())
+        return text
+
+    stubs = {"act": Stub(fn=act, takes_ms=30)}
+    with closing(World(d, memory_disk(), workers=1, stubs=stubs)) as world:
+        world.start(acting(), id="x")
+        world.after(0, lambda: seen.append(sys.getprofile()))
+        world.settle()
+        assert world.history.workflows["x"].state.status == "success"
+    assert [each is None for each in seen] == [True, False, False]
 
 
 def test_an_action_may_log_and_write_files(tmp_path: Path) -> None:

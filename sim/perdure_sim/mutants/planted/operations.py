@@ -109,7 +109,40 @@ OPERATIONS = (
         "runtime.event_operations:send_event",
         "if stored is not None:",
         "if False:",
-        found_by=("bell", "pd1:c0/request#3=elsewhere", "StateDiffers"),
+        found_by=("bell", "pd1:c0/request#3=elsewhere", "EventTwice"),
+    ),
+    # --- event
+    Mutant(
+        "a send by name takes no event that was created",
+        "event",
+        "runtime.event_operations:_found",
+        "if scope.tx.has_created_event(workflow_id, name):",
+        "if False:",
+        found_by=("tickets", "", "AssertionError"),
+    ),
+    Mutant(
+        "nobody looks whose event is awaited",
+        "event",
+        "runtime.event_operations:missing",
+        "elif found[0] != workflow_id:",
+        "elif False:",
+        found_by=("tickets", "", "Stuck"),
+    ),
+    Mutant(
+        "an event may be sent twice by its id",
+        "event",
+        "runtime.event_operations:_found_by_id",
+        "if event.outcome is not None:",
+        "if False:",
+        found_by=("tickets", "pd1:show/report#1=crash", "EventTwice"),
+    ),
+    Mutant(
+        "a send to a created event is repeated after an unknown outcome",
+        "unknown outcome",
+        "runtime.event_operations:send_event",
+        " or tx.find_send(order.send_id)",
+        "",
+        found_by=("tickets", "pd1:c0/commit#5=lost_ack", "AssertionError"),
     ),
     # --- duplicate
     Mutant(

@@ -1,0 +1,232 @@
+"""Restarting and deleting workflows that have ended, inside one transaction.
+
+As in operations.py, whoever calls carries this out himself, whoever owned the workflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from perdure.core.effects import PutStep
+from perdure.core.ids import Epoch, WorkflowId
+from perdure.core.journal import StepRecord
+from perdure.core.messages import ChildEnded
+from perdure.core.outcomes import Canceled, Failed, Outcome
+from perdure.core.restart import restart as restarted
+from perdure.core.transition import transition
+from perdure.core.workflow import WorkflowState
+from perdure.errors import InternalError, StepNotFound, WorkflowRunning
+from perdure.sometimes import sometimes
+from perdure.store.base import Loaded, StateWrite, StepWrite
+
+from .operations import cancel_tree, check_on_complete, not_found, start_child
+from .scope import Scope
+
+#: A step to restart from: its number, or a name.
+FromStep: TypeAlias = int | str
+
+
+class RestartOrder(msgspec.Struct, kw_only=True):
+    """A checked wish to restart a workflow; `from_step` None keeps every outcome.
+
+    `seen` is the epoch in which it was found ended: if it has another one when a commit that
+    seemed to fail is tried again, it was stored after all.
+    """
+
+    workflow_id: WorkflowId
+    from_step: FromStep | None = None
+    seen: Epoch | None = None
+
+    def execute(self, scope: Scope) -> None:
+        """Carry it out, as a request."""
+        restart(scope, self)
+
+
+class CleanupOrder(msgspec.Struct, kw_only=True):
+    """A checked wish to delete a workflow; `force`: though it runs.
+
+    `seen` is when the workflow that was found was created: see `RestartOrder`.
+    """
+
+    workflow_id: WorkflowId
+    force: bool = False
+    seen: int | None = None
+
+    def execute(self, scope: Scope) -> bool:
+        """Carry it out, as a request."""
+        return cleanup(scope, self)
+
+
+# --- restart --------------------------------------------------------------------------------------
+
+
+def restart(scope: Scope, order: RestartOrder) -> None:
+    """Have a workflow that has ended run again.
+
+    Raises:
+        WorkflowNotFound, WorkflowRunning, StepNotFound: nothing was written.
+    """
+    workflow_id = order.workflow_id
+    found = scope.tx.load([workflow_id])
+    if not found:
+        raise not_found(workflow_id)
+    if order.seen not in (None, found[0].state.epoch):
+        sometimes("a restart that was carried out is asked for again")
+        return
+    if found[0].state.status == "in_progress":
+        raise WorkflowRunning(
+            f"workflow {workflow_id!r} has not ended: cancel it first, or wait for its end",
+            workflow_id=workflow_id,
+        )
+    number = _number_of(found[0], order)
+    order.seen = found[0].state.epoch
+    again = [(found[0], number)]
+    while again:
+        loaded, number = again.pop()
+        again += [(child, None) for child in _restart_one(scope, loaded, number)]
+
+
+def _number_of(loaded: Loaded, order: RestartOrder) -> int | None:
+    """The number of the step to restart from."""
+    wish = order.from_step
+    if wish is None:
+        return None
+    if isinstance(wish, int):
+        if any(record.number == wish for record in loaded.steps):
+            return wish
+    else:
+        for record in reversed(loaded.steps):
+            if record.command.name == wish:
+                return record.number
+    names = ", ".join(f"{each.number} {each.command.name}" for each in loaded.steps[-20:])
+    raise StepNotFound(
+        f"restart(from_step={wish!r}): workflow {order.workflow_id!r} has no such step; its last"
+        f" steps are: {names or '(none)'}"
+    )
+
+
+def _restart_one(scope: Scope, loaded: Loaded, number: int | None) -> list[Loaded]:
+    """Restart one workflow; its children that have to be restarted with it."""
+    tx, before = scope.tx, loaded.state
+    workflow_id = before.workflow_id
+    plan = restarted(
+        before,
+        loaded.steps,
+        loaded.ticks,
+        from_number=number,
+        epoch=tx.take_epochs(1),
+        now=max(scope.now, before.stamp),
+    )
+    _write(scope, plan.state, before)
+    if plan.cut_number is not None:
+        tx.cut_journal(workflow_id, plan.cut_number, plan.cut_position)
+    _put_steps(scope, workflow_id, plan.changed)
+    scope.after.replaced.append(workflow_id)
+    scope.after.look_claims = True
+    own = [child for each, child in plan.children if _is_child(scope, child, workflow_id, each)]
+    _delete(scope, own)
+    children: list[Loaded] = []
+    state = plan.state
+    for record in plan.asked_again:
+        child_id = record.child_id
+        assert child_id is not None
+        outcome: Outcome | None = None
+        if not _is_child(scope, child_id, workflow_id, record.number):
+            sometimes("a child that is gone is started again")
+            refusal = start_child(scope, state, record.number, child_id, record.command)
+            outcome = None if refusal is None else Failed(refusal)
+        else:
+            (child,) = tx.load([child_id])
+            if isinstance(child.state.outcome, Canceled):
+                children.append(child)  # it was canceled with this one: it goes on as well
+            else:
+                outcome = child.state.outcome  # nobody was told, or it still runs
+        if outcome is not None:
+            ended = ChildEnded(
+                number=record.number, child_id=child_id, outcome=outcome, accepted_at=scope.now
+            )
+            decision = transition(state, ended, scope.now, scope.env.limits)
+            puts = [write.record for write in decision.writes if isinstance(write, PutStep)]
+            _put_steps(scope, workflow_id, puts)
+            _write(scope, decision.state, state)
+            state = decision.state
+    return children
+
+
+def _is_child(scope: Scope, child_id: WorkflowId, parent_id: WorkflowId, number: int) -> bool:
+    """Whether there is a workflow of this id that this very step has started."""
+    for state in scope.tx.states([child_id]):
+        return (state.header.parent_id, state.header.parent_number) == (parent_id, number)
+    return False
+
+
+def _write(scope: Scope, state: WorkflowState, before: WorkflowState) -> None:
+    row = StateWrite(state=state, expected_epoch=before.epoch)
+    if scope.tx.update_workflows([row]):
+        raise InternalError(f"workflow {state.workflow_id!r} changed inside one transaction")
+
+
+def _put_steps(scope: Scope, workflow_id: WorkflowId, records: Iterable[StepRecord]) -> None:
+    scope.tx.put_steps(
+        StepWrite(workflow_id=workflow_id, record=record, is_new=False) for record in records
+    )
+
+
+# --- cleanup --------------------------------------------------------------------------------------
+
+
+def cleanup(scope: Scope, order: CleanupOrder) -> bool:
+    """Delete a workflow with all below it; whether it was deleted.
+
+    Raises:
+        DefinitionError: it runs, and its `on_complete` is not known in this process.
+    """
+    found = scope.tx.load([order.workflow_id])
+    if order.seen is not None and (not found or found[0].state.header.created_at != order.seen):
+        sometimes("a cleanup that was carried out is asked for again")
+        return True
+    if not found:
+        return False
+    state = found[0].state
+    if state.status == "in_progress":
+        if not order.force:
+            return False
+        check_on_complete(scope, state)  # raises now, before anything is written
+    order.seen = state.header.created_at
+    _delete(scope, [order.workflow_id])
+    return True
+
+
+def _end(scope: Scope, state: WorkflowState) -> None:
+    """Cancel a workflow that is to be deleted, if it runs."""
+    workflow_id = state.workflow_id
+    for has_on_complete in (True, False):
+        found = scope.tx.load([workflow_id])
+        if not found or found[0].state.status != "in_progress":
+            return
+        state = found[0].state
+        if not has_on_complete:
+            # It has restarted the workflow, which would have no end.
+            sometimes("an on_complete restarts what is to be deleted")
+            state = replace(state, header=replace(state.header, on_complete=None))
+        cancel_tree(scope, state)
+
+
+def _delete(scope: Scope, ids: Sequence[WorkflowId]) -> None:
+    """Delete workflows, none of which runs, and all below them, whether it runs or not."""
+    tx = scope.tx
+    gone: list[WorkflowId] = []
+    level = list(ids)
+    while level:
+        for state in tx.states(level):
+            # One that was restarted by itself, or whose parent is restarted from before it.
+            _end(scope, state)
+        gone += [state.workflow_id for state in tx.states(level)]
+        level = tx.children(level)
+    if gone:
+        tx.delete_workflows(gone)
+        scope.after.replaced += gone

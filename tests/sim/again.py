@@ -1,0 +1,98 @@
+"""Scenarios of workflows that are restarted and deleted, by clients and by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from perdure.core.retry import RetryPolicy
+from perdure.definitions import Definer
+from perdure.runtime.contexts import ActionContext, MutationContext
+from perdure.step import Step
+from perdure_sim.explore.explorer import Scenario
+from perdure_sim.world.actions import Stub
+from perdure_sim.world.world import World
+
+from .scenes import make_ledger
+
+d = Definer()
+
+QUICK = RetryPolicy(max_attempts=9, initial_backoff=0.1, jitter=False)
+
+
+@d.action(retry=QUICK)
+async def work(ctx: ActionContext, n: int) -> int:
+    return n
+
+
+@d.mutation
+def enter(ctx: MutationContext, entry: str) -> str:
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    return entry
+
+
+@d.workflow
+async def twice(step: Step, name: str) -> list[object]:
+    """A bit of everything, so that a restart has something to keep and something to do again."""
+    async with asyncio.timeout(60):
+        first = await step.run_action(work(1))
+    late = step.run_action(work(2))
+    heard = await step.await_event("word")
+    await step.run_mutation(enter(f"{name} {heard}"))
+    child = await step.run_workflow(idle_child(name), workflow_id=f"{name}-child")
+    return [first, await late, heard, child]
+
+
+@d.workflow
+async def idle_child(step: Step, name: str) -> object:
+    await step.run_mutation(enter(f"{name} child"))
+    return await step.await_event("hurry", timeout=30)
+
+
+@d.mutation
+def sweep_up(ctx: MutationContext, workflow_id: str, outcome: object) -> None:
+    """It has its own workflow run once more, and deletes it the next time."""
+    (count,) = ctx.db.execute(
+        "SELECT count(*) FROM ledger WHERE entry = ?", (f"{workflow_id} ended",)
+    ).fetchone()
+    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
+    if count:
+        ctx.cleanup(workflow_id)
+    else:
+        ctx.restart(workflow_id, from_step="enter")
+
+
+@d.workflow
+async def phoenix(step: Step) -> None:
+    await step.run_action(work(1))
+    await step.run_mutation(enter("phoenix"))
+
+
+def have_again(world: World) -> None:
+    """One is canceled in the middle and goes on; one is run again from a step; one is deleted; one
+    does both to itself."""
+    for name in "abc":
+        started = world.start(twice(name), id=name)
+        for at, event in ((50, "word"), (100, "late")):
+            send = partial(world.send_event, event, workflow_id=name, value=name)
+            world.after(at, send, started)
+        hurry = partial(world.send_event, "hurry", workflow_id=f"{name}-child", value=1)
+        world.after(2_000, hurry, started)
+    world.after(500, lambda: world.cancel("a"))
+    world.after(3_000, lambda: world.restart("a"))
+    world.after(60_000, lambda: world.restart("b", from_step=work))
+    world.after(61_000, lambda: world.send_event("word", workflow_id="b", value="again"))
+    world.after(62_000, lambda: world.send_event("hurry", workflow_id="b-child", value=2))
+    world.after(500, lambda: world.cleanup("c", force=True))
+    world.start(phoenix(), id="p", on_complete=sweep_up)
+
+
+AGAIN = Scenario(
+    name="again",
+    definer=d,
+    script=have_again,
+    setup=make_ledger,
+    stubs={"work": Stub(takes_ms=20)},
+    may_wait=frozenset({"a", "b", "c", "a-child", "b-child", "c-child"}),
+    may_differ=frozenset({"a", "b", "c", "a-child", "b-child", "c-child"}),
+)

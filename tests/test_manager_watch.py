@@ -1,0 +1,225 @@
+"""`watch`: each change of a workflow's status, wherever it is made, up to the last one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.managers import LONG, call, define, make, number_event, run
+
+from perdure import (
+    Canceled,
+    InProgress,
+    NotOpen,
+    Status,
+    Step,
+    Succeeded,
+    WorkflowManager,
+    WorkflowNotFound,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+def manager_of(store: Path | str) -> WorkflowManager:
+    made = make(store)
+    define(made)
+    return made
+
+
+async def until_running(changes: AsyncIterator[Status], count: int) -> InProgress:
+    """The first status with so many steps under way."""
+    async for status in changes:
+        assert isinstance(status, InProgress)
+        if len(status.running) == count:
+            return status
+    raise AssertionError("it has ended")
+
+
+def test_each_change_up_to_the_last(path: Path) -> None:
+    """The present one first; a change comes with the commit, without asking; then the end."""
+    manager = manager_of(path)
+
+    async def test(m: WorkflowManager) -> list[Any]:
+        workflow_id = await m.start(call(m, "add"))
+        changes = m.watch(workflow_id)
+        first = await until_running(changes, 1)
+        await m.send_event(number_event, workflow_id=workflow_id, value=1)
+        second = await anext(changes)
+        while isinstance(second, InProgress) and [s.number for s in second.running] != [1]:
+            second = await anext(changes)
+        await m.send_event(number_event, workflow_id=workflow_id, value=2)
+        return [first.running[0].number, *[status async for status in changes]]
+
+    seen = run(test, manager)
+    assert seen[0] == 0
+    assert seen[-1] == Succeeded(3)
+    assert all(isinstance(status, InProgress) for status in seen[1:-1])
+
+
+@pytest.mark.parametrize("store", ["file", ":memory:"])
+def test_who_is_slow_gets_the_newest(path: Path, store: str) -> None:
+    """What was in between is left out, the end never is. Several may watch one workflow."""
+    manager = manager_of(path if store == "file" else store)
+
+    async def test(m: WorkflowManager) -> list[Any]:
+        workflow_id = await m.start(call(m, "add"))
+        watches = [m.watch(workflow_id) for _ in range(3)]
+        for changes in watches:
+            assert isinstance(await anext(changes), InProgress)
+        for value in (1, 2):
+            await m.send_event(number_event, workflow_id=workflow_id, value=value)
+        await m.result(workflow_id, timeout=LONG)
+        return [[status async for status in changes] for changes in watches]
+
+    assert run(test, manager) == [[Succeeded(3)]] * 3
+
+
+def test_changes_by_another_process(path: Path) -> None:
+    """A client watches what a worker elsewhere does, and a worker what a client does."""
+    worker, client = manager_of(path), manager_of(path)
+
+    async def main() -> tuple[Any, Any]:
+        async with worker, client.client():
+            workflow_id = await client.start(call(client, "add"))
+            there, here = client.watch(workflow_id), worker.watch(workflow_id)
+            for changes in (there, here):
+                await until_running(changes, 1)
+            await client.cancel(workflow_id)
+            async with asyncio.timeout(LONG):
+                return await anext(there), [status async for status in here][-1]
+
+    assert asyncio.run(main()) == (Canceled(), Canceled())
+
+
+def test_what_has_ended_and_what_never_was(path: Path) -> None:
+    """One status and the end; or the error, with the first."""
+    manager = manager_of(path)
+
+    async def test(m: WorkflowManager) -> list[Any]:
+        workflow_id = await m.start(call(m, "add"))
+        await m.cancel(workflow_id)
+        with pytest.raises(WorkflowNotFound):
+            await anext(m.watch("nobody"))
+        with pytest.raises(TypeError, match="workflow_id"):
+            m.watch(7)  # type: ignore[arg-type]
+        return [status async for status in m.watch(workflow_id)]
+
+    assert run(test, manager) == [Canceled()]
+
+
+def test_a_watch_that_is_left_leaves_nothing(path: Path) -> None:
+    """Closed, or cancelled while it waits."""
+    manager = manager_of(path)
+
+    async def test(m: WorkflowManager) -> None:
+        workflow_id = await m.start(call(m, "wait"))
+        async with contextlib.aclosing(m.watch(workflow_id)) as changes:
+            await until_running(changes, 1)
+        waiting = m.watch(workflow_id)
+        await until_running(waiting, 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await anext(waiting)
+        engine = m._engine
+        assert engine is not None
+        assert not engine.watchers
+
+    run(test, manager)
+
+
+def test_a_manager_that_is_closed_tells_who_watches(path: Path) -> None:
+    """They would wait for ever."""
+    manager = manager_of(path)
+
+    async def main() -> None:
+        async with manager:
+            changes = manager.watch(await manager.start(call(manager, "wait")))
+            await until_running(changes, 1)
+            waiting = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0)
+        with pytest.raises(NotOpen, match="closed"):
+            await waiting
+        with pytest.raises(NotOpen):
+            manager.watch("w")
+
+    asyncio.run(main())
+
+
+def test_code_that_does_not_fit_is_a_change(path: Path) -> None:
+    """It is blocked, by a worker that has other code for the same name."""
+    manager, other = make(path), make(path)
+
+    @manager.workflow(name="flow")
+    async def before(step: Step) -> None:
+        await step.await_event("go")
+
+    @other.workflow(name="flow")
+    async def after(step: Step) -> None:
+        await step.sleep(60)
+
+    async def main() -> str:
+        async with manager:
+            workflow_id = await manager.start(before())
+            await until_running(manager.watch(workflow_id), 1)
+        async with other:
+            await other.send_event("go", workflow_id=workflow_id)
+            async for status in other.watch(workflow_id):
+                assert isinstance(status, InProgress)
+                if status.blocked is not None:
+                    return status.blocked.type
+        raise AssertionError("it has ended")
+
+    assert asyncio.run(main()) == "DeterminismError"
+
+
+def test_a_plain_generator_for_code_without_a_loop(path: Path) -> None:
+    """`sync.watch` gives the same; left early, it leaves nothing."""
+    manager = manager_of(path)
+    with manager.sync as sync:
+        workflow_id = sync.start(call(manager, "add"))
+        left = sync.watch(workflow_id)
+        assert isinstance(next(left), InProgress)
+        left.close()
+        engine = manager._engine
+        assert engine is not None
+        assert not engine.watchers
+        for value in (1, 2):
+            sync.send_event(number_event, workflow_id=workflow_id, value=value)
+        assert list(sync.watch(workflow_id))[-1] == Succeeded(3)
+        with pytest.raises(WorkflowNotFound):
+            next(sync.watch("nobody"))
+
+
+def test_an_action_in_a_thread_has_blocking_verbs(path: Path) -> None:
+    """`ctx.sync`: a plain `def` cannot await."""
+    manager = make(path)
+
+    @manager.action
+    def approve(ctx: Any, event_id: str) -> str:
+        ctx.sync.send_event(id=event_id, value="yes")
+        return str(ctx.sync.status(ctx.workflow_id).kind)
+
+    @manager.mutation
+    def ask(ctx: Any, workflow_id: str) -> str:
+        event_id: str = ctx.create_event("answer", workflow_id=workflow_id)
+        return event_id
+
+    @manager.workflow
+    async def approved(step: Step) -> list[Any]:
+        event_id = await step.run_mutation(ask(step.workflow_id))
+        answer = step.await_event(id=event_id)
+        return [await step.run_action(approve(event_id)), await answer]
+
+    async def test(m: WorkflowManager) -> Any:
+        return await m.result(await m.start(approved()), timeout=LONG)
+
+    assert run(test, manager) == ["in_progress", "yes"]
+    manager.sync.close()
