@@ -49,13 +49,34 @@ class Space:
 def swept_plans(
     census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
 ) -> list[FaultPlan]:
-    """Each choice and each fault alone, in the order in which they are tried."""
+    """Each choice and each fault alone, in the order in which they are tried.
+
+    And one pair of faults for each action: it has done its work, and fails for good all the same.
+    That two faults drawn at random are these would take a thousand plans.
+    """
     chosen = [delay_at(*place, permille) for permille in SWEPT_CHOICES for place in _places(ranges)]
     possible = spread(_single(dict(census), faults), census)
     first = [fault for fault in possible if fault.site in FIRST_SITES]
     rest = [fault for fault in possible if fault.site not in FIRST_SITES]
-    found = dict.fromkeys([*_mixed(first, chosen), *rest])
-    return [FaultPlan([fault]) for fault in found]
+    early = [fault for fault in first if fault.occurrence == 1]
+    single = dict.fromkeys([*_mixed(early, chosen), *first, *rest])
+    found = [FaultPlan([fault]) for fault in single]
+    after = sum(fault.occurrence == 1 and fault.site in FIRST_SITES for fault in single)
+    found[after:after] = _done_and_failed(census, faults)
+    return found
+
+
+def _done_and_failed(
+    census: Mapping[tuple[str, str], int], faults: FaultSet
+) -> Iterator[FaultPlan]:
+    """The last attempt of each action is lost when its work is done, and the next one fails."""
+    if not {"report=crash", "attempt=raises_for_good"} <= faults.kinds:
+        return
+    for actor, site in sorted(census):
+        if site == "report" and census[actor, site] == census.get((actor, "attempt")):
+            count = census[actor, site]
+            lost = Fault(actor, site, count, "crash")
+            yield FaultPlan([lost, Fault(actor, "attempt", count + 1, "raises_for_good")])
 
 
 def _single(census: dict[tuple[str, str], int], faults: FaultSet) -> Iterator[Fault]:

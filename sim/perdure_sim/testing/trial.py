@@ -303,8 +303,19 @@ class Trial:
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
             if finished.failure is not None:
-                return self._keep({**kwargs, **kept}, plan, finished.failure)
+                failure = self._keep({**kwargs, **kept}, plan, finished.failure)
+                return self._fewer(failure, kept)
         return None
+
+    def _fewer(self, failure: Failure, kept: Arguments) -> Failure:
+        """The same failure under one fault alone, if one of a pair is enough."""
+        for fault in failure.plan if len(failure.plan) > 1 else ():
+            plan = FaultPlan([fault])
+            finished = self._run({**failure.kwargs, **_copied(kept)}, plan)
+            error = finished.failure
+            if error is not None and type(error) is type(failure.error):
+                return self._keep(failure.kwargs, plan, error)
+        return failure
 
     def _simpler(self, failure: Failure, kwargs: Arguments) -> Failure:
         """The same failure with simpler arguments, if a few runs find one."""
