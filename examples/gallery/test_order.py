@@ -12,7 +12,7 @@ from perdure_sim import Simulation, simulate
 CENTS = st.integers(1, 500)
 
 
-class FakeBank:
+class FakeBank(shop.Bank):
     """Without a key it cannot know what it has taken before."""
 
     def __init__(self) -> None:

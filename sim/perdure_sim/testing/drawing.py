@@ -8,7 +8,7 @@ import attrs
 from hypothesis import strategies as st
 
 from ..explore.explorer import single_faults, spread
-from ..faults.plan import DELAY, Fault, FaultPlan
+from ..faults.plan import CLIENT, DELAY, Fault, FaultPlan
 from ..faults.strategies import plans
 from .presets import FaultSet
 
@@ -51,8 +51,9 @@ def swept_plans(
 ) -> list[FaultPlan]:
     """Each choice and each fault alone, in the order in which they are tried.
 
-    And one pair of faults for each action: it has done its work, and fails for good all the same.
-    That two faults drawn at random are these would take a thousand plans.
+    Before them each transaction is run twice, all in one plan. And for each action there is a pair
+    of faults: it has done its work, and fails for good all the same. Plans drawn at random would
+    hardly ever be these.
     """
     chosen = [delay_at(*place, permille) for permille in SWEPT_CHOICES for place in _places(ranges)]
     possible = spread(_single(dict(census), faults), census)
@@ -63,7 +64,21 @@ def swept_plans(
     found = [FaultPlan([fault]) for fault in single]
     after = sum(fault.occurrence == 1 and fault.site in FIRST_SITES for fault in single)
     found[after:after] = _done_and_failed(census, faults)
-    return found
+    return [*_all_twice(census, faults), *found]
+
+
+def _all_twice(census: Mapping[tuple[str, str], int], faults: FaultSet) -> Iterator[FaultPlan]:
+    """Each commit of the workers fails once: what a transaction does outside of it is done twice.
+
+    One run for what would take as many as there are commits.
+    """
+    if "commit=fails" in faults.kinds:
+        workers = [place for place in sorted(census) if place[1] == "commit" and place[0] != CLIENT]
+        yield FaultPlan(
+            Fault(actor, site, occurrence, "fails")
+            for actor, site in workers
+            for occurrence in range(1, 2 * census[actor, site] + 1, 2)
+        )
 
 
 def _done_and_failed(
@@ -77,6 +92,20 @@ def _done_and_failed(
             count = census[actor, site]
             lost = Fault(actor, site, count, "crash")
             yield FaultPlan([lost, Fault(actor, "attempt", count + 1, "raises_for_good")])
+
+
+def alone(plan: FaultPlan) -> Iterator[FaultPlan]:
+    """Each fault of a plan of several without the others.
+
+    At each passing up to its own: faults before it make more passings, so alone it comes earlier.
+    """
+    last: dict[Fault, int] = {}
+    for fault in plan if len(plan) > 1 else ():
+        first = attrs.evolve(fault, occurrence=1)
+        last[first] = max(last.get(first, 1), fault.occurrence)
+    for fault, most in last.items():
+        for occurrence in range(1, most + 1):
+            yield FaultPlan([attrs.evolve(fault, occurrence=occurrence)])
 
 
 def _single(census: dict[tuple[str, str], int], faults: FaultSet) -> Iterator[Fault]:
