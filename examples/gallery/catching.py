@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -26,16 +26,29 @@ class Caught:
 
 
 def caught(test: Callable[..., None]) -> Caught:
-    """Run a test of `simulate`, as pytest would, and expect it to fail."""
+    """Run a test of `simulate`, as pytest would, and expect it to fail.
+
+    Of several failures it is the one that takes the most faults.
+    """
     simulated: Any = test
     try:
         simulated()
     except Exception as error:
-        failure = simulated.simulation.failures[type(error)]
+        failures = simulated.simulation.failures
+        found = [(each, failures[type(each)]) for each in _flat(error)]
+        worst, failure = max(found, key=lambda both: len(both[1].plan))
         return Caught(
-            law=type(error).__name__,
-            message=str(error),
+            law=type(worst).__name__,
+            message=str(worst),
             arguments=failure.drawn,
             faults=tuple(map(str, failure.plan)),
         )
     raise AssertionError("the simulator has found nothing")
+
+
+def _flat(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _flat(each)
+    else:
+        yield error

@@ -27,7 +27,7 @@ from ..report.wording import cut
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
 from .disks import OneDisk, Setup, StoreName
-from .drawing import Space, plan_texts, swept_plans
+from .drawing import Space, alone, plan_texts, swept_plans
 from .failures import Failure, tell
 from .options import options
 from .presets import FaultSet
@@ -309,8 +309,18 @@ class Trial:
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
             if finished.failure is not None:
-                return self._keep({**kwargs, **kept}, plan, finished.failure)
+                failure = self._keep({**kwargs, **kept}, plan, finished.failure)
+                return self._fewer(failure, kept)
         return None
+
+    def _fewer(self, failure: Failure, kept: Arguments) -> Failure:
+        """The same failure under one fault alone, if one of several is enough."""
+        for plan in alone(failure.plan):
+            finished = self._run({**failure.kwargs, **_copied(kept)}, plan)
+            error = finished.failure
+            if error is not None and type(error) is type(failure.error):
+                return self._keep({**failure.kwargs, **kept}, plan, error)
+        return failure
 
     def _simpler(self, failure: Failure, kwargs: Arguments) -> Failure:
         """The same failure with simpler arguments, if a few runs find one."""
