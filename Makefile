@@ -41,7 +41,9 @@ soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 
 examples: setup ## run each example, in a folder of its own: by its test if it has one
 	@set -eu; root=$$PWD; count=0; \
 	for file in $$(find examples -name '*.py' | sort); do \
-	  test=tests/examples/test_$$(basename "$$file"); \
+	  name=$$(basename "$$file"); beside=$$(dirname "$$file")/test_$$name; \
+	  case "$$name" in test_*) continue;; esac; \
+	  test=tests/examples/test_$$name; if [ -f "$$beside" ]; then test=$$beside; fi; \
 	  if [ -f "$$test" ]; then run="-m pytest -qq -p no:cacheprovider"; else run=; test=$$file; fi; \
 	  echo "== $$file"; folder=$$(mktemp -d); \
 	  (cd "$$folder" && "$$root/$(PY)" -W error $$run "$$root/$$test" </dev/null); \

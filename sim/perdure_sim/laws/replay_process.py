@@ -19,9 +19,6 @@ from typing import Any, Self
 import msgspec
 
 from perdure.core.journal import TickRecord
-from perdure.core.limits import Limits
-from perdure.core.retry import RetryPolicy
-from perdure.step import StepRules
 from perdure.store.base import Loaded
 from perdure.store.rows import (
     command_row,
@@ -35,7 +32,7 @@ from perdure.store.rows import (
 )
 
 from .history import History
-from .replaying import ReplayDiffers, check_replay
+from .replaying import ReplayDiffers, check_replay, check_whole
 
 #: How long a child that was told to end may take to do so, in seconds.
 END_SECONDS = 10
@@ -54,6 +51,8 @@ class _Request(msgspec.Struct, frozen=True):
 
     definer: str
     journals: list[_Journal]
+    modules: list[str] = []
+    is_brief: bool = False
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -109,17 +108,27 @@ class ReplayProcess:
         """Whether it can be asked."""
         return self._child.poll() is None
 
-    def check(self, definer: str, journals: Iterable[Loaded]) -> None:
+    def check(
+        self,
+        definer: str,
+        journals: Iterable[Loaded],
+        *,
+        modules: Iterable[str] = (),
+        is_brief: bool = False,
+    ) -> None:
         """Replay journals there, as `check_replay` does here.
 
         Args:
             definer: ``module:attribute`` of what the workflows are defined with.
+            modules: others to be imported, which define more of them.
+            is_brief: each journal whole only, and not its prefixes.
 
         Raises:
             ReplayDiffers: a replay asked for something else than what is recorded.
             RuntimeError: the child could not do it; the message says why.
         """
-        request = _Request(definer, [_to_rows(loaded) for loaded in journals])
+        rows = [_to_rows(loaded) for loaded in journals]
+        request = _Request(definer, rows, list(modules), is_brief)
         answer = self._ask(request)
         if answer.trouble:
             raise RuntimeError(f"no replay of {definer} in another process: {answer.trouble}")
@@ -183,17 +192,18 @@ def _from_rows(journal: _Journal) -> Loaded:
 
 def _answer(request: _Request) -> _Answer:
     try:
+        from ..testing.rules import rules_of
+
         module, _, attribute = request.definer.partition(":")
-        rules = StepRules(
-            registry=getattr(importlib.import_module(module), attribute).registry,
-            limits=Limits(),
-            default_retry=RetryPolicy(),
-            retry_actions_by_default=False,
-        )
+        found = getattr(importlib.import_module(module), attribute)
+        for name in request.modules:
+            importlib.import_module(name)
+        rules = rules_of(found)
+        check = check_whole if request.is_brief else check_replay
         differences = []
         for journal in request.journals:
             try:
-                check_replay(rules, _from_rows(journal))
+                check(rules, _from_rows(journal))
             except ReplayDiffers as error:
                 differences.append(str(error))
     except Exception as error:  # of the user's module, most likely: whoever asked has to know

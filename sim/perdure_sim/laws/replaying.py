@@ -42,12 +42,9 @@ def check_replay(rules: StepRules, loaded: Loaded, seen: set[Shape] | None = Non
         seen: shapes of journals whose prefixes were replayed before: they are not again, which is
             what makes runs by the thousand affordable.
     """
-    state = loaded.state
-    definition = rules.registry.get(state.header.name)
-    if not isinstance(definition, Workflow) or state.started_at is None:
+    whole = check_whole(rules, loaded)
+    if whole is None:
         return
-    whole = Journal(state.started_at, loaded.steps, loaded.ticks)
-    _check(rules, loaded, whole, is_whole=True)
     shape = None if seen is None else shape_of(loaded)
     if seen is not None and shape in seen:
         return
@@ -55,6 +52,17 @@ def check_replay(rules: StepRules, loaded: Loaded, seen: set[Shape] | None = Non
         _check(rules, loaded, _prefix(loaded, position), is_whole=False)
     if seen is not None and shape is not None:
         seen.add(shape)  # not before: what failed must fail again while it is shrunk
+
+
+def check_whole(rules: StepRules, loaded: Loaded) -> Journal | None:
+    """Replay a journal once, to its end; raises `ReplayDiffers`. None if it cannot be replayed."""
+    state = loaded.state
+    definition = rules.registry.get(state.header.name)
+    if not isinstance(definition, Workflow) or state.started_at is None:
+        return None
+    whole = Journal(state.started_at, loaded.steps, loaded.ticks)
+    _check(rules, loaded, whole, is_whole=True)
+    return whole
 
 
 def shape_of(loaded: Loaded) -> Shape:

@@ -8,7 +8,7 @@ import attrs
 from hypothesis import strategies as st
 
 from ..explore.explorer import single_faults, spread
-from ..faults.plan import DELAY, Fault, FaultPlan
+from ..faults.plan import CLIENT, DELAY, Fault, FaultPlan
 from ..faults.strategies import plans
 from .presets import FaultSet
 
@@ -49,13 +49,63 @@ class Space:
 def swept_plans(
     census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
 ) -> list[FaultPlan]:
-    """Each choice and each fault alone, in the order in which they are tried."""
+    """Each choice and each fault alone, in the order in which they are tried.
+
+    Before them each transaction is run twice, all in one plan. And for each action there is a pair
+    of faults: it has done its work, and fails for good all the same. Plans drawn at random would
+    hardly ever be these.
+    """
     chosen = [delay_at(*place, permille) for permille in SWEPT_CHOICES for place in _places(ranges)]
     possible = spread(_single(dict(census), faults), census)
     first = [fault for fault in possible if fault.site in FIRST_SITES]
     rest = [fault for fault in possible if fault.site not in FIRST_SITES]
-    found = dict.fromkeys([*_mixed(first, chosen), *rest])
-    return [FaultPlan([fault]) for fault in found]
+    early = [fault for fault in first if fault.occurrence == 1]
+    single = dict.fromkeys([*_mixed(early, chosen), *first, *rest])
+    found = [FaultPlan([fault]) for fault in single]
+    after = sum(fault.occurrence == 1 and fault.site in FIRST_SITES for fault in single)
+    found[after:after] = _done_and_failed(census, faults)
+    return [*_all_twice(census, faults), *found]
+
+
+def _all_twice(census: Mapping[tuple[str, str], int], faults: FaultSet) -> Iterator[FaultPlan]:
+    """Each commit of the workers fails once: what a transaction does outside of it is done twice.
+
+    One run for what would take as many as there are commits.
+    """
+    if "commit=fails" in faults.kinds:
+        workers = [place for place in sorted(census) if place[1] == "commit" and place[0] != CLIENT]
+        yield FaultPlan(
+            Fault(actor, site, occurrence, "fails")
+            for actor, site in workers
+            for occurrence in range(1, 2 * census[actor, site] + 1, 2)
+        )
+
+
+def _done_and_failed(
+    census: Mapping[tuple[str, str], int], faults: FaultSet
+) -> Iterator[FaultPlan]:
+    """The last attempt of each action is lost when its work is done, and the next one fails."""
+    if not {"report=crash", "attempt=raises_for_good"} <= faults.kinds:
+        return
+    for actor, site in sorted(census):
+        if site == "report" and census[actor, site] == census.get((actor, "attempt")):
+            count = census[actor, site]
+            lost = Fault(actor, site, count, "crash")
+            yield FaultPlan([lost, Fault(actor, "attempt", count + 1, "raises_for_good")])
+
+
+def alone(plan: FaultPlan) -> Iterator[FaultPlan]:
+    """Each fault of a plan of several without the others.
+
+    At each passing up to its own: faults before it make more passings, so alone it comes earlier.
+    """
+    last: dict[Fault, int] = {}
+    for fault in plan if len(plan) > 1 else ():
+        first = attrs.evolve(fault, occurrence=1)
+        last[first] = max(last.get(first, 1), fault.occurrence)
+    for fault, most in last.items():
+        for occurrence in range(1, most + 1):
+            yield FaultPlan([attrs.evolve(fault, occurrence=occurrence)])
 
 
 def _single(census: dict[tuple[str, str], int], faults: FaultSet) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from ..faults.plan import FaultPlan
 from .disks import Setup, store_of
 from .ending import check_end
 from .presets import ALL
+from .repeating import check_repeatable
 from .running import Stage
 from .simulation import Run, Simulation
 
@@ -131,6 +132,8 @@ class WorkflowMachine(RuleBasedStateMachine):
             sim.settle()
             self.check_end()
             check_end(world, sim._deployed, self._stage.seen)
+            if not sim._deployed:
+                check_repeatable(type(self).manager, world, self._stage.seen)
         finally:
             world.close()
             self._stage.close()

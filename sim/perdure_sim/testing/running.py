@@ -12,11 +12,13 @@ from ..explore.explorer import _no_garbage_collection
 from ..explore.portions import quiet
 from ..faults.plan import FaultPlan
 from ..laws.replaying import Shape
+from ..laws.violations import Violation
 from ..world.listening import listening
-from ..world.world import World
+from ..world.world import BlockedWithoutCause, World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
 from .presets import FaultSet
+from .repeating import check_repeatable
 from .rules import loses_with_power, parallelism_of, rules_of
 from .simulation import Simulation
 
@@ -25,6 +27,10 @@ Script = Callable[[Simulation], object]
 
 #: Events of one run of a test: so many, and as many times those of the run without faults.
 EVENTS_MIN, EVENTS_FACTOR = 20_000, 20
+
+
+class CodeDoesNotFit(Violation):
+    """New code does not fit the journal of a workflow that was on its way when it was deployed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -98,11 +104,13 @@ class Stage:
                     raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
                 simulation._finish()
                 check_end(world, simulation._deployed, self.seen)
+                if not simulation._deployed:
+                    check_repeatable(self.manager, world, self.seen)
         except Exception as error:
             if type(error).__module__.split(".")[0] == "hypothesis":
                 passed = error  # no failure: it does not want this example
             else:
-                failure = error
+                failure = _as_of_a_deploy(error) if simulation._deployed else error
         except BaseException as error:
             passed = error
         finally:
@@ -127,3 +135,10 @@ class Stage:
         if self.disks is not None:
             self.disks.close()
             self.disks = None
+
+
+def _as_of_a_deploy(error: Exception) -> Exception:
+    """The same failure by the name of its cause, if the test's own deploy is that."""
+    if not isinstance(error, BlockedWithoutCause):
+        return error
+    return CodeDoesNotFit(*error.args).with_traceback(error.__traceback__)

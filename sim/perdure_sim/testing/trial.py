@@ -27,10 +27,11 @@ from ..report.wording import cut
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
 from .disks import OneDisk, Setup, StoreName
-from .drawing import Space, plan_texts, swept_plans
+from .drawing import Space, alone, plan_texts, swept_plans
 from .failures import Failure, tell
 from .options import options
 from .presets import FaultSet
+from .repeating import why_not_elsewhere
 from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
 from .simulation import Simulation
 
@@ -254,10 +255,15 @@ class Trial:
         self._call(explore, SWEPT_EXAMPLES)
         if self.sweep:
             hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
+        why_not = why_not_elsewhere(self.manager)
+        if why_not is not None:
+            hypothesis_reports(f"not replayed in another process: {why_not}")
         if not failures:
             return None
         failure = failures[0]
-        return self._simpler(failure, kwargs) if failure.plan else failure
+        # (That two runs differ is seen of two runs only: no search for simpler ones would find it.)
+        is_of_two = isinstance(failure.error, DigestsDiffer)
+        return failure if is_of_two else self._simpler(failure, kwargs)
 
     def _call(self, fn: Callable[[Arguments], None], examples: int) -> None:
         """Have Hypothesis call a function with the first examples, always the same ones."""
@@ -303,8 +309,18 @@ class Trial:
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
             if finished.failure is not None:
-                return self._keep({**kwargs, **kept}, plan, finished.failure)
+                failure = self._keep({**kwargs, **kept}, plan, finished.failure)
+                return self._fewer(failure, kept)
         return None
+
+    def _fewer(self, failure: Failure, kept: Arguments) -> Failure:
+        """The same failure under one fault alone, if one of several is enough."""
+        for plan in alone(failure.plan):
+            finished = self._run({**failure.kwargs, **_copied(kept)}, plan)
+            error = finished.failure
+            if error is not None and type(error) is type(failure.error):
+                return self._keep({**failure.kwargs, **kept}, plan, error)
+        return failure
 
     def _simpler(self, failure: Failure, kwargs: Arguments) -> Failure:
         """The same failure with simpler arguments, if a few runs find one."""

@@ -197,6 +197,21 @@ def test_a_bug_is_found_and_shrunk(store: str, sweep: bool) -> None:
     assert "its code begins; asks for step 0: mutation debit" in report
 
 
+def test_what_fails_without_faults_is_shrunk_too() -> None:
+    """Its arguments are all that there is of it."""
+
+    @simulate(manager, words=st.lists(st.integers()), store="memory")
+    def test(sim: Simulation, words: list[int]) -> None:
+        run = sim.start(bank.napping(len(words)))
+        sim.settle()
+        assert run.value < 1
+
+    with pytest.raises(AssertionError):
+        test()  # type: ignore[call-arg]
+    failure = trial_of(test).failures[AssertionError]
+    assert (failure.drawn, len(failure.plan)) == ({"words": [0]}, 0)
+
+
 def test_without_the_faults_that_it_needs_it_is_not_found() -> None:
     """`faults` says what may go wrong; choices of time are no faults."""
 

@@ -32,6 +32,7 @@ from perdure_sim import (
     Trace,
     run_simulation,
 )
+from perdure_sim.testing.running import CodeDoesNotFit
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -394,7 +395,7 @@ def test_a_deploy_that_fits_and_one_that_does_not() -> None:
         assert sim.start(napping_next(1)).id == "napping-2"
 
     run(lambda sim: scenario(sim, fitting))
-    with pytest.raises(AssertionError, match="DeterminismError"):
+    with pytest.raises(CodeDoesNotFit, match="DeterminismError"):
         run(lambda sim: scenario(sim, unfit))
 
 

@@ -1,0 +1,125 @@
+"""What a replay in the process that wrote the journal cannot show: clocks and dice that a handler
+reads, which give nearly the same at once, and the order of sets, which is that of the process.
+
+Each journal of a new shape is replayed twice more: here, with an eye on what the code calls, and in
+another process, where strings hash otherwise and the time zone is another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from perdure.clockwatch import Watch
+from perdure.core.outcomes import Canceled
+from perdure.definitions import Definer, Workflow
+from perdure.store.base import Loaded
+
+from ..explore.explorer import _no_garbage_collection
+from ..laws.known import Known
+from ..laws.replay_process import ReplayProcess, recorded
+from ..laws.replaying import Shape, check_whole, shape_of
+from ..laws.violations import Violation
+from ..world.world import World
+from .rules import rules_of
+
+
+class NotRepeatable(Violation):
+    """A workflow reads a clock, chance or the environment, which a replay finds otherwise."""
+
+
+def check_repeatable(manager: Definer, world: World, seen: set[Shape]) -> None:
+    """Replay the journals of a run once more, where a replay differs that depends on the process.
+
+    Args:
+        seen: what was replayed so before: it is not again.
+
+    Raises:
+        NotRepeatable: the code of a workflow reads what is not the same each time.
+        ReplayDiffers: in another process it asks for something else than what is recorded.
+    """
+    for loaded in recorded(world.history):
+        shape = ("repeatable", shape_of(loaded))
+        if shape in seen or _is_of_another_end(world.history.workflows[loaded.state.workflow_id]):
+            continue
+        _check_reads(manager, loaded)
+        _elsewhere.check(manager, loaded)
+        seen.add(shape)  # not before: what failed must fail again while it is shrunk
+
+
+def _is_of_another_end(known: Known) -> bool:
+    return bool(known.past) and isinstance(known.state.outcome, Canceled)
+
+
+def _check_reads(manager: Definer, loaded: Loaded) -> None:
+    watch = Watch()  # a new one, which tells of the same place again
+    with _no_garbage_collection(), watch:  # who is told of a collection may look at a clock
+        check_whole(rules_of(manager), loaded)
+    if watch.uses:
+        lines = "\n".join(
+            f"{use.what} in {use.filename}:{use.line}; instead: {use.remedy}" for use in watch.uses
+        )
+        raise NotRepeatable(
+            f"{loaded.state.workflow_id}: {loaded.state.header.name} reads what another replay"
+            f" finds otherwise:\n{lines}"
+        )
+
+
+@attrs.define
+class _Elsewhere:
+    """The other process, started when it is first needed; one for all tests.
+
+    Attributes:
+        strangers: managers that it cannot import, and why.
+    """
+
+    process: ReplayProcess | None = None
+    strangers: WeakKeyDictionary[Definer, str] = attrs.field(factory=WeakKeyDictionary)
+
+    def check(self, manager: Definer, loaded: Loaded) -> None:
+        """Replay it there, if the other process can import what belongs to it."""
+        if manager in self.strangers:
+            return
+        definer, modules = _place_of(manager)
+        if definer is None:
+            self.strangers[manager] = "the manager is no name of a module"
+            return
+        if self.process is None or not self.process.is_alive:
+            self.process = ReplayProcess()
+            atexit.register(self.process.close)
+        try:
+            self.process.check(definer, [loaded], modules=modules, is_brief=True)
+        except RuntimeError as error:  # it cannot be imported there, or has died of it
+            self.strangers[manager] = str(error)
+
+
+_elsewhere = _Elsewhere()
+
+
+def why_not_elsewhere(manager: Definer) -> str | None:
+    """Why a manager's journals were not replayed in another process; None if they were."""
+    return _elsewhere.strangers.get(manager)
+
+
+def _place_of(manager: Definer) -> tuple[str | None, list[str]]:
+    """``module:name`` of a manager, and the modules of its workflows; None if it has no name."""
+    modules = list(dict.fromkeys(each.fn.__module__ for each in _workflows(manager)))
+    for name in dict.fromkeys([*modules, *sys.modules]):
+        if name == "__main__":
+            continue
+        held: dict[str, Any] = getattr(sys.modules.get(name), "__dict__", {})
+        for attribute, value in list(held.items()):
+            if value is manager:
+                return f"{name}:{attribute}", [] if "__main__" in modules else modules
+    return None, []
+
+
+def _workflows(manager: Definer) -> Iterator[Workflow[..., Any]]:
+    for definition in manager.registry:
+        if isinstance(definition, Workflow):
+            yield definition
