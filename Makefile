@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test docs reference demo bench soak examples lint types format check clean
+.PHONY: help setup test docs reference demo bench soak examples gallery lint types format check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -50,6 +50,10 @@ examples: setup ## run each example, in a folder of its own: by its test if it h
 	  rm -rf "$$folder"; count=$$((count + 1)); \
 	done; \
 	[ $$count -gt 0 ] || { echo "examples/ holds no example" >&2; exit 1; }
+
+EXAMPLES ?= 10000
+gallery: setup ## run each test of examples/gallery with many more examples: EXAMPLES=10000
+	$(PY) -m pytest examples/gallery --perdure-examples=$(EXAMPLES) --durations=0 --durations-min=0
 
 lint: setup ## check style and format
 	$(PY) -m ruff check .

@@ -27,7 +27,7 @@ def pay(sim: Simulation, workflow: Workflow[[str, str, int], str], cents: int) -
 
     def is_whole() -> bool:
         rows = sim.db.execute("select cents from accounts").fetchall()
-        return sum(cents for (cents,) in rows) == 200
+        return sum(int(cents) for (cents,) in rows) == 200
 
     def is_true() -> bool:
         (count,) = sim.db.execute("select count(*) from received").fetchone()

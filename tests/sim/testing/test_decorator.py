@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.sim.testing import bank
 from tests.sim.testing.bank import Receipt, approval, charge_card, manager
 
+from perdure import ActionContext, MutationContext, Step, WorkflowManager
 from perdure_sim import ALL, CRASH, NONE, NeverReached, Simulation, simulate
 from perdure_sim.explore.portions import DigestsDiffer
 from perdure_sim.testing.options import options
@@ -227,6 +228,56 @@ def test_without_the_faults_that_it_needs_it_is_not_found() -> None:
     simulate(manager, faults=CRASH, **options)(test)()  # type: ignore[call-arg]
     with pytest.raises(AssertionError):
         simulate(manager, faults=ALL & {"raises_for_good"}, **options)(test)()  # type: ignore[call-arg]
+
+
+def test_what_is_done_and_fails_for_good_is_swept() -> None:
+    """Two faults, which plans drawn at random hardly ever are."""
+    done: list[str] = []
+
+    def look_up(ctx: ActionContext, name: str, *, limit: int) -> str:
+        done.append(name)
+        return name
+
+    @simulate(manager, store="memory", max_examples=1)
+    def test(sim: Simulation) -> None:
+        done.clear()
+        sim.stub(bank.look_up, call=look_up)
+        run = sim.start(bank.asking("Ann"))
+        sim.settle()
+        assert run.error is None or not done
+
+    with pytest.raises(AssertionError):
+        test()  # type: ignore[call-arg]
+    assert str(trial_of(test).failures[AssertionError].plan) == (
+        "pd1:look_up/attempt#2=raises_for_good;look_up/report#1=crash"
+    )
+
+
+def test_what_a_mutation_does_outside_of_its_transaction_is_swept() -> None:
+    """All transactions are run twice in one plan; of its faults the one that matters is left."""
+    sent: list[int] = []
+    outer = WorkflowManager("outer.db")
+
+    @outer.mutation
+    def send(ctx: MutationContext, number: int) -> None:
+        sent.append(number)
+
+    @outer.workflow
+    async def sending(step: Step) -> None:
+        for number in range(9):
+            await step.run_mutation(send(number))
+
+    @simulate(outer, store="memory", max_examples=1, sweep=1)
+    def test(sim: Simulation) -> None:
+        sent.clear()
+        sim.start(sending())
+        sim.settle()
+        assert sent == list(range(9))
+
+    with pytest.raises(AssertionError):
+        test()  # type: ignore[call-arg]
+    (fault,) = trial_of(test).failures[AssertionError].plan
+    assert (fault.site, fault.kind) == ("commit", "fails")
 
 
 def test_a_test_that_keeps_something_from_run_to_run() -> None:
