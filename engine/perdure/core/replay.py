@@ -23,7 +23,7 @@ from .commands import CancelStep, StepCommand, describe
 from .journal import Batch, Delivery, Journal, Started, StepEnded, Tick
 from .loop import HandlerSpins, WorkflowFuture, WorkflowLoop
 from .messages import Asked, Ended, HandlerBlocked
-from .outcomes import Outcome
+from .outcomes import Failed, Outcome
 
 #: What the handler did with a fact.
 Reaction: TypeAlias = Asked | Ended | HandlerBlocked
@@ -302,9 +302,9 @@ class Handler:
                 return HandlerBlocked(error=ErrorInfo("HandlerStuck", self._stuck()))
             return Asked(steps=steps, cancels=cancels, timer_at=timer_at)
         if main.cancelled():
-            # Only the engine cancels the main task, and only when it closes the handler.
-            error = ErrorInfo("InternalError", "the handler's main task was cancelled")
-            return HandlerBlocked(error=error)
+            # The last thing that it did: else the launcher would have caught the error.
+            error = ErrorInfo("CancelledError", "the code of the workflow cancelled its own task")
+            return Ended(outcome=Failed(error), steps=steps, cancels=cancels)
         raised = main.exception()
         if raised is not None:
             # The launcher promises that it never does; should it, this workflow waits alone.
