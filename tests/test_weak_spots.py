@@ -222,7 +222,7 @@ def test_a_mistake_of_the_handler_can_be_caught(path: Path) -> None:
             lambda: step.sleep(float("nan")),
             lambda: step.run_mutation(app.poke("a", 1), inline=True, run_after=0),
             lambda: step.run_action(app.echo("x" * 2**21)),
-            lambda: step.run_action(app.echo(1), retry="often"),
+            lambda: step.run_action(app.echo(1), retry="often"),  # type: ignore[arg-type]
             step.await_event,
         ]
         for mistake in mistakes:

@@ -84,6 +84,7 @@ def test_a_renamed_step_is_a_violation() -> None:
     report = blocked_by(renamed)
     assert "at position 1 (the outcome of step 0)" in report[0]
     assert "  recorded, not asked for: step 1: action g [1]" in report
+    assert "  asked for, not recorded: action h [1]" in report
 
 
 def test_other_arguments_are_a_violation() -> None:

@@ -270,10 +270,10 @@ class Handler:
         missing = self._batch.left()
         extra = [describe(command) for _, command in self._steps]
         extra += [f"cancel of step {cancel.number}" for cancel in self._cancels]
-        if is_last:
-            extra = []  # the journal ends here: what is new is simply asked for now
         has_ended_early = self._main is not None and self._main.done() and not is_last
-        if not missing and not extra and not has_ended_early:
+        # Where the journal ends, what is new is simply asked for now.
+        is_new_wrong = bool(extra) and not is_last
+        if not missing and not is_new_wrong and not has_ended_early:
             return
         place = f"position {delivery.position} ({_describe_fact(delivery)})"
         lines = [
