@@ -152,6 +152,13 @@ def test_shown_values_are_short_and_never_raise() -> None:
     assert "Rude" in short(Rude())
 
 
+def test_shown_values_are_the_same_in_each_process() -> None:
+    """A handler may give an error's text to a step: no address in memory is in it."""
+
+    assert short([object()]) == "[<object object>]"
+    assert "0x" not in short({"deep": [object(), print, lambda: None]})
+
+
 def test_ordinary_annotations_do_not_mention_pydantic() -> None:
     """Recursive classes are looked through once."""
     assert not mentions_pydantic(list[Linked])

@@ -39,7 +39,18 @@ _CONTAINERS = (dict, list, tuple, set, frozenset)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
-_REPR = reprlib.Repr()
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+class _Repr(reprlib.Repr):
+    """Without addresses in memory: a handler may use the text, and a replay must give the same."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        text = _ADDRESS.sub("", repr(x))
+        return text if len(text) <= self.maxother else f"{text[: self.maxother - 3]}..."
+
+
+_REPR = _Repr()
 _REPR.maxstring = _REPR.maxother = 80
 _REPR.maxlevel = 3
 

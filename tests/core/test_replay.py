@@ -502,3 +502,19 @@ def test_facts_of_the_three_kinds_are_delivered_alike() -> None:
     assert handler.deliver(last) == Ended(outcome=ok("4"))
     assert resolve(ok("4")) == Value(4)
     handler.close()
+
+
+def test_a_handler_that_cancels_itself_as_the_last_thing_has_failed() -> None:
+    """As `asyncio.run` would tell: it raised CancelledError, though the code returned."""
+
+    async def main(steps: Steps) -> Any:
+        await steps.run("f")
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "returned"
+
+    live = LiveRun(main)
+    live.answer("f", 1)
+    assert live.error.type == "CancelledError"
+    check_replays(live)

@@ -84,6 +84,7 @@ def test_a_renamed_step_is_a_violation() -> None:
     report = blocked_by(renamed)
     assert "at position 1 (the outcome of step 0)" in report[0]
     assert "  recorded, not asked for: step 1: action g [1]" in report
+    assert "  asked for, not recorded: action h [1]" in report
 
 
 def test_other_arguments_are_a_violation() -> None:
@@ -251,3 +252,62 @@ def test_a_cancel_that_is_recorded_must_come_again() -> None:
     live.answer("f")
     live.crash(keeps)
     assert "  recorded, not asked for: cancel of step 0" in violation(live)
+
+
+# --- code that waits for nothing ------------------------------------------------------------------
+
+
+def test_a_handler_that_nothing_can_wake_is_blocked() -> None:
+    """It has no step and no timer open: the report says where its tasks wait. Mended code goes on
+    from what is recorded."""
+
+    async def forgets(steps: Steps) -> Any:
+        await steps.run("f")
+        await asyncio.Event().wait()
+
+    live = LiveRun(forgets)
+    live.answer("f", 1)
+    assert live.state.blocked is not None
+    assert live.error.type == "HandlerStuck"
+    assert "waits for what can never come" in live.error.message
+    assert "Task-1 in Event.wait, line" in live.error.message
+    assert "forgets, line" in live.error.message
+    live.crash(two_in_a_row)
+    live.answer("g", 2)
+    assert live.value == 2
+
+
+def test_tasks_that_wait_for_each_other_are_seen() -> None:
+    """Two locks, taken in two orders."""
+
+    async def crossed(steps: Steps) -> Any:
+        one, two = asyncio.Lock(), asyncio.Lock()
+
+        async def take(first: asyncio.Lock, second: asyncio.Lock) -> None:
+            async with first:
+                await asyncio.sleep(0)
+                async with second:
+                    await steps.run("f")
+
+        await asyncio.gather(take(one, two), take(two, one))
+
+    assert LiveRun(crossed).error.type == "HandlerStuck"
+
+
+def test_a_handler_with_anything_open_is_not_stuck() -> None:
+    """A timer, or a step that nobody awaits, may still wake it."""
+
+    async def patient(steps: Steps) -> Any:
+        woken = asyncio.Event()
+        asyncio.get_running_loop().call_later(1, woken.set)
+        await woken.wait()
+        again = asyncio.Event()
+        steps.run("f").add_done_callback(lambda _: again.set())
+        await again.wait()
+        return "woken"
+
+    live = LiveRun(patient)
+    assert live.state.blocked is None
+    live.later(1_000)
+    live.answer("f", 1)
+    assert live.value == "woken"

@@ -10,6 +10,7 @@ queue in the handler has the same history both times.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -22,7 +23,7 @@ from .commands import CancelStep, StepCommand, describe
 from .journal import Batch, Delivery, Journal, Started, StepEnded, Tick
 from .loop import HandlerSpins, WorkflowFuture, WorkflowLoop
 from .messages import Asked, Ended, HandlerBlocked
-from .outcomes import Outcome
+from .outcomes import Failed, Outcome
 
 #: What the handler did with a fact.
 Reaction: TypeAlias = Asked | Ended | HandlerBlocked
@@ -297,10 +298,10 @@ class Handler:
         missing = self._batch.left()
         extra = [describe(command) for _, command in self._steps]
         extra += [f"cancel of step {cancel.number}" for cancel in self._cancels]
-        if is_last:
-            extra = []  # the journal ends here: what is new is simply asked for now
         has_ended_early = self._main is not None and self._main.done() and not is_last
-        if not missing and not extra and not has_ended_early:
+        # Where the journal ends, what is new is simply asked for now.
+        is_new_wrong = bool(extra) and not is_last
+        if not missing and not is_new_wrong and not has_ended_early:
             return
         where = f"position {delivery.position} ({_describe_fact(delivery)})"
         lines = [
@@ -341,17 +342,40 @@ class Handler:
             return HandlerBlocked(error=self._violation)
         main = self._main
         if main is None or not main.done():
-            return Asked(steps=steps, cancels=cancels, timer_at=self.loop.next_timer_ms())
+            timer_at = self.loop.next_timer_ms()
+            if timer_at is None and not self._futures:
+                return HandlerBlocked(error=ErrorInfo("HandlerStuck", self._stuck()))
+            return Asked(steps=steps, cancels=cancels, timer_at=timer_at)
         if main.cancelled():
-            # Only the engine cancels the main task, and only when it closes the handler.
-            error = ErrorInfo("InternalError", "the handler's main task was cancelled")
-            return HandlerBlocked(error=error)
+            # The last thing that it did: else the launcher would have caught the error.
+            error = ErrorInfo("CancelledError", "the code of the workflow cancelled its own task")
+            return Ended(outcome=Failed(error), steps=steps, cancels=cancels)
         raised = main.exception()
         if raised is not None:
             # The launcher promises that it never does; should it, this workflow waits alone.
             error = ErrorInfo("InternalError", f"the handler's main task raised {raised!r}")
             return HandlerBlocked(error=error)
         return Ended(outcome=main.result(), steps=steps, cancels=cancels)
+
+    def _stuck(self) -> str:
+        """Why nothing can ever wake the handler: its loop has no other thread and no I/O."""
+        tasks = ", ".join(map(_place, self.loop.tasks))
+        return (
+            f"the handler of workflow {self.workflow_id!r} waits for what can never come: it has no"
+            f" step, child, event or timer open ({tasks}); look for a future that nobody resolves,"
+            " a lock that is not released, tasks that wait for each other; mend the code, or cancel"
+            " the workflow"
+        )
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    """Where a task waits: its name, and the innermost of the coroutines that await each other."""
+    names: list[str] = []
+    coro: Any = task.get_coro()
+    while (frame := getattr(coro, "cr_frame", None)) is not None:
+        names.append(f"{frame.f_code.co_qualname}, line {frame.f_lineno}")
+        coro = coro.cr_await
+    return " in ".join([task.get_name(), *reversed(names[-3:])])
 
 
 def _describe_fact(delivery: Delivery) -> str:

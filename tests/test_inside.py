@@ -1,0 +1,232 @@
+"""What a handler is promised inside, where a replay must not be told from the first run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.bodies import App, play
+from tests.managers import LONG, make
+
+from perdure import ActionContext, Canceled, InProgress, QueryContext, RetryPolicy, Step, StepFailed
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+async def nothing(step: Step, app: App) -> None:
+    """A body that is not used."""
+
+
+class Refused(Exception):
+    """What an action declares."""
+
+
+def test_a_declared_error_is_the_same_on_replay(path: Path) -> None:
+    """Its class and its arguments, as live; and it is not retried, whatever the policy says."""
+    told: list[list[Any]] = []
+    attempts: list[int] = []
+    app = App(path, nothing)
+
+    @app.manager.action(raises=Refused, retry=RetryPolicy(max_attempts=5))
+    async def ask(ctx: ActionContext) -> None:
+        attempts.append(ctx.attempt)
+        raise Refused("limit", 100)
+
+    @app.manager.workflow
+    async def asking(step: Step) -> None:
+        try:
+            await step.run_action(ask())
+        except Refused as error:
+            told.append([type(error), *error.args])
+        await step.await_event("go")
+
+    app.manager.sync.start(asking(), id="wf")
+    app.manager.sync.close()
+    app.manager.run(until_idle=True)
+    app.manager.sync.send_event("go", workflow_id="wf")
+    app.manager.sync.close()
+    app.manager.run(until_idle=True)
+    app.manager.sync.result("wf", timeout=LONG)
+    app.manager.sync.close()
+    assert told == [[Refused, "limit", 100]] * 2
+    assert attempts == [1]
+
+
+def test_options_are_inherited_and_the_original_is_untouched(path: Path) -> None:
+    """A step with options of one with options has both; each call may have others."""
+    app = App(path, nothing)
+    twice = RetryPolicy(max_attempts=2, initial_backoff=0.001)
+
+    @app.manager.workflow
+    async def trying(step: Step) -> list[int]:
+        retried = step.with_options(retry=twice)
+        both = retried.with_options(unstable_args=True)
+        assert both.workflow_id == step.workflow_id
+        counts = []
+        for each, options in ((step, {}), (retried, {}), (both, {}), (both, {"retry": False})):
+            try:
+                await each.run_action(app.fail("no"), **options)  # type: ignore[arg-type]
+            except StepFailed as error:
+                counts.append(error.attempts)
+        return counts
+
+    app.manager.sync.start(trying(), id="wf")
+    app.manager.sync.close()
+    app.manager.run(until_idle=True)
+    assert app.manager.sync.result("wf", timeout=LONG) == [1, 2, 2, 1]
+    app.manager.sync.close()
+
+
+def test_time_stands_still_while_the_code_runs(path: Path) -> None:
+    """`step.now()` moves on with facts only, and is the same on replay; so are chance and ids."""
+
+    async def body(step: Step, app: App) -> Any:
+        first = step.now()
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        same = step.now() == first
+        await step.sleep(0.002)
+        ids = [str(step.uuid4()), str(step.with_options(retry=True).uuid4())]
+        chance = [step.random.random(), step.with_options().random.random()]
+        return [same, step.now() > first, step.now().isoformat(), ids, chance]
+
+    value, _ = play(path, body)
+    assert value[:2] == [True, True]
+    assert value[3][0] != value[3][1]
+    assert value[4][0] != value[4][1]
+
+
+def test_the_log_of_a_replay_is_silent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each line is told once, though the code runs twice."""
+    caplog.set_level(logging.INFO)
+
+    async def body(step: Step, app: App) -> Any:
+        step.logger.info("before")
+        await step.run_action(app.echo(1))
+        step.logger.info("after")
+
+    play(path, body)
+    lines = [r.message for r in caplog.records if r.name == "perdure.workflow.scripted"]
+    assert lines == ["before", "after"]
+
+
+def test_inline_steps_run_though_the_pool_is_paused(path: Path) -> None:
+    """Queries and mutations that are not inline wait, as actions do."""
+    app = App(path, nothing, max_parallelism=0)
+
+    @app.manager.query
+    def one(ctx: QueryContext) -> int:
+        return int(ctx.db.execute("SELECT 1").fetchone()[0])
+
+    @app.manager.workflow
+    async def paused(step: Step) -> int:
+        value = await step.run_query(one(), inline=True)
+        await step.run_mutation(app.poke("word", value), inline=True)
+        word: int = await step.await_event("word")
+        await step.sleep(0.001)
+        await step.run_query(one())
+        return word
+
+    async def main() -> None:
+        async with app.manager as manager:
+            await manager.start(paused(), id="wf")
+            with pytest.raises(TimeoutError):
+                await manager.result("wf", timeout=0.2)
+            steps = await manager.list_steps("wf")
+            assert [s.kind for s in steps] == ["query", "mutation", "event", "sleep", "query"]
+            assert [s.status for s in steps] == ["success"] * 4 + ["in_progress"]
+            await manager.update_config(max_parallelism=1)
+            assert await manager.result("wf", timeout=LONG) == 1
+
+    # `poke` sends to the workflow "wf", which is this one.
+    asyncio.run(main())
+
+
+FORBIDDEN: dict[str, Callable[[], Any]] = {
+    "socket.socket": socket.socket,
+    "subprocess.Popen": lambda: subprocess.run(["true"], check=True),
+    "open(": lambda: Path("new file").write_text(""),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_what_a_replay_would_do_again_is_refused(name: str, path: Path) -> None:
+    """The error names the call and what to use instead; the handler may catch it and go on."""
+
+    async def body(step: Step, app: App) -> Any:
+        try:
+            FORBIDDEN[name]()
+        except Exception as error:
+            return [type(error).__name__, str(error)]
+
+    (kind, text), _ = play(path, body)
+    assert kind == "DeterminismError"
+    assert name in text
+    assert "Instead: " in text
+
+
+def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
+    """Code that no longer fits ends nothing, and holds nothing up."""
+
+    def release(name: str) -> Any:
+        manager = make(path)
+
+        @manager.workflow
+        async def deployed(step: Step) -> None:
+            await step.await_event(name)
+
+        return manager, deployed
+
+    old, deployed = release("old")
+    old.sync.start(deployed(), id="wf")
+    old.sync.close()
+    old.run(until_idle=True)
+    old.sync.send_event("old", workflow_id="wf")
+    old.sync.close()
+    new, _ = release("new")
+    new.run(until_idle=True)
+    status = new.sync.status("wf")
+    assert isinstance(status, InProgress)
+    assert status.blocked is not None
+    assert "event old" in status.blocked.message
+    assert "event new" in status.blocked.message
+    new.sync.cancel("wf")
+    assert new.sync.status("wf") == Canceled()
+    new.sync.close()
+
+
+def test_a_sleep_may_be_changed_under_a_running_workflow(path: Path) -> None:
+    """Durations, delays, retries and timeouts are not compared with the journal."""
+    seconds = [0.001]
+
+    async def body(step: Step, app: App) -> Any:
+        await step.sleep(seconds[0])
+        await step.run_action(app.echo(1), timeout=60 * seconds[0] + 60, run_after=seconds[0])
+        seconds[0] += 1000
+        return "fits"
+
+    assert play(path, body)[0] == "fits"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")
+def test_a_thread_is_refused(path: Path) -> None:
+    """From Python 3.12 on, which tells of it."""
+
+    async def body(step: Step, app: App) -> Any:
+        try:
+            threading.Thread(target=print).start()
+        except Exception as error:
+            return type(error).__name__
+
+    assert play(path, body)[0] == "DeterminismError"
