@@ -12,7 +12,7 @@ from perdure.core.journal import StepRecord, TickRecord, command_bytes, outcome_
 from perdure.core.limits import TICK_BYTES
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Outcome
-from perdure.core.restart import Restart, restart
+from perdure.core.restart import Restart, restarted
 from perdure.core.workflow import RESTARTED, WorkflowHeader, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
@@ -73,14 +73,14 @@ def ended(position: int, next_number: int, **fields: Any) -> WorkflowState:
     )
 
 
-def restarted(
+def reopened(
     state: WorkflowState,
     *steps: StepRecord,
     number: int | None = None,
     ticks: tuple[TickRecord, ...] = (),
 ) -> Restart:
     """Restart it, and check what holds of every restart."""
-    plan = restart(state, steps, ticks, from_number=number, epoch=9, now=LATER)
+    plan = restarted(state, steps, ticks, from_number=number, epoch=9, now=LATER)
     after = plan.state
     after.check()
     assert (after.status, after.outcome, after.owner, after.epoch) == ("in_progress", None, None, 9)
@@ -105,7 +105,7 @@ def facts(plan: Restart) -> list[int]:
 def test_the_cut_lies_where_the_step_was_asked_for() -> None:
     """What was learned by then stays as it is; the steps from there on go."""
     first, second, third = learned(0, 0, 1), learned(1, 1, 2), learned(2, 2, 3)
-    plan = restarted(ended(3, 3), first, second, third, number=1)
+    plan = reopened(ended(3, 3), first, second, third, number=1)
     assert (plan.cut_number, plan.cut_position) == (1, 1)
     assert plan.changed == ()
     assert plan.state.stamp == NOW + 10
@@ -113,7 +113,7 @@ def test_the_cut_lies_where_the_step_was_asked_for() -> None:
 
 def test_from_the_first_step_the_beginning_is_all_that_stays() -> None:
     """The workflow began when it began; nothing else is known."""
-    plan = restarted(ended(2, 2), learned(0, 0, 1), learned(1, 1, 2), number=0)
+    plan = reopened(ended(2, 2), learned(0, 0, 1), learned(1, 1, 2), number=0)
     assert plan.cut_position == 0
     assert plan.state.stamp == plan.state.started_at == NOW
     assert plan.state.journal_bytes == 0
@@ -123,7 +123,7 @@ def test_steps_that_were_asked_for_together_are_cut_apart() -> None:
     """Of one batch those before the step stay, though they were asked for at the cut, and are
     learned again after it."""
     steps = (learned(0, 0, 2), learned(1, 0, 1), learned(2, 0, 3))
-    plan = restarted(ended(3, 3), *steps, number=1)
+    plan = reopened(ended(3, 3), *steps, number=1)
     assert plan.cut_position == 0
     assert facts(plan) == [0]
     (again,) = plan.changed
@@ -133,14 +133,14 @@ def test_steps_that_were_asked_for_together_are_cut_apart() -> None:
 def test_without_a_step_all_is_kept() -> None:
     """Nothing is cut, and nothing is learned twice."""
     steps = (learned(0, 0, 1), learned(1, 1, 2, outcome=FAILED))
-    plan = restarted(ended(2, 2), *steps)
+    plan = reopened(ended(2, 2), *steps)
     assert (plan.cut_number, plan.cut_position, plan.changed) == (None, 2, ())
     assert plan.state.stamp == NOW + 20
 
 
 def test_one_that_never_began_just_begins() -> None:
     """It was canceled before its first fact: no replay is needed, and none is possible."""
-    plan = restarted(ended(-1, 0, started_at=None, stamp=NOW))
+    plan = reopened(ended(-1, 0, started_at=None, stamp=NOW))
     assert plan.state.blocked is None
     assert plan.cut_position == -1
     assert next_fact(plan.state, LATER) is not None
@@ -148,7 +148,7 @@ def test_one_that_never_began_just_begins() -> None:
 
 def test_its_handler_must_run_though_no_fact_makes_it() -> None:
     """After the cut the handler asks for what comes next: so it is looked at, at once."""
-    blocked = restarted(ended(1, 1), learned(0, 0, 1)).state.blocked
+    blocked = reopened(ended(1, 1), learned(0, 0, 1)).state.blocked
     assert blocked is not None
     assert (blocked.error, blocked.count) == (RESTARTED, 0)
 
@@ -156,7 +156,7 @@ def test_its_handler_must_run_though_no_fact_makes_it() -> None:
 def test_what_came_of_its_end_is_forgotten() -> None:
     """Also that its workers died, and that its on_complete raised."""
     state = ended(1, 1, takeovers=5, on_complete_error=FAILED.error)
-    after = restarted(state, learned(0, 0, 1)).state
+    after = reopened(state, learned(0, 0, 1)).state
     assert (after.takeovers, after.on_complete_error, after.ended_at) == (0, None, None)
 
 
@@ -167,7 +167,7 @@ def test_ticks_up_to_the_cut_stay() -> None:
     """A timer of the handler's that has fired by then has fired; the others fire anew."""
     ticks = (TickRecord(1, NOW + 11), TickRecord(3, NOW + 31))
     steps = (learned(0, 0, 2), learned(1, 1, 4))
-    plan = restarted(ended(4, 2), *steps, number=1, ticks=ticks)
+    plan = reopened(ended(4, 2), *steps, number=1, ticks=ticks)
     assert plan.cut_position == 1
     assert plan.state.stamp == NOW + 11  # the tick's own time
     assert plan.state.journal_bytes == TICK_BYTES + _bytes(steps[0])
@@ -177,7 +177,7 @@ def test_ticks_up_to_the_cut_stay() -> None:
 
 def test_the_time_at_the_cut_is_that_of_the_outcome_learned_there() -> None:
     """For the handler it is as late as it was then."""
-    plan = restarted(ended(3, 3), learned(0, 0, 1), learned(1, 0, 2), learned(2, 2, 3), number=2)
+    plan = reopened(ended(3, 3), learned(0, 0, 1), learned(1, 0, 2), learned(2, 2, 3), number=2)
     assert plan.state.stamp == NOW + 20
 
 
@@ -194,7 +194,7 @@ def test_outcomes_after_the_cut_come_in_their_old_order() -> None:
         learned(4, 0, None, settled_at=NOW + 50),
         learned(5, 0, 1),
     )
-    assert facts(restarted(ended(5, 6), *steps, number=5)) == [1, 2, 0, 4, 3]
+    assert facts(reopened(ended(5, 6), *steps, number=5)) == [1, 2, 0, 4, 3]
 
 
 def test_where_times_tell_another_order_than_the_delivery_the_times_give_way() -> None:
@@ -206,14 +206,14 @@ def test_where_times_tell_another_order_than_the_delivery_the_times_give_way() -
         learned(3, 0, None, settled_at=NOW + 5),
         learned(4, 0, 1),
     )
-    plan = restarted(ended(4, 5), *steps, number=4)
+    plan = reopened(ended(4, 5), *steps, number=4)
     assert facts(plan) == [1, 2, 0, 3]
     assert [at - NOW for at, _ in plan.state.settled] == [90, 90, 91, 92]
 
 
 def test_a_failure_is_an_outcome_as_any_other() -> None:
     """It is kept, and learned again."""
-    plan = restarted(ended(2, 2), learned(0, 0, 2, outcome=FAILED), learned(1, 0, 1), number=1)
+    plan = reopened(ended(2, 2), learned(0, 0, 2, outcome=FAILED), learned(1, 0, 1), number=1)
     assert facts(plan) == [0]
     assert plan.changed[0].outcome == FAILED
 
@@ -221,7 +221,7 @@ def test_a_failure_is_an_outcome_as_any_other() -> None:
 def test_a_child_that_was_canceled_and_said_so_has_an_outcome() -> None:
     """The handler had learned that it was canceled: it learns that again."""
     told = learned(0, 0, 2, child(), Canceled(), child_id="c")
-    plan = restarted(ended(2, 2), told, learned(1, 0, 1), number=1)
+    plan = reopened(ended(2, 2), told, learned(1, 0, 1), number=1)
     assert facts(plan) == [0]
     assert plan.asked_again == ()
 
@@ -229,7 +229,7 @@ def test_a_child_that_was_canceled_and_said_so_has_an_outcome() -> None:
 def test_an_event_that_a_kept_step_consumed_stays_consumed() -> None:
     """The step has its outcome, and the event's id, and is no open wait."""
     heard = learned(0, 0, 2, await_event(), event_id="e1")
-    plan = restarted(ended(2, 2), heard, learned(1, 0, 1), number=1)
+    plan = reopened(ended(2, 2), heard, learned(1, 0, 1), number=1)
     assert plan.state.awaiting == ()
     assert plan.changed[0].event_id == "e1"
     assert facts(plan) == [0]
@@ -242,7 +242,7 @@ def test_an_event_that_a_kept_step_consumed_stays_consumed() -> None:
 def test_a_step_that_the_end_or_later_code_canceled_is_asked_again(position: int | None) -> None:
     """Canceled by the end, or by the handler after the cut: neither is an outcome of its own."""
     open_step = canceled(0, 0, at=position, started_at=NOW, started_epoch=3, runner=None)
-    plan = restarted(ended(3, 3), open_step, learned(1, 0, 1), learned(2, 1, 3), number=2)
+    plan = reopened(ended(3, 3), open_step, learned(1, 0, 1), learned(2, 1, 3), number=2)
     (again,) = plan.changed
     assert (again.state, again.due_at, again.attempt) == ("ready", LATER, 0)
     assert (again.outcome, again.settled_at, again.canceled_position) == (None, None, None)
@@ -257,7 +257,7 @@ def test_a_step_that_the_handler_canceled_by_the_cut_stays_canceled(position: in
     given_up = canceled(0, 0, at=position)
     steps = (given_up, learned(1, 0, 1), learned(2, 2, 3))
     ticks = (TickRecord(2, NOW + 20),)
-    plan = restarted(ended(3, 3), *steps, number=2, ticks=ticks)
+    plan = reopened(ended(3, 3), *steps, number=2, ticks=ticks)
     assert (plan.changed, plan.cut_position) == ((), 2)
 
 
@@ -273,7 +273,7 @@ def test_schedules_sleeps_and_timeouts_keep_their_times() -> None:
         canceled(4, 0, await_event(due_at=past)),
         canceled(5, 0, await_id("e7")),
     )
-    plan = restarted(ended(0, 6), *steps)
+    plan = reopened(ended(0, 6), *steps)
     got = [(each.state, each.due_at) for each in plan.changed]
     expected = [("asked", soon), ("ready", LATER), ("asked", soon), ("asked", past)]
     assert got == [*expected, ("asked", past), ("asked", None)]
@@ -284,7 +284,7 @@ def test_unconsumed_events_are_there_for_the_waits() -> None:
     """An event that came after the end is what the open wait gets, ahead of what is later."""
     event = SentEvent(event_id="e1", name="e", sequence=1, sent_at=NOW + 5, outcome=ok("7"))
     waits = canceled(0, 0, await_event())
-    plan = restarted(ended(2, 2, events=(event,)), waits, learned(1, 0, 1))
+    plan = reopened(ended(2, 2, events=(event,)), waits, learned(1, 0, 1))
     assert plan.state.events == (event,)
     fact = next_fact(plan.state, LATER)
     assert getattr(fact, "outcome", None) == ok("7")
@@ -301,7 +301,7 @@ def test_children_of_cut_steps_go_and_those_of_open_ones_are_looked_for() -> Non
         learned(2, 1, 2, child(), child_id="c"),
         canceled(3, 2, child(), child_id="d"),
     )
-    plan = restarted(ended(2, 4), *steps, number=2)
+    plan = reopened(ended(2, 4), *steps, number=2)
     assert plan.children == ((2, "c"), (3, "d"))
     assert [(each.number, each.child_id, each.due_at) for each in plan.asked_again] == [
         (1, "b", None)
@@ -323,6 +323,6 @@ def test_the_size_is_that_of_what_is_left() -> None:
     )
     ticks = (TickRecord(4, NOW + 40),)
     state = ended(4, 4, journal_bytes=10_000)
-    plan = restarted(state, *steps, number=3, ticks=ticks)
+    plan = reopened(state, *steps, number=3, ticks=ticks)
     assert plan.state.journal_bytes == sum(map(_bytes, steps[:3]))
     assert _bytes(steps[0]) > command_bytes(steps[0].command) + 3

@@ -30,6 +30,7 @@ from .restarting import restarted
 from .resting import check_processes, check_store
 from .violations import (
     BackoffTooShort,
+    ChildLeft,
     EndChanged,
     EpochReused,
     EventsOutOfOrder,
@@ -127,6 +128,8 @@ class History:
                     commit.functions.append(what)
                 case _:
                     pass
+        if any(kind == "delete" for kind, _ in writes):
+            self._check_children()
         for workflow_id in commit.before:
             if workflow_id in self.workflows:
                 self._check(commit, self.workflows[workflow_id])
@@ -168,8 +171,14 @@ class History:
             self._check(commit, known)
         if not known.has_ended:
             raise StateUnsound(f"{workflow_id} is deleted, and had not ended: {known.state}")
-        self.deleted[workflow_id] = self.workflows.pop(workflow_id)
+        self.deleted[workflow_id] = commit.deleted[workflow_id] = self.workflows.pop(workflow_id)
         self.bodies.forget(workflow_id)
+
+    def _check_children(self) -> None:
+        for workflow_id, known in self.workflows.items():
+            parent_id = known.header.parent_id
+            if parent_id in self.deleted and parent_id not in self.workflows:
+                raise ChildLeft(f"{workflow_id} is there, and its parent {parent_id} is deleted")
 
     def _insert(self, state: WorkflowState) -> None:
         workflow_id = state.workflow_id

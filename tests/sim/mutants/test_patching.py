@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 from tests.sim.scenes import EVENTS, SCENARIOS
@@ -16,7 +17,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, TICKETS)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, TICKETS, AGAIN, GONE)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
