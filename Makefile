@@ -35,7 +35,7 @@ bench: setup ## measure throughput and latency on this machine
 MINUTES ?= 1
 JOBS ?= 2
 soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 JOBS=2
-	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS \
+	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS tests/sim/again.py:SCENARIOS \
 	  --minutes $(MINUTES) --jobs $(JOBS) --keep-going --seed $(or $(SEED),$$(date +%s))
 
 examples: setup ## run each example, in a folder of its own: by its test if it has one

@@ -13,7 +13,8 @@ from perdure.core.journal import StepRecord, TickRecord, command_bytes, outcome_
 from perdure.core.limits import TICK_BYTES
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Outcome
-from perdure.core.restart import Restart, restart
+from perdure.core.restart import Restart
+from perdure.core.restart import restarted as restart
 from perdure.core.workflow import RESTARTED, WorkflowHeader, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 

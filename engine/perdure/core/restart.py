@@ -43,7 +43,7 @@ class Restart(Struct, frozen=True, kw_only=True):
     asked_again: tuple[StepRecord, ...]
 
 
-def restart(
+def restarted(
     state: WorkflowState,
     steps: Sequence[StepRecord],
     ticks: Sequence[TickRecord],

@@ -18,7 +18,7 @@ from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import ChildEnded, EventMissing
 from perdure.core.outcomes import Canceled, Failed, Outcome
-from perdure.core.restart import restart as restarted
+from perdure.core.restart import restarted
 from perdure.core.transition import advance
 from perdure.core.workflow import WorkflowState
 from perdure.errors import InternalError, StepNotFound, WorkflowRunning

@@ -13,13 +13,14 @@ import math
 import random
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from perdure.core.commands import AwaitEvent
+from perdure.core.ids import WorkflowId
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Failed, Outcome
 from perdure.core.workflow import WorkflowState
@@ -227,8 +228,8 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
     else:
         may_wait = scenario.may_wait
     if any(fault.kind in ("power_loss", "rerun", "cleanup") for fault in world.faults.fired):
-        # What clients were told of was lost, or used up, and they do not send it again.
-        may_wait |= {each.state.workflow_id for each in loaded if _waits_for_events(each.state)}
+        # What clients had sent was lost, or is consumed and gone; they do not send it again.
+        may_wait |= _waiting_for_events(loaded)
     if not all(deed.is_done for deed in world.deeds) or any(
         each.state.outcome is None and each.state.workflow_id not in may_wait for each in loaded
     ):
@@ -241,9 +242,29 @@ def _finish(scenario: Scenario, world: World, seen: set[Shape] | None) -> dict[s
     }
 
 
+def _waiting_for_events(loaded: Iterable[Loaded]) -> set[WorkflowId]:
+    """Workflows that wait for events alone, or for children that do."""
+    waiting = {each.state.workflow_id: each.state for each in loaded if each.state.outcome is None}
+    while True:
+        others = [key for key, state in waiting.items() if not _waits_for(state, waiting)]
+        if not others:
+            return set(waiting)
+        for key in others:
+            del waiting[key]
+
+
 def _waits_for_events(state: WorkflowState) -> bool:
+    """Whether it waits for nothing but events."""
+    return _waits_for(state, ())
+
+
+def _waits_for(state: WorkflowState, children: Container[WorkflowId]) -> bool:
+    """Whether it waits for nothing but events, and these children."""
     open_steps = [record for record in state.live.values() if record.outcome is None]
-    return all(isinstance(record.command, AwaitEvent) for record in open_steps)
+    return all(
+        isinstance(record.command, AwaitEvent) or record.child_id in children
+        for record in open_steps
+    )
 
 
 def _comparable(outcome: Outcome | None) -> Outcome | None:

@@ -31,7 +31,9 @@ _REFUSALS = ("WorkflowIdConflict", "LimitExceeded")
 def check_ends(commit: Commit, workflows: Mapping[WorkflowId, Known]) -> None:
     """After a commit: what it should have done with its rows, it did, and nothing else."""
     for workflow_id, number in commit.functions:
-        _check_function(commit, workflows[workflow_id], number)
+        # One that is deleted in this commit has run its functions, not another of its id.
+        known = commit.deleted.get(workflow_id) or workflows[workflow_id]
+        _check_function(commit, known, number)
     for change in commit.changes:
         command = change.new.command
         if isinstance(command, RunStep):

@@ -30,6 +30,7 @@ from .restarting import restarted
 from .resting import check_processes, check_store
 from .violations import (
     BackoffTooShort,
+    ChildLeft,
     EndChanged,
     EpochReused,
     EventsOutOfOrder,
@@ -37,7 +38,6 @@ from .violations import (
     IdTaken,
     JournalChanged,
     NumbersNotDense,
-    Orphan,
     OutcomeChanged,
     PositionsNotDense,
     StaleWrite,
@@ -128,7 +128,8 @@ class History:
                     commit.functions.append(what)
                 case _:
                     pass
-        self._check_left_behind(writes)
+        if any(kind == "delete" for kind, _ in writes):
+            self._check_children()
         for workflow_id in commit.before:
             if workflow_id in self.workflows:
                 self._check(commit, self.workflows[workflow_id])
@@ -171,16 +172,14 @@ class History:
             self._check(commit, known)
         if not known.has_ended:
             raise StateUnsound(f"{workflow_id} is deleted, and had not ended: {known.state}")
-        self.deleted[workflow_id] = self.workflows.pop(workflow_id)
+        self.deleted[workflow_id] = commit.deleted[workflow_id] = self.workflows.pop(workflow_id)
         self.bodies.forget(workflow_id)
 
-    def _check_left_behind(self, writes: list[Write]) -> None:
-        """Who is deleted is deleted with all below."""
-        gone = {workflow_id for kind, what in writes if kind == "delete" for workflow_id in what}
-        for known in self.workflows.values() if gone else ():
-            parent = known.header.parent_id
-            if parent in gone and parent not in self.workflows:
-                raise Orphan(f"{known.workflow_id} is left, and its parent {parent} is deleted")
+    def _check_children(self) -> None:
+        for workflow_id, known in self.workflows.items():
+            parent_id = known.header.parent_id
+            if parent_id in self.deleted and parent_id not in self.workflows:
+                raise ChildLeft(f"{workflow_id} is there, and its parent {parent_id} is deleted")
 
     def _insert(self, state: WorkflowState) -> None:
         workflow_id = state.workflow_id

@@ -125,6 +125,7 @@ class Commit:
         before: the states of the workflows that it touched; None for new ones.
         changes: of steps, in the order in which they were written.
         functions: those whose effects are in it.
+        deleted: workflows that it has deleted; others may have their ids.
     """
 
     number: int
@@ -134,3 +135,4 @@ class Commit:
     changes: list[Change] = attrs.field(factory=list)
     consumed: list[tuple[Known, EventId]] = attrs.field(factory=list)
     functions: list[Place] = attrs.field(factory=list)
+    deleted: dict[WorkflowId, Known] = attrs.field(factory=dict)

@@ -209,6 +209,10 @@ class RestartCutsWrong(Violation):
     """A restart has taken more of a journal than was asked for, or less, or changed what stays."""
 
 
+class ChildLeft(Violation):
+    """A workflow was deleted, and a child of it was not."""
+
+
 class ToldTooEarly(Violation):
     """Somebody was told what is not on the disk."""
 

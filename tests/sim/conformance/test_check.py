@@ -264,7 +264,45 @@ class RepeatsPages(BrokenStore):
             return super().list_workflows(which)
 
 
+class CutsTooFew(BrokenStore):
+    """Leaves the step at which a journal is cut."""
+
+    class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
+        def cut_journal(self, workflow_id: str, number: int, position: int) -> None:
+            super().cut_journal(workflow_id, number + 1, position)
+
+
+class CutsNoTicks(BrokenStore):
+    """Leaves all ticks."""
+
+    class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
+        def cut_journal(self, workflow_id: str, number: int, position: int) -> None:
+            super().cut_journal(workflow_id, number, 10**12)
+
+
+class ForgetsTheLost(BrokenStore):
+    """Deletes also what tells a worker that it has lost a workflow."""
+
+    class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
+        def delete_workflows(self, ids: Collection[str]) -> None:
+            super().delete_workflows(ids)
+            for workflow_id in ids:
+                self._execute("DELETE FROM perdure_inbox WHERE workflow_id = ?", (workflow_id,))
+
+
+class HasNoChildren(BrokenStore):
+    """Knows only the children of the first workflow."""
+
+    class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
+        def children(self, ids: Collection[str]) -> list[str]:
+            return super().children(list(ids)[:1])
+
+
 BROKEN: dict[type[SqliteStore], str] = {
+    CutsTooFew: "a_journal_is_cut",
+    CutsNoTicks: "a_journal_is_cut",
+    ForgetsTheLost: "what_is_deleted_is_gone",
+    HasNoChildren: "children_are_found",
     LosesRollbacks: "a_failed_transaction_leaves_nothing",
     NeverChanges: "changes_by_others_are_told",
     AlwaysChanges: "changes_by_others_are_told",

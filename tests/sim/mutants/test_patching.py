@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from tests.sim.again import AGAIN
+from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 from tests.sim.families import TOGETHER
@@ -18,7 +18,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS, AGAIN)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS, AGAIN, GONE)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

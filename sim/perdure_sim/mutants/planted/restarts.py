@@ -32,7 +32,7 @@ RESTARTS = (
     Mutant(
         "a restart keeps its old epoch",
         "restart",
-        "core.restart:restart",
+        "core.restart:restarted",
         "epoch=epoch,",
         "epoch=state.epoch,",
         found_by=("again", "", "NotTheOwner"),
@@ -40,7 +40,7 @@ RESTARTS = (
     Mutant(
         "nobody is to take a restarted workflow up",
         "restart",
-        "core.restart:restart",
+        "core.restart:restarted",
         "wake_at=now,",
         "wake_at=None,",
         found_by=("again", "", "ReplayDiffers"),
@@ -48,7 +48,7 @@ RESTARTS = (
     Mutant(
         "the handler of a restarted workflow does not run",
         "restart",
-        "core.restart:restart",
+        "core.restart:restarted",
         "blocked=again if cut.position >= 0 else None,",
         "blocked=None,",
         found_by=("again", "", "ReplayDiffers"),
@@ -56,7 +56,7 @@ RESTARTS = (
     Mutant(
         "a restart keeps the size of the journal",
         "restart",
-        "core.restart:restart",
+        "core.restart:restarted",
         "journal_bytes=_size(kept, live, kept_ticks),",
         "",
         found_by=("again", "", "SizeWrong"),
@@ -91,7 +91,7 @@ RESTARTS = (
         "runtime.restarts:_delete",
         "level = tx.children(level)",
         "level = []",
-        found_by=("again", "", "Orphan"),
+        found_by=("again", "", "ChildLeft"),
     ),
     Mutant(
         "a cleanup cancels nothing",
