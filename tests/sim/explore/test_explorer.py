@@ -83,7 +83,7 @@ def test_a_run_is_a_function_of_its_plan(make_disk: MakeDisk, plan: str) -> None
         "pd1:c0/commit#1=crash_after",
         "pd1:charge/attempt#2=raises*3",
         "pd1:charge/attempt#1=slow:90s",
-        "pd1:w0/collected#3=crash;w0/begin#14=crash;w1/commit#3=crash_before",
+        "pd1:w0/collected#3=crash;w0/begin#12=crash;w1/commit#3=crash_before",
     ],
 )
 def test_a_fault_costs_time_and_changes_nothing(make_disk: MakeDisk, plan: str) -> None:

@@ -51,8 +51,8 @@ CORE = (
         "a duration is rounded down",
         "timer",
         "core.retry:duration_ms",
-        "ms = math.ceil(round(value * 1000, 3))",
-        "ms = int(value * 1000)",
+        "ms = math.ceil(round(seconds * 1000, 3))",
+        "ms = int(seconds * 1000)",
         found_by=("hasty", "", "AssertionError"),
     ),
     # --- retry
@@ -263,7 +263,7 @@ CORE = (
         "core.pool:permits_to_hold",
         "free = max(0, limit - taken - mine.permits)",
         "free = max(0, limit - mine.permits); taken = 0",
-        found_by=("fans", "", "TooManyPermits"),
+        found_by=("shares", "", "TooManyPermits"),
     ),
     # --- cancel
     Mutant(

@@ -228,7 +228,7 @@ OPERATIONS = (
         "            limit, rows = tx.config().max_parallelism, tx.workers()\n"
         "            share = self._share(rows, limit, running, needed)\n",
         "",
-        found_by=("fans", "pd1:w0/begin#4=stall:2s", "TooManyPermits"),
+        found_by=("paused", "pd1:w0/begin#4=stall:2s", "TooManyPermits"),
     ),
     # --- codec
     Mutant(

@@ -43,7 +43,7 @@ RESTARTS = (
         "core.restart:restarted",
         "wake_at=now,",
         "wake_at=None,",
-        found_by=("again", "", "ReplayDiffers"),
+        found_by=("again", "", "Late"),
     ),
     Mutant(
         "the handler of a restarted workflow does not run",

@@ -76,7 +76,7 @@ TURNS = (
         "runtime.actors:Actors.running",
         "if self.doubtful:",
         "if False:",
-        found_by=("shares", "pd1:w1/commit#9=lost_ack*3", "TooManyRunning"),
+        found_by=("shares", "pd1:w1/commit#10=lost_ack*3", "TooManyRunning"),
     ),
     # --- lost message
     Mutant(
