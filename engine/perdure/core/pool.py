@@ -70,8 +70,9 @@ class Queue:
         self._count = 0
 
 
-#: What a worker holds beyond its needs, as a share of all permits.
+#: What a worker holds beyond its needs: a share of all permits, and so many at least.
 SPARE_SHARE = 0.25
+SPARE_MIN = 2
 
 
 def permits_to_hold(
@@ -101,7 +102,7 @@ def permits_to_hold(
         if needed > hold:
             hold = max(hold, min(needed, mine.permits + free, fair))
     else:
-        spare = int(limit * SPARE_SHARE)
+        spare = max(int(limit * SPARE_SHARE), SPARE_MIN)
         hold = max(mine.permits, min(mine.permits + free, needed + spare))
     hold = max(min(hold, limit - taken), min(running, mine.permits), 0)
     wanting = max(0, needed - hold) if limit else 0

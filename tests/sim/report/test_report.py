@@ -98,7 +98,7 @@ TOLD: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "actors kept": (
         "reference",
-        "pd1:w0/commit#5=fails*3",
+        "pd1:w0/commit#8=fails*3",
         "after a failed commit",
         (
             "FailedByEngine: A workflow failed by a fault of the engine's own.",

@@ -99,7 +99,7 @@ def test_a_law_that_is_broken_is_noted_where_it_is() -> None:
 
 def test_what_the_engine_logs_is_noted() -> None:
     """With the error, and where it was raised: it is often the nearest to what is wrong."""
-    found = failed("reference", "pd1:w0/commit#5=fails*3", "after a failed commit")
+    found = failed("reference", "pd1:w0/commit#8=fails*3", "after a failed commit")
     logged = [str(event.about) for event in found.world.trace.events if event.kind == "log"]
     assert any("the journal of a dropped handler was not loaded" in text for text in logged)
     assert any("in _replay: assert journal is not None" in text for text in logged)
