@@ -126,3 +126,17 @@ def test_after_the_block_nothing_is_watched() -> None:
     assert watch.uses == []
     assert sys.getprofile() is None
     socket.socket().close()
+
+
+def test_what_two_subjects_share_is_told_of_both() -> None:
+    """A helper that two workflows call makes neither of them repeatable."""
+
+    def shared() -> float:
+        return time.time()
+
+    watch = Watch()
+    for subject in ("one", "two", "two"):
+        watch.subject = subject
+        with watch:
+            shared()
+    assert [use.what for use in watch.uses] == ["time.time", "time.time"]

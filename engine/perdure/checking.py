@@ -127,6 +127,7 @@ class Checker:
         """What stands in the code of the workflows, whether their journals come by there or not."""
         for definition in self._rules.registry:
             if isinstance(definition, Workflow) and name in (None, definition.name):
+                self._watch.subject = definition.name
                 for use in uses(definition.fn):
                     if self._watch.is_new(use):
                         yield _outside(use, definition.name, None)
@@ -177,6 +178,7 @@ class Checker:
         start_ms = header.start_at if state.started_at is None else state.started_at
         launch = launcher(definition, header.arguments, self._rules)
         handler = Handler(header.workflow_id, launch, journal, start_ms)
+        self._watch.subject = header.name
         try:
             with self._watch:
                 reaction = _advance(handler, journal, loaded, start_ms)

@@ -47,14 +47,16 @@ class Watch:
     """``with watch: ...``: what this thread reads in such blocks is added to `uses`.
 
     Attributes:
-        uses: each place once, in order of appearance.
+        uses: each place once for each subject, in order of appearance.
+        subject: whose code runs now: what two workflows share is told of both.
         is_blind: a profiler was on already, so that clocks were not seen.
     """
 
     def __init__(self) -> None:
         self.uses: list[Use] = []
         self.is_blind = False
-        self._places: set[tuple[str, int]] = set()
+        self.subject = ""
+        self._places: set[tuple[str, str, int]] = set()
         # The objects are kept, so that nothing else comes to lie where they do.
         self._kept = watched_objects()
         self._calls = {
@@ -114,7 +116,7 @@ class Watch:
 
     def is_new(self, use: Use) -> bool:
         """Whether nothing was seen at that place yet. From now on something was."""
-        place = (use.filename, use.line)
+        place = (self.subject, use.filename, use.line)
         if place in self._places:
             return False
         self._places.add(place)

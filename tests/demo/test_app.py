@@ -49,5 +49,7 @@ def test_the_example_asks_for_the_same_steps() -> None:
 def test_the_readme_shows_the_example() -> None:
     """The README has examples/onboarding.py word for word, and it has at most 40 lines."""
     text = EXAMPLE.read_text(encoding="utf-8")
-    assert f"```python file=onboarding.py from=examples/onboarding.py\n{text}```" in (ROOT / "README.md").read_text("utf-8")
+    assert f"```python file=onboarding.py from=examples/onboarding.py\n{text}```" in (
+        ROOT / "README.md"
+    ).read_text("utf-8")
     assert len(text.splitlines()) <= 40
