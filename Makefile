@@ -38,12 +38,10 @@ soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 
 	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS tests/sim/again.py:SCENARIOS \
 	  --minutes $(MINUTES) --jobs $(JOBS) --keep-going --seed $(or $(SEED),$$(date +%s))
 
-examples: setup ## run each example, in a folder of its own: by its test if it has one
+examples: setup ## run each example (the gallery: make test), in a folder of its own
 	@set -eu; root=$$PWD; count=0; \
-	for file in $$(find examples -name '*.py' | sort); do \
-	  name=$$(basename "$$file"); beside=$$(dirname "$$file")/test_$$name; \
-	  case "$$name" in test_*) continue;; esac; \
-	  test=tests/examples/test_$$name; if [ -f "$$beside" ]; then test=$$beside; fi; \
+	for file in $$(find examples -name '*.py' -not -path '*/gallery/*' | sort); do \
+	  test=tests/examples/test_$$(basename "$$file"); \
 	  if [ -f "$$test" ]; then run="-m pytest -qq -p no:cacheprovider"; else run=; test=$$file; fi; \
 	  echo "== $$file"; folder=$$(mktemp -d); \
 	  (cd "$$folder" && "$$root/$(PY)" -W error $$run "$$root/$$test" </dev/null); \
