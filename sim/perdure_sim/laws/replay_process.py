@@ -37,6 +37,12 @@ from .replaying import ReplayDiffers, check_replay, check_whole
 #: How long a child that was told to end may take to do so, in seconds.
 END_SECONDS = 10
 
+#: Set in the environment of the other process.
+_MARK = "PERDURE_SIM_REPLAYS"
+
+#: Whether this is the other process, or one that it has started: it starts no more of them.
+IS_CHILD = _MARK in os.environ
+
 
 class _Journal(msgspec.Struct, frozen=True):
     """A workflow as rows of a store."""
@@ -83,7 +89,7 @@ class ReplayProcess:
 
     def __init__(self) -> None:
         self.hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-        known = {"PYTHONHASHSEED": self.hash_seed, "TZ": "ELSEWHERE-11:30"}
+        known = {"PYTHONHASHSEED": self.hash_seed, "TZ": "ELSEWHERE-11:30", _MARK: "1"}
         known["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._child = subprocess.Popen(
             [sys.executable, "-m", __name__],
