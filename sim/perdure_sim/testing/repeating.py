@@ -21,8 +21,8 @@ from perdure.definitions import Definer, Workflow
 from perdure.store.base import Loaded
 
 from ..explore.explorer import _no_garbage_collection
-from ..laws.known import Known
 from ..laws import replay_process
+from ..laws.known import Known
 from ..laws.replay_process import ReplayProcess, recorded
 from ..laws.replaying import Shape, check_whole, shape_of
 from ..laws.violations import Violation
@@ -85,7 +85,7 @@ class _Elsewhere:
     def check(self, manager: Definer, loaded: Loaded) -> None:
         """Replay it there, if the other process can import what belongs to it."""
         if manager in self.strangers or replay_process.IS_CHILD:
-            return  # a module that calls its tests when it is imported would start processes for ever
+            return  # a module that calls its tests when imported would start processes for ever
         definer, modules = _place_of(manager)
         if definer is None:
             self.strangers[manager] = "the manager is no name of a module"
