@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import logging
 import os
 import random
@@ -80,6 +81,21 @@ def test_what_a_replay_repeats_is_not_on_the_list(code: Callable[[], Any]) -> No
     logging.getLogger("tests.quiet").addHandler(logging.NullHandler())
     logging.getLogger("tests.quiet").propagate = False
     assert seen(code) == []
+
+
+def test_what_hangs_on_the_garbage_collector_is_not_the_handlers_doing() -> None:
+    """A collection may set in at any line, and somebody in the process may time them."""
+    times = []
+
+    def clock(phase: str, info: dict[str, int]) -> None:
+        times.append(time.perf_counter())
+
+    gc.callbacks.append(clock)
+    try:
+        assert seen(gc.collect) == []
+    finally:
+        gc.callbacks.remove(clock)
+    assert len(times) >= 2
 
 
 def test_a_use_says_where_it_is_and_what_to_do() -> None:

@@ -36,6 +36,10 @@ PARALLELISM_DEFAULT = 100
 #: Attempts of one step: far beyond any useful policy, small enough to bound a mistake.
 ATTEMPTS_MAX = 1_000_000
 
+#: Factor between the waits of two attempts. Every wait is cut at 100 years anyway; this keeps the
+#: factor a float, which an int of any size is not.
+RETRY_BASE_MAX = 1e300
+
 #: Callbacks that one fact may set off in a handler before it counts as an endless loop.
 CALLBACKS_PER_FACT_MAX = 100_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import attrs
 
 from .ids import unit_float
-from .limits import ATTEMPTS_MAX, SLEEP_MS_MAX
+from .limits import ATTEMPTS_MAX, RETRY_BASE_MAX, SLEEP_MS_MAX
 
 
 def duration_ms(value: timedelta | float, what: str) -> int:
@@ -96,8 +95,10 @@ class RetryPolicy:
             )
         if isinstance(self.base, bool) or not isinstance(self.base, int | float):
             raise TypeError(f"RetryPolicy(base={self.base!r}): give a number")
-        if not 1 <= self.base <= sys.float_info.max:
-            raise ValueError(f"RetryPolicy(base={self.base!r}): give a finite number from 1")
+        if not 1 <= self.base <= RETRY_BASE_MAX:
+            raise ValueError(
+                f"RetryPolicy(base={self.base!r}): give a number from 1 to {RETRY_BASE_MAX:g}"
+            )
         if not isinstance(self.jitter, bool):
             raise TypeError(f"RetryPolicy(jitter={self.jitter!r}): give True or False")
         # Made once: each step asks for it, at each replay again.

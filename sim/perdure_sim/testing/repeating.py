@@ -20,7 +20,6 @@ from perdure.core.outcomes import Canceled
 from perdure.definitions import Definer, Workflow
 from perdure.store.base import Loaded
 
-from ..explore.explorer import _no_garbage_collection
 from ..laws import replay_process
 from ..laws.known import Known
 from ..laws.replay_process import ReplayProcess, recorded
@@ -59,7 +58,7 @@ def _is_of_another_end(known: Known) -> bool:
 
 def _check_reads(manager: Definer, loaded: Loaded) -> None:
     watch = Watch()  # a new one, which tells of the same place again
-    with _no_garbage_collection(), watch:  # who is told of a collection may look at a clock
+    with watch:
         check_whole(rules_of(manager), loaded)
     if watch.uses:
         lines = "\n".join(

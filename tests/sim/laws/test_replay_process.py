@@ -14,6 +14,7 @@ from perdure.step import Step
 from perdure.store.base import Loaded
 from perdure_sim.explore.explorer import Scenario, run
 from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.laws import replay_process
 from perdure_sim.laws.replay_process import ReplayProcess, recorded
 from perdure_sim.laws.replaying import ReplayDiffers
 from perdure_sim.world.disks import memory_disk
@@ -143,3 +144,10 @@ def test_a_child_that_dies_is_told() -> None:
         process._child.kill()
         with pytest.raises(RuntimeError, match="has ended"):
             process.check(HERE, [])
+
+
+def test_a_child_knows_that_it_is_one(elsewhere: ReplayProcess) -> None:
+    """By this, a module that calls its tests when imported starts no child of the child."""
+    assert not replay_process.IS_CHILD
+    with pytest.raises(RuntimeError, match="IS_CHILD=True"):
+        elsewhere.check("tests.sim.laws.tells_where_it_is:d", [])

@@ -13,6 +13,7 @@ import pytest
 from perdure import MutationContext, Step, WorkflowManager
 from perdure.definitions import Call
 from perdure_sim import Simulation, simulate
+from perdure_sim.laws import replay_process
 from perdure_sim.laws.replaying import ReplayDiffers
 from perdure_sim.testing.repeating import NotRepeatable, why_not_elsewhere
 
@@ -89,6 +90,12 @@ def test_each_way_of_a_workflow_is_looked_at() -> None:
         sim.after("0s..9s", lambda: sim.send_event("go", workflow_id=workflow_id))
 
     assert isinstance(found_in(by_set_after_failure(5), send), ReplayDiffers)
+
+
+def test_a_replay_process_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module may call its simulated tests when it is imported, and the child imports it."""
+    monkeypatch.setattr(replay_process, "IS_CHILD", True)
+    assert found_in(by_set()) is None
 
 
 def test_what_belongs_to_the_step_is_no_matter() -> None:
