@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sqlite3
 import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from random import Random
 from time import monotonic  # noqa: TID251 - real processes need real time
 
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import OPERATIONS, Ledger, create_tables, go
+from tests.chaos.databases import Database, SqliteFile, value
+from tests.chaos.ledger import OPERATIONS, Ledger, go
 from tests.chaos.processes import Effects, Worker, pause, wait_until
 
 from perdure import WorkflowNotRunning
@@ -36,17 +35,17 @@ class Chaos:
     """One database, its workers, and the driver that calls and kills.
 
     Args:
-        folder: for the database, the effects and the log of the workers.
+        database: new, without tables.
         seed: of all choices.
         workers: how many processes work on the database at a time.
     """
 
-    def __init__(self, folder: Path, seed: int, workers: int = 1) -> None:
-        self.database = folder / "chaos.db"
+    def __init__(self, database: Database, seed: int, workers: int = 1) -> None:
+        self.database = database
         self._random = Random(seed)
-        create_tables(self.database)
-        self._ledger = Ledger(self.database, folder / "effects.jsonl")
-        self.effects = Effects(folder / "effects.jsonl")
+        database.create_tables()
+        self.effects = Effects(database.folder / "effects.jsonl")
+        self._ledger = Ledger(database.address, self.effects.path)
         self.known = Known()
         self.kills = 0
         self._wanted = workers
@@ -132,8 +131,7 @@ class Chaos:
 
     def _most_takeovers(self) -> int:
         sql = "SELECT max(takeovers) FROM perdure_workflows WHERE status = 'in_progress'"
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(sql).fetchone()[0] or 0
+        return value(self.database, sql) or 0
 
     def finish(self) -> list[str]:
         """Send what is still awaited, let one worker end everything, and judge."""
@@ -176,7 +174,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
     begin = monotonic()
-    chaos = Chaos(folder, options.seed, options.workers)
+    chaos = Chaos(SqliteFile(folder / "chaos.db"), options.seed, options.workers)
     faults = run_rounds(chaos, options.rounds, show=True)
     known = chaos.known
     print_line(
