@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
+import time  # noqa: TID251 - a real server needs real time
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,11 @@ class Server:
     """
 
     def __init__(
-        self, *, is_durable: bool = False, settings: tuple[str, ...] = (), folder: Path | None = None
+        self,
+        *,
+        is_durable: bool = False,
+        settings: tuple[str, ...] = (),
+        folder: Path | None = None,
     ) -> None:
         self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
         self._is_kept = folder is not None
@@ -197,6 +201,11 @@ class Server:
             f" WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'{where}"
         )
         return len(rows)
+
+    def set(self, name: str, setting: str) -> None:
+        """Change one of its settings, for all sessions from their next statement on."""
+        self.execute(f"ALTER SYSTEM SET {name} = '{setting}'")
+        self.execute("SELECT pg_reload_conf()")
 
     @property
     def version(self) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
+import psycopg
+from psycopg.rows import dict_row
 
 # No unique keys: a row written twice is to be found, not refused.
 TABLES = (
@@ -87,3 +89,38 @@ class SqliteFile:
         found = [row for (row,) in values(self, "PRAGMA integrity_check") if row != "ok"]
         broken = values(self, "PRAGMA foreign_key_check")
         return [f"integrity: {row}" for row in found] + [f"foreign key: {row}" for row in broken]
+
+
+@attrs.frozen
+class ServerDatabase:
+    """A database of a PostgreSQL server.
+
+    Attributes:
+        address: of the database.
+        folder: for what belongs to it.
+        options: for the manager, as the query of its address.
+    """
+
+    server_address: str
+    folder: Path
+    options: str = ""
+
+    @property
+    def address(self) -> str:
+        mark = "&" if "?" in self.server_address else "?"
+        return f"{self.server_address}{mark}{self.options}" if self.options else self.server_address
+
+    def create_tables(self) -> None:
+        with psycopg.connect(self.server_address) as connection:
+            for sql in TABLES:
+                connection.execute(sql.encode())
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.server_address, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def check(self) -> list[str]:
+        """Nothing is damaged that a plain read of all rows does not find."""
+        for table in values(self, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            self.rows(f"SELECT * FROM {table[0]}")
+        return []

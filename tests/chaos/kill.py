@@ -106,12 +106,20 @@ class Chaos:
 
     def round(self) -> None:
         """Have workers at work, call the manager, and kill one of them at some moment."""
-        random = self._random
+        self.employ()
+        self.call_for_a_while()
+        self.kill()
+
+    def employ(self) -> None:
+        """Have as many workers as are wanted."""
         while len(self._workers) < self._wanted:
             self._workers.append(Worker(self.database, self.effects.path))
-        victim = random.choice(self._workers)
+
+    def call_for_a_while(self) -> None:
+        """Call the manager, until the workers have done something or the time is over."""
+        random = self._random
         end = monotonic() + ROUND_SECONDS_MAX
-        if random.random() < 0.2:  # also while it starts, claims, or takes over
+        if random.random() < 0.2:  # also while one starts, claims, or takes over
             end = monotonic() + random.uniform(0, 0.6)
         goal = self.effects.count() + random.randint(1, 150)
         calls = 0
@@ -121,6 +129,10 @@ class Chaos:
                 calls += 1
             pause(0.001)
         pause(random.uniform(0, 0.012))
+
+    def kill(self) -> None:
+        """Kill a worker, unless its workflows have seen too many die."""
+        victim = self._random.choice(self._workers)
         if not wait_until(lambda: self._most_takeovers() <= TAKEOVERS_MAX):
             raise RuntimeError(f"a workflow does not get on\n{victim.told()}")
         if not victim.is_running:
