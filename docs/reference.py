@@ -58,6 +58,7 @@ SECTIONS = {
         "CheckViolation",
         "CheckedWorkflow",
     ],
+    "Moving to PostgreSQL": ["migrate", "abandon_migration", "MigrationReport"],
     "Definitions": ["Call", "Query", "Mutation", "Action", "Workflow"],
 }
 

@@ -32,6 +32,7 @@ from perdure.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreMoved,
     StoreNotADatabase,
     StoreNotFound,
     StoreReadOnly,
@@ -48,6 +49,7 @@ from perdure.errors import (
 from perdure.events import Event, define_event
 from perdure.journals import WorkflowJournal, load_journals
 from perdure.manager import WorkflowManager
+from perdure.migrating import MigrationReport, abandon_migration, migrate
 from perdure.records import InProgress, Outcome, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
 from perdure.step import Step
@@ -74,6 +76,7 @@ __all__ = [
     "InternalError",
     "LimitExceeded",
     "Limits",
+    "MigrationReport",
     "Mutation",
     "MutationContext",
     "NonRetryableError",
@@ -95,6 +98,7 @@ __all__ = [
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
+    "StoreMoved",
     "StoreNotADatabase",
     "StoreNotFound",
     "StoreReadOnly",
@@ -112,6 +116,8 @@ __all__ = [
     "WorkflowNotFound",
     "WorkflowNotRunning",
     "WorkflowRunning",
+    "abandon_migration",
     "define_event",
     "load_journals",
+    "migrate",
 ]

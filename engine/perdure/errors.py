@@ -28,6 +28,7 @@
     │  ├─ StoreCorrupt              the file is damaged
     │  ├─ StoreNotADatabase         the file is something else
     │  ├─ StoreVersionError         the schema is newer or older than this perdure knows
+    │  ├─ StoreMoved                its workflows have moved to another database
     │  └─ StoreUnsupported          the file system cannot keep the promises
     ├─ ConnectionMisuse             ctx.db was asked for what would harm the shared transaction
     ├─ CalledInside                 manager.… was called inside a handler or a transaction
@@ -202,6 +203,10 @@ class StoreNotADatabase(StoreError):
 
 class StoreVersionError(StoreError):
     """The store was made by another version of perdure, whose schema this one does not know."""
+
+
+class StoreMoved(StoreError):
+    """The store's workflows have moved to another database, or are being moved there."""
 
 
 class StoreUnsupported(StoreError):

@@ -11,6 +11,7 @@ import click
 
 from perdure import InProgress, Settings, Status, WorkflowJournal, WorkflowManager, WorkflowNotFound
 from perdure.cli.checks import check, journal
+from perdure.cli.moving import migrate
 from perdure.cli.options import find_manager, given, parse_json, run_client, shared_options
 from perdure.cli.showing import (
     error_text,
@@ -317,3 +318,4 @@ def demo(users: int, kills: int, day: float) -> int:
 
 command_line.add_command(journal)
 command_line.add_command(check)
+command_line.add_command(migrate)
