@@ -371,9 +371,9 @@ def main(arguments: list[str] | None = None) -> int:
         machine = _machine(options.durability)
         make_place: Callable[[Path], Place] = partial(FilePlace, durability=options.durability)
         if options.postgresql:
-            from tests.postgres import Server
+            from tests.postgres import DURABLE, Server
 
-            server = stack.enter_context(Server(is_durable=True))
+            server = stack.enter_context(Server(**DURABLE))
             machine["postgresql"] = server.version
             make_place = partial(ServerPlace, server=server)
         print(", ".join(f"{key} {value}" for key, value in machine.items()))
