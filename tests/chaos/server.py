@@ -22,7 +22,7 @@ from time import monotonic  # noqa: TID251 - real processes need real time
 from tests.chaos.databases import ServerDatabase, value
 from tests.chaos.kill import Chaos, print_line
 from tests.chaos.processes import pause
-from tests.postgres import Server
+from tests.postgres import DURABLE, Server
 
 #: Seconds after which a worker that does not renew its lease is taken for dead.
 LEASE_SECONDS = 2
@@ -109,13 +109,13 @@ class ServerChaos(Chaos):
 
     def restarted(self) -> None:
         """The server is stopped in good order and is gone for a while."""
-        self._server.stop("fast")
+        self._server.shut_down("fast")
         pause(self._random.uniform(0, LEASE_SECONDS * 1.5))
         self._server.start()
 
     def crashed(self) -> None:
         """The server dies; it recovers when it is started again."""
-        self._server.stop("immediate")
+        self._server.shut_down("immediate")
         pause(self._random.uniform(0, 1))
         self._server.start()
 
@@ -167,7 +167,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
     begin = monotonic()
-    with Server(is_durable=True) as server:
+    with Server(**DURABLE) as server:
         chaos = ServerChaos(server, folder, options.seed, options.workers)
         faults = run_rounds(chaos, options.rounds, show=True)
     known = chaos.known
