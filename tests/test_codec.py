@@ -100,6 +100,14 @@ class Loose(msgspec.Struct, array_like=True):
     a: int
 
 
+@dataclass
+class Measured:
+    value: float
+    parts: dict[str, float]
+    any: Any = None
+    group: set[float] = field(default_factory=set)
+
+
 @dataclass(frozen=True)
 class Key:
     a: int
@@ -170,6 +178,13 @@ ROUND_TRIPS = [
     (Annotated[int, msgspec.Meta(ge=0)], 3, "3"),
     (dict[str, object], {"a": [1, None]}, '{"a":[1,null]}'),
     (Any, {"a": [1, None, "x"]}, '{"a":[1,null,"x"]}'),
+    (list[Any] | dict[str, Any] | None, [1, None], "[1,null]"),
+    (dict[int | float, int], {1: 1, 2.5: 2}, '{"1":1,"2.5":2}'),
+    (dict[int | uuid.UUID, int], {1: 1}, '{"1":1}'),
+    (dict[Color | int, int], {1: 1, Color.RED: 2}, '{"1":1,"red":2}'),
+    (Decimal, Decimal("1E+5"), '"1E+5"'),
+    (list[Decimal], [Decimal("1.5")], '["1.5"]'),
+    (str | list[Decimal], "infinity and nan", '"infinity and nan"'),
 ]
 
 
@@ -243,6 +258,39 @@ def test_a_wrong_value_is_refused_with_its_path(annotation: Any, value: Any, mes
     assert message in str(caught.value)
 
 
+EQUAL = [
+    (float, 1, 1.0),
+    (float | None, 1, 1.0),
+    (float, -(2**70), -float(2**70)),
+    (float, True, None),
+    (list[float], [1, 2.5], [1.0, 2.5]),
+    (dict[str, dict[str, float]], {"b": {"y": 1, "x": 2}}, {"b": {"x": 2.0, "y": 1.0}}),
+    (Measured, Measured(1, {"a": 3}, group={1, 2}), Measured(1.0, {"a": 3.0}, group={2.0, 1.0})),
+    (Measured, {"value": 1, "parts": {}}, {"value": 1.0, "parts": {}}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "whole", "same"), EQUAL, ids=str)
+def test_a_whole_number_for_a_float_is_stored_as_that_float(
+    annotation: Any, whole: Any, same: Any
+) -> None:
+    """Equal values are equal text: they are compared to find that two calls are the same."""
+    if same is None:
+        with pytest.raises(ValidationError):
+            encode(annotation, whole)
+        return
+    assert encode(annotation, whole) == encode(annotation, same)
+    assert decode(annotation, encode(annotation, whole)) == decode(annotation, encode(Any, same))
+
+
+def test_whole_numbers_stay_whole_where_they_may() -> None:
+    """A union with int, and no annotation, keep 1 and 1.0 apart."""
+    for annotation in (int | float, Any, list[Any]):
+        assert encode(annotation, [1] if annotation == list[Any] else 1) in ("1", "[1]")
+    assert encode(int | float, 1.0) == "1.0"
+    assert encode(Measured, Measured(1, {}, any=1)).count("1.0") == 1
+
+
 NAN = math.nan
 NOT_FINITE = [
     (float, NAN, "$: nan"),
@@ -254,6 +302,15 @@ NOT_FINITE = [
     (dict[str, Any], {"a": (1, NAN)}, "$.a[1]: nan"),
     (Order, Order([Item("a")], NAN), "$.address: nan"),  # type: ignore[arg-type]
     (Any, {NAN: 1}, "$: nan"),
+    (Decimal, Decimal("NaN"), "$: Decimal('NaN')"),
+    (Decimal, Decimal("sNaN"), "$: Decimal('sNaN')"),
+    (Decimal | None, Decimal("-Infinity"), "$: Decimal('-Infinity')"),
+    (Decimal | int, "inf", "$: Decimal('Infinity')"),
+    (dict[str, list[Decimal]], {"a": [Decimal(1), Decimal("NaN1")]}, "$.a[1]: Decimal('NaN1')"),
+    (list[Money], [Money(Decimal("Infinity"))], "$[0].amount: Decimal('Infinity')"),
+    (dict[Decimal, int], {Decimal("NaN"): 1}, "$: Decimal('NaN')"),
+    (set[Decimal], {Decimal("Infinity")}, "$[…]: Decimal('Infinity')"),
+    (Any, {"a": Decimal("NaN")}, "$.a: Decimal('NaN')"),
     (dict[float, int], {math.inf: 1}, "$: inf"),
 ]
 
@@ -413,6 +470,13 @@ UNSTORABLE = [
     (str | dt.datetime, "more than one str-like type"),
     (Item | Order, "more than one dataclass"),
     (list[int] | tuple[int, ...], "array-like"),
+    (str | Color, "more than one str-like type.*give each class a tag"),
+    (Item | Any, "in a union with Any, Item would come back as plain JSON"),
+    (list[dt.date | Any], "in a union with Any, Date would come back as plain JSON"),
+    (dict[int | str, str], "cannot tell a number from other keys"),
+    (dict[Decimal | float, str], "cannot tell a number from other keys"),
+    (dict[Literal["1"] | int, str], "cannot tell a number from other keys"),
+    (dict[Level | str, str], "cannot tell a number from other keys"),
     (msgspec.Raw, "Raw is not supported"),
     (dict[tuple[int, int], str], "the keys of a dict must be"),
     (list[dict[bool, str]], "the keys of a dict must be"),
@@ -585,4 +649,20 @@ def test_unions_of_pydantic_models_are_told_apart() -> None:
     class B(pydantic.BaseModel):  # type: ignore[name-defined,misc]
         b: int
 
+    class Wide(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        amount: Decimal = pydantic.Field(default=Decimal(1), allow_inf_nan=True)
+        by: dict[Decimal, int] = pydantic.Field(default_factory=dict)
+        z: complex = 1j
+        model_config = pydantic.ConfigDict(ser_json_inf_nan="strings")
+        ratio: float = 0.0
+
+    for wide, path in (
+        (Wide(amount=Decimal("NaN")), r"\$\.amount"),
+        (Wide(ratio=math.inf), r"\$\.ratio"),
+        (Wide(z=complex(math.nan, 0)), r"\$\.z"),
+        (Wide.model_construct(by={Decimal("Infinity"): 1}), r"\$\.by"),
+    ):
+        with pytest.raises(ValidationError, match=path):
+            encode(Wide, wide)
+    assert decode(Wide, encode(Wide, Wide())) == Wide()
     assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]

@@ -18,13 +18,14 @@ import json
 import os
 import re
 import traceback
-import typing
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import msgspec
 
+from .annotations import resolve
 from .core.limits import (
     MESSAGE_LENGTH_MAX,
     NAME_LENGTH_MAX,
@@ -46,8 +47,10 @@ from .forms import (
     too_deep,
     traits_of,
     under,
+    with_floats,
 )
 from .records import Outcome
+from .unions import check_class, classes_of, joined_classes
 
 T = TypeVar("T")
 
@@ -55,11 +58,13 @@ T = TypeVar("T")
 _SUSPECTS_MAX = 1000
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_in_order = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 #: What msgspec writes of exactly these it reads back as the same, or refuses to write.
 _EXACT = (int, str, bool)
+_NO_NUMBER = re.compile(rb"nan|inf", re.IGNORECASE)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
@@ -76,6 +81,7 @@ class TypeCodec(Generic[T]):
     _decode: Callable[[Any], T]
     _dump: Callable[[Any, str], Any]
     _by_msgspec: bool
+    _joined: tuple[type, ...] = ()  #: by unions that only pydantic can decode
 
     @staticmethod
     def of(annotation: Any, *, where: str) -> TypeCodec[Any]:
@@ -95,8 +101,7 @@ class TypeCodec(Generic[T]):
             return _OUTCOME
         try:
             if mentions_pydantic(annotation):
-                dump, decode = pydantic_form(annotation)
-                return TypeCodec(annotation, Traits(objects=True), decode, dump, False)
+                return _pydantic_codec(annotation)
             try:
                 hash(annotation)
             except TypeError:
@@ -168,9 +173,14 @@ class TypeCodec(Generic[T]):
         if traits.deep and too_deep(raw):
             self._hand_made(value, root)  # refuses it with the path
             raise Misfit("nested too deep", root)
-        if not traits.free:
-            self.value(raw, root)
-        return raw
+        if traits.free:
+            return raw
+        typed = self.value(raw, root)
+        if self._joined:
+            check_class(value, typed, root, self._joined)
+        if traits.decimals and _NO_NUMBER.search(raw):
+            self._dump(typed, root)  # refuses it with the path
+        return self._with_floats(raw, typed, root) if traits.floats else raw
 
     def value(self, text: bytes | str, root: str) -> T:
         """Decode within this module: `root` is the path of the value."""
@@ -186,6 +196,14 @@ class TypeCodec(Generic[T]):
             except RecursionError:
                 raise Misfit("nested too deep for the stack", root) from None
         return typed
+
+    def _with_floats(self, raw: bytes, typed: T, root: str) -> bytes:
+        """`raw` with 1.0 for a 1 that is a float, so that equal values are equal text."""
+        try:
+            again = _encode(typed) if self._by_msgspec else _encode(self._dump(typed, root))
+        except Exception:  # a set without order
+            again = self._hand_made(typed, root)
+        return raw if again == raw else _in_order(with_floats(_plain(raw), _plain(again)))
 
     def _hand_made(self, value: Any, root: str) -> bytes:
         try:
@@ -248,6 +266,13 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
     return TypeCodec(annotation, traits, decode, by_hand, True)
 
 
+def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
+    dump, decode = pydantic_form(annotation)
+    classes = classes_of(annotation)
+    traits = Traits(objects=True, floats=float in classes, decimals=Decimal in classes)
+    return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
+
+
 _cached_codec = functools.lru_cache(maxsize=1024)(_codec)
 
 
@@ -301,52 +326,6 @@ def encode_plain(value: Any, *, where: str, limit: int) -> Json:
 
 
 # ---- The arguments of a function ----
-
-
-def resolve(
-    annotation: Any, fn: Callable[..., Any], *, where: str, names: Mapping[str, Any] | None = None
-) -> Any:
-    """An annotation of `fn` with the names in it looked up.
-
-    Args:
-        annotation: as it stands on the function: a type, or text.
-        fn: the function, whose globals and enclosing variables are searched.
-        where: what it annotates, for the message.
-        names: more names, such as the variables of the function that encloses `fn`.
-
-    Raises:
-        DefinitionError: a name is not found, or the text is not an annotation.
-    """
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {"it": annotation}
-    fn = innermost(fn)
-    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
-    around = dict(names or {})
-    for name, cell in cells:
-        try:
-            around[name] = cell.cell_contents
-        except ValueError:  # not bound yet: an annotation that needs it is told below
-            continue
-    around.update((each.__name__, each) for each in getattr(fn, "__type_params__", ()))
-    try:
-        return typing.get_type_hints(holder, fn.__globals__, around, include_extras=True)["it"]
-    except NameError as error:
-        raise DefinitionError(
-            f"{where}: the annotation {annotation!r} cannot be resolved ({error}): define or"
-            " import the name at module level, and not only under `if TYPE_CHECKING:`"
-        ) from None
-    except Exception as error:
-        raise DefinitionError(
-            f"{where}: the annotation {annotation!r} is not a type ({error})"
-        ) from None
-
-
-def innermost(fn: Callable[..., Any]) -> Any:
-    """The function under all `functools.wraps`, whose names the annotations use."""
-    inner = inspect.unwrap(fn)
-    return inner if inspect.isfunction(inner) else fn
 
 
 @attrs.frozen

@@ -33,7 +33,8 @@ from typing import (
 
 import attrs
 
-from .codec import ArgumentsCodec, TypeCodec, innermost, resolve
+from .annotations import innermost, resolve
+from .codec import ArgumentsCodec, TypeCodec
 from .core.limits import NAME_LENGTH_MAX, VALUE_BYTES_MAX
 from .core.outcomes import Json
 from .core.retry import RetryPolicy, duration_ms
