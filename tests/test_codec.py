@@ -11,7 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 
@@ -21,13 +21,10 @@ import pytest
 
 from perdure.codec import (
     TypeCodec,
-    encode_error,
     encode_plain,
     plain,
-    rebuild_error,
 )
-from perdure.core.limits import MESSAGE_LENGTH_MAX, TRACEBACK_LENGTH_MAX
-from perdure.errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from perdure.errors import DefinitionError, LimitExceeded, ValidationError
 from perdure.forms import VALUE_DEPTH_MAX
 
 LIMIT = 1024 * 1024
@@ -500,169 +497,3 @@ def test_codecs_of_one_annotation_are_shared() -> None:
     assert TypeCodec.of(list[int], where="a") is TypeCodec.of(list[int], where="b")
     unhashable = Annotated[int, {"any": "thing"}]
     assert TypeCodec.of(unhashable, where="a").encode(1, where="a", limit=9) == "1"
-
-
-# ---- errors ----
-
-
-class PaymentError(Exception):
-    """A declared error."""
-
-
-class CardDeclined(PaymentError):
-    """More precise than the declared one."""
-
-
-class Picky(Exception):
-    """Its constructor does not take its args."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
-
-
-class Unspeakable(Exception):
-    """Has no text."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no")
-
-
-def raised(error: BaseException) -> BaseException:
-    try:
-        raise error
-    except BaseException as caught:
-        return caught
-
-
-def test_an_error_is_kept_as_type_message_and_traceback() -> None:
-    """The type is the bare class name; undeclared errors keep no arguments."""
-    info = encode_error(raised(ValueError("bad")))
-    assert (info.type, info.message, info.arguments) == ("ValueError", "bad", None)
-    assert info.traceback.endswith("ValueError: bad\n")
-    assert "in raised" in info.traceback
-    assert rebuild_error(info, (ValueError,)) is None
-
-
-def test_a_declared_error_comes_back_as_itself() -> None:
-    """Class and args are the same; args went through JSON."""
-    info = encode_error(raised(PaymentError("late", (1, 2))), declared=(PaymentError,))
-    again = rebuild_error(info, (LookupError, PaymentError))
-    assert type(again) is PaymentError
-    assert again.args == ("late", [1, 2])
-
-
-def test_a_subclass_comes_back_as_the_nearest_declared_class() -> None:
-    """What the handler can name in `except` is what it gets."""
-    error = raised(CardDeclined("no"))
-    info = encode_error(error, declared=(Exception, PaymentError))
-    assert info.type == "PaymentError"
-    assert "CardDeclined: no" in info.traceback
-    assert type(rebuild_error(info, (Exception, PaymentError))) is PaymentError
-
-
-def test_declared_errors_that_cannot_be_rebuilt_are_told_apart() -> None:
-    """Args that are not JSON, or a constructor that refuses them, give None."""
-    unstorable = encode_error(PaymentError(object()), declared=(PaymentError,))
-    assert unstorable.arguments is None
-    assert rebuild_error(unstorable, (PaymentError,)) is None
-    picky = encode_error(Picky(1, "x"), declared=(Picky,))
-    assert picky.arguments == '["1: x"]'
-    assert rebuild_error(picky, (Picky,)) is None
-    assert rebuild_error(ErrorInfo("Other", "", "", "[]"), (Picky,)) is None
-
-
-def test_an_error_whose_text_cannot_be_had_is_still_kept() -> None:
-    """encode_error never raises, whatever the exception's class does."""
-    info = encode_error(raised(Unspeakable()))
-    assert info.message == "<str() of the exception raised RuntimeError>"
-    assert info.type == "Unspeakable"
-
-
-def test_text_of_errors_is_cut_and_can_be_stored() -> None:
-    """The beginning of a message and the end of a traceback tell most; no surrogate, no NUL."""
-    info = encode_error(raised(ValueError("start \ud800\0" + "x" * 100_000 + "end")))
-    assert info.message.startswith("start \\ud800\\x00x")
-    assert len(info.message) <= MESSAGE_LENGTH_MAX + len("\\ud800\\x00")
-    assert info.traceback.endswith("end\n")
-    assert len(info.traceback) == TRACEBACK_LENGTH_MAX
-    (info.message + info.traceback).encode()
-
-
-def test_the_engines_own_frames_are_left_out() -> None:
-    """A traceback begins with the user's code."""
-
-    @dataclass
-    class Bad:
-        n: int
-
-        def __post_init__(self) -> None:
-            raise KeyError("mine")
-
-    with pytest.raises(ValidationError) as caught:
-        decode(Bad, '{"n":1}')
-    cause = caught.value.__cause__
-    assert isinstance(cause, KeyError)
-    text = encode_error(cause).traceback
-    assert "in __post_init__" in text
-    assert os.path.join("perdure", "codec.py") not in text
-
-
-# ---- pydantic ----
-
-
-def test_pydantic_models_are_stored_strictly() -> None:
-    """An annotation that mentions a model goes through a strict TypeAdapter as a whole."""
-    pydantic = pytest.importorskip("pydantic")
-
-    class Model(pydantic.BaseModel):  # type: ignore[name-defined,misc]
-        n: int
-        when: dt.datetime | None = None
-        tags: set[str] = pydantic.Field(default_factory=set)
-        ratio: float | None = None
-
-    class More(Model):
-        extra: int = 1
-
-    Holder = make_dataclass("Holder", [("model", Model)])  # noqa: N806
-    value = Model(n=1, when=dt.datetime(2024, 1, 1, tzinfo=dt.UTC), tags={"b", "a", "c"})
-    for annotation, whole in ((Model, value), (list[Model], [value]), (Holder, Holder(value))):
-        text = encode(annotation, whole)
-        assert '"tags":["a","b","c"]' in text
-        assert decode(annotation, text) == whole
-    for wrong, message in (
-        (Model.model_construct(n="1"), r"valid integer at \$\.n: '1'"),
-        ({"n": 1, "other": 2}, r"unknown field `other` at \$\.other"),
-        (More(n=1), r"unknown field `extra` at \$\.extra"),
-        (Model.model_construct(n=1, ratio=math.nan), r"\$\.ratio: nan"),
-    ):
-        with pytest.raises(ValidationError, match=message):
-            encode(Model, wrong)
-
-
-def test_unions_of_pydantic_models_are_told_apart() -> None:
-    """Pydantic may tell apart what msgspec cannot."""
-    pydantic = pytest.importorskip("pydantic")
-
-    class A(pydantic.BaseModel):  # type: ignore[name-defined,misc]
-        a: int
-
-    class B(pydantic.BaseModel):  # type: ignore[name-defined,misc]
-        b: int
-
-    class Wide(pydantic.BaseModel):  # type: ignore[name-defined,misc]
-        amount: Decimal = pydantic.Field(default=Decimal(1), allow_inf_nan=True)
-        by: dict[Decimal, int] = pydantic.Field(default_factory=dict)
-        z: complex = 1j
-        model_config = pydantic.ConfigDict(ser_json_inf_nan="strings")
-        ratio: float = 0.0
-
-    for wide, path in (
-        (Wide(amount=Decimal("NaN")), r"\$\.amount"),
-        (Wide(ratio=math.inf), r"\$\.ratio"),
-        (Wide(z=complex(math.nan, 0)), r"\$\.z"),
-        (Wide.model_construct(by={Decimal("Infinity"): 1}), r"\$\.by"),
-    ):
-        with pytest.raises(ValidationError, match=path):
-            encode(Wide, wide)
-    assert decode(Wide, encode(Wide, Wide())) == Wide()
-    assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]

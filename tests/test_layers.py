@@ -82,7 +82,7 @@ FLOORS = (
     ),
     Floor(
         "codec",
-        "perdure.codec perdure.annotations perdure.forms perdure.unions",
+        "perdure.codec perdure.annotations perdure.forms perdure.outcome_form perdure.unions",
         "records core errors",
         "values are judged the same way in every process, whatever runs there",
     ),

@@ -32,7 +32,7 @@ from .core.limits import (
     TRACEBACK_LENGTH_MAX,
     VALUE_BYTES_MAX,
 )
-from .core.outcomes import Canceled, Failed, Json, Succeeded
+from .core.outcomes import Json
 from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
 from .forms import (
     SCALARS,
@@ -49,6 +49,7 @@ from .forms import (
     under,
     with_floats,
 )
+from .outcome_form import decode_outcome, dump_outcome, is_outcome
 from .records import Outcome
 from .unions import check_class, classes_of, joined_classes
 
@@ -97,7 +98,7 @@ class TypeCodec(Generic[T]):
         """
         if annotation is inspect.Parameter.empty or annotation is object:
             annotation = Any
-        if annotation == Outcome:
+        if is_outcome(annotation):
             return _OUTCOME
         try:
             if mentions_pydantic(annotation):
@@ -108,16 +109,33 @@ class TypeCodec(Generic[T]):
                 return _codec(annotation)
             return _cached_codec(annotation)
         except Unstorable as error:
-            name = getattr(annotation, "__qualname__", None)
-            shown = name if isinstance(annotation, type) and name else str(annotation)
             raise DefinitionError(
-                f"{where}: values of {shown} cannot be stored as JSON: {error}"
+                f"{where}: values of {_shown(annotation)} cannot be stored as JSON: {error}"
             ) from None
 
     @property
     def is_plain(self) -> bool:
         """Whether msgspec's strict decoder alone tells what fits."""
         return self._by_msgspec and not self._traits.objects
+
+    def __str__(self) -> str:
+        """The annotation, as a message shows it."""
+        return _shown(self.annotation)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether it is for text, of whatever name."""
+        annotation = self.annotation
+        while inner := getattr(
+            annotation, "__supertype__", getattr(annotation, "__origin__", None)
+        ):
+            annotation = inner
+        return annotation in (str, Any)
+
+    @property
+    def takes_outcome(self) -> bool:
+        """Whether an `Outcome` fits, as an `on_complete` gets it."""
+        return self.annotation is Any or is_outcome(self.annotation)
 
     def encode(self, value: T, *, where: str, limit: int) -> Json:
         """`value` as JSON text, the same text for equal values; validated.
@@ -260,6 +278,10 @@ class TypeCodec(Generic[T]):
         raise LookupError
 
 
+def _shown(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
 def _codec(annotation: Any) -> TypeCodec[Any]:
     traits = traits_of(annotation)
     decode = msgspec.json.Decoder(annotation, strict=True).decode
@@ -276,29 +298,6 @@ def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
 _cached_codec = functools.lru_cache(maxsize=1024)(_codec)
 
 
-def _dump_outcome(value: Any, path: str) -> Any:
-    match value:
-        case Succeeded():
-            return {"kind": "success", "value": by_hand(value.value, f"{path}.value")}
-        case Failed():
-            return {"kind": "failed", "error": attrs.asdict(value.error)}
-        case Canceled():
-            return {"kind": "canceled"}
-    raise Misfit("expected an Outcome", path, value)
-
-
-def _decode_outcome(text: bytes | str) -> Outcome:
-    plain = msgspec.json.decode(text)
-    match plain:
-        case {"kind": "success", "value": value}:
-            return Succeeded(value)
-        case {"kind": "failed", "error": error}:
-            return Failed(msgspec.convert(error, ErrorInfo))
-        case {"kind": "canceled"}:
-            return Canceled()
-    raise Misfit("expected an Outcome", "$", plain)
-
-
 def _within(raw: bytes, where: str, limit: int) -> Json:
     if len(raw) > limit:
         raise LimitExceeded(
@@ -310,7 +309,7 @@ def _within(raw: bytes, where: str, limit: int) -> Json:
 
 #: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
 _OUTCOME: TypeCodec[Any] = TypeCodec(
-    Outcome, Traits(deep=True), _decode_outcome, _dump_outcome, False
+    Outcome, Traits(deep=True), decode_outcome, dump_outcome, False
 )
 _ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
 
@@ -373,6 +372,11 @@ class ArgumentsCodec:
     def names(self) -> tuple[str, ...]:
         """The parameters, without the context, in the order of declaration."""
         return tuple(each.name for each in self._parameters)
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """Those of them that may be given by position."""
+        return self._positional
 
     def codec(self, name: str) -> TypeCodec[Any]:
         """The codec of one parameter."""

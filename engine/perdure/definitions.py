@@ -33,7 +33,7 @@ from typing import (
 
 import attrs
 
-from .annotations import innermost, resolve
+from .annotations import check_first, innermost, resolve
 from .codec import ArgumentsCodec, TypeCodec
 from .core.limits import NAME_LENGTH_MAX, VALUE_BYTES_MAX
 from .core.outcomes import Json
@@ -250,6 +250,9 @@ class WorkflowDecorator(Protocol):
 class Definer:
     """The four decorators and the registry that they fill. `WorkflowManager` inherits it."""
 
+    #: What functions of each kind get as their first argument; one that is not here is not checked.
+    _contexts: ClassVar[Mapping[Kind, type]] = {}
+
     def __init__(self) -> None:
         self.registry = Registry()
 
@@ -269,7 +272,7 @@ class Definer:
         """
 
         def define(fn: Any) -> Any:
-            return self._add(Query(**_read(fn, "query", name)))
+            return self._add(Query(**self._read_function(fn, "query", name)))
 
         return define if fn is None else define(fn)
 
@@ -284,7 +287,7 @@ class Definer:
         """
 
         def define(fn: Any) -> Any:
-            return self._add(Mutation(**_read(fn, "mutation", name)))
+            return self._add(Mutation(**self._read_function(fn, "mutation", name)))
 
         return define if fn is None else define(fn)
 
@@ -332,7 +335,7 @@ class Definer:
 
         def define(fn: Any) -> Any:
             definition: Action[..., Any] = Action(
-                **_read(fn, "action", name),
+                **self._read_function(fn, "action", name),
                 retry=retry,
                 timeout_ms=timeout_ms,
                 raises=classes,
@@ -375,11 +378,16 @@ class Definer:
         _check_retry(retry)
 
         def define(fn: Any) -> Any:
-            definition: Workflow[..., Any] = Workflow(**_read(fn, "workflow", name), retry=retry)
+            definition: Workflow[..., Any] = Workflow(
+                **self._read_function(fn, "workflow", name), retry=retry
+            )
             warn_about(fn)
             return self._add(definition)
 
         return define if fn is None else define(fn)
+
+    def _read_function(self, fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
+        return _read(fn, kind, name, self._contexts.get(kind))
 
     def _add(self, definition: Definition[..., Any]) -> Definition[..., Any]:
         self.registry.add(definition)
@@ -403,7 +411,7 @@ def checked_name(name: object, where: str) -> str:
     return str.__str__(name)  # of a subclass (markup, an enum) only the text is stored
 
 
-def _read(fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
+def _read(fn: Any, kind: Kind, name: str | None, context: type | None) -> dict[str, Any]:
     """What all four kinds of definition have in common."""
     if not inspect.isfunction(fn):
         raise DefinitionError(f"@{kind}: {fn!r} is not a function: decorate a `def` or `async def`")
@@ -414,6 +422,8 @@ def _read(fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
         raise DefinitionError(f"{where}: a lambda has no name: give it name=…")
     _check_form(fn, code, kind, where)
     names = _names_around(fn)
+    if context is not None:
+        check_first(fn, context, where=where, names=names)
     annotation = inspect.signature(fn).return_annotation
     what = f"{where}: return value"
     if annotation is not inspect.Signature.empty:
