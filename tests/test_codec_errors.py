@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from perdure.codec import encode_error, rebuild_error
+from perdure.codec import TypeCodec, encode_error, rebuild_error
 from perdure.core.limits import MESSAGE_LENGTH_MAX, TRACEBACK_LENGTH_MAX
 from perdure.errors import ErrorInfo, ValidationError
 

@@ -88,6 +88,26 @@ class Call(Generic[R_co]):
             )
 
 
+@attrs.frozen(unsafe_hash=False)
+class QueryCall(Call[R_co]):
+    """A call of a query, as `run_query` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class MutationCall(Call[R_co]):
+    """A call of a mutation, as `run_mutation` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class ActionCall(Call[R_co]):
+    """A call of an action, as `run_action` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class WorkflowCall(Call[R_co]):
+    """A call of a workflow, as `start` and `run_workflow` take it."""
+
+
 _OUTSIDE: dict[Kind, str] = {
     "query": "`await manager.run_query(…)`",
     "mutation": "`await manager.run_mutation(…)`",
@@ -111,14 +131,14 @@ class Definition(Generic[P, R_co]):
     kind: ClassVar[Kind]
 
     name: str
-    fn: Callable[..., Any]
+    fn: Callable[Concatenate[Any, P], Any]
     place: str
     arguments: ArgumentsCodec
     result: TypeCodec[Any]
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Run nothing: a `Call` for a step or for the manager."""
-        return Call(self, args, kwargs)
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} at {os.path.basename(self.place)}>"
@@ -130,12 +150,26 @@ class Query(Definition[P, R_co]):
 
     kind: ClassVar[Literal["query"]] = "query"
 
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> QueryCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return QueryCall(self, args, kwargs)
+
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
 class Mutation(Definition[P, R_co]):
     """Writes to the database: a plain `def` in a transaction."""
 
     kind: ClassVar[Literal["mutation"]] = "mutation"
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> MutationCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return MutationCall(self, args, kwargs)
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
@@ -157,6 +191,30 @@ class Action(Definition[P, R_co]):
     raises: tuple[type[Exception], ...] = ()
     is_async: bool
 
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> ActionCall[R_co]:
+        """Run nothing: a `Call` for a step."""
+        return ActionCall(self, args, kwargs)
+
+
+@attrs.frozen(eq=False, repr=False, kw_only=True)
+class AsyncAction(Action[P, R_co]):
+    """An action that is an `async def`."""
+
+    is_async: Literal[True] = True
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], Awaitable[R_co]]
+
+
+@attrs.frozen(eq=False, repr=False, kw_only=True)
+class ThreadAction(Action[P, R_co]):
+    """An action that is a `def`, and so runs in a thread."""
+
+    is_async: Literal[False] = False
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
 class Workflow(Definition[P, R_co]):
@@ -171,6 +229,13 @@ class Workflow(Definition[P, R_co]):
 
     retry: bool | RetryPolicy | None = None
     version: None = None
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R_co]]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return WorkflowCall(self, args, kwargs)
 
 
 class Registry:
@@ -233,10 +298,12 @@ class MutationDecorator(Protocol):
 class ActionDecorator(Protocol):
     """What `@manager.action(…)` gives."""
 
+    @overload  # the first that fits decides
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /
+    ) -> AsyncAction[P, R]: ...
     @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Action[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> Action[P, R]: ...
+    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> ThreadAction[P, R]: ...
 
 
 class WorkflowDecorator(Protocol):
@@ -291,10 +358,12 @@ class Definer:
 
         return define if fn is None else define(fn)
 
+    @overload  # the first that fits decides
+    def action(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /
+    ) -> AsyncAction[P, R]: ...
     @overload
-    def action(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Action[P, R]: ...
-    @overload
-    def action(self, fn: Callable[Concatenate[Any, P], R], /) -> Action[P, R]: ...
+    def action(self, fn: Callable[Concatenate[Any, P], R], /) -> ThreadAction[P, R]: ...
     @overload
     def action(
         self,
@@ -334,12 +403,12 @@ class Definer:
         timeout_ms, classes = _timeout_ms(timeout), _classes(raises)
 
         def define(fn: Any) -> Any:
-            definition: Action[..., Any] = Action(
+            kind: Any = AsyncAction if inspect.iscoroutinefunction(fn) else ThreadAction
+            definition: Action[..., Any] = kind(
                 **self._read_function(fn, "action", name),
                 retry=retry,
                 timeout_ms=timeout_ms,
                 raises=classes,
-                is_async=inspect.iscoroutinefunction(fn),
             )
             return self._add(definition)
 

@@ -24,7 +24,19 @@ from .core.limits import NAME_LENGTH_MAX, SLEEP_MS_MAX, Limits
 from .core.outcomes import Failed, Outcome, Succeeded
 from .core.replay import Handler, Raise, Resolve, Value
 from .core.retry import AT_MOST_ONCE, RetryPlan, RetryPolicy, duration_ms
-from .definitions import Action, Call, Definition, Mutation, Query, Registry, Workflow
+from .definitions import (
+    Action,
+    ActionCall,
+    Call,
+    Definition,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    Registry,
+    Workflow,
+    WorkflowCall,
+)
 from .errors import (
     DefinitionError,
     ErrorInfo,
@@ -269,7 +281,7 @@ class Step:
 
     def run_query(
         self,
-        call: Call[R],
+        call: QueryCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -284,7 +296,7 @@ class Step:
 
     def run_mutation(
         self,
-        call: Call[R],
+        call: MutationCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -311,7 +323,7 @@ class Step:
 
     def run_action(
         self,
-        call: Call[R],
+        call: ActionCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -347,7 +359,7 @@ class Step:
 
     def run_workflow(
         self,
-        call: Call[R],
+        call: WorkflowCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,

@@ -21,7 +21,13 @@ Json: TypeAlias = str
 
 @attrs.frozen
 class Succeeded(Generic[T_co]):
-    """It returned `value`."""
+    """It returned `value`.
+
+    In a status, and as the outcome that an `on_complete` gets, `value` is the plain JSON value that
+    is stored: a dict for a dataclass, text for a datetime. `WorkflowManager.result` gives it as the
+    workflow's return annotation says; so does ``msgspec.convert(outcome.value, Profile)``, or for a
+    pydantic model ``Profile.model_validate(outcome.value)``.
+    """
 
     value: T_co
     kind: Literal["success"] = attrs.field(default="success", init=False, repr=False)
