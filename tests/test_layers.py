@@ -88,7 +88,7 @@ FLOORS = (
     ),
     Floor(
         "determinism",
-        "perdure.determinism perdure.clockwatch",
+        "perdure.determinism perdure.guard perdure.clockwatch",
         "core errors",
         "the guard watches handlers and needs to know nothing of them",
     ),
@@ -145,7 +145,7 @@ ONLY = (
     ),
     Only(
         "threading concurrent queue _thread",
-        "perdure.runtime perdure.opening perdure.sync perdure.determinism perdure.store",
+        "perdure.runtime perdure.opening perdure.sync perdure.guard perdure.store",
         "threads belong to those who carry out effects",
     ),
     Only(

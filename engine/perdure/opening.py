@@ -22,8 +22,8 @@ import attrs
 from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy, duration_ms
 from perdure.definitions import Definer, Kind
-from perdure.determinism import install
 from perdure.errors import NotOpen, PerdureError, StoreUnsupported
+from perdure.guard import install
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
