@@ -89,15 +89,13 @@ def by_hand(value: Any, path: str, depth: int = 0) -> Any:
     kind: Any = type(value)
     if kind in SCALARS:
         return _leaf(value, path)
-    if _is_no_number(value):
-        raise Misfit("JSON has no such number", path, value)
-    if kind is float:
-        return value
     if isinstance(value, Enum):
         return by_hand(value.value, path, depth)
     fields = _fields(kind)
     if fields is None and not isinstance(value, _CONTAINERS):
-        return _leaf(value, path)
+        if _is_no_number(value):
+            raise Misfit("JSON has no such number", path, value)
+        return value if kind is float else _leaf(value, path)
     if depth >= VALUE_DEPTH_MAX:
         raise Misfit(f"nested more than {VALUE_DEPTH_MAX} deep, or containing itself", path)
     if isinstance(value, dict):
@@ -471,4 +469,6 @@ def _order_sets(as_python: Any, as_json: Any) -> Any:
         if isinstance(as_python, set | frozenset):
             items.sort(key=lambda item: _encode(by_hand(item, "$")))
         return items
+    if type(as_python) in SCALARS:
+        return as_json
     return as_python if _is_no_number(as_python) else as_json

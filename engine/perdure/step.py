@@ -126,6 +126,10 @@ def due_ms(run_after: timedelta | float | None, run_at: datetime | None, now_ms:
     return None
 
 
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind == "action" else f"a {kind}"
+
+
 def check_call(
     call: object, kind: type[Definition[..., Any]], verb: str, registry: Registry
 ) -> Any:
@@ -138,13 +142,14 @@ def check_call(
     if not isinstance(call, Call):
         if isinstance(call, Definition):
             raise TypeError(f"{verb}({call.name}): call it: {verb}({call.name}(…))")
-        raise TypeError(f"{verb}: give a call of a {kind.__name__.lower()}, not {call!r}")
+        raise TypeError(
+            f"{verb}: give a call of {_with_article(kind.__name__.lower())}, not {call!r}"
+        )
     definition = call.definition
     if not isinstance(definition, kind):
         kind_found = definition.kind
-        article = "an" if kind_found == "action" else "a"
         raise TypeError(
-            f"{verb}: {definition.name} is {article} {kind_found}: use run_{kind_found}"
+            f"{verb}: {definition.name} is {_with_article(kind_found)}: use run_{kind_found}"
         )
     if registry.get(definition.name) is not definition:
         raise DefinitionError(
