@@ -16,7 +16,16 @@ from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader
-from perdure.definitions import Call, Definition, Mutation, Query, Workflow
+from perdure.definitions import (
+    Call,
+    Definition,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    Workflow,
+    WorkflowCall,
+)
 from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
@@ -92,7 +101,7 @@ class WorkflowManager(InspectedManager):
 
     async def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -106,7 +115,8 @@ class WorkflowManager(InspectedManager):
             call: of a workflow.
             id: makes the start idempotent: the same id with the same call starts nothing new.
             on_complete: a mutation ``(ctx, workflow_id, outcome, context)``, run once, in the
-                transaction that ends the workflow.
+                transaction that ends the workflow. A `Succeeded` outcome holds the plain JSON
+                value, whatever the workflow returns: see `Succeeded`.
             context: a value for `on_complete`, kept with the workflow.
             run_after: delay, a timedelta or seconds.
             run_at: start time, a datetime with a time zone.
@@ -116,6 +126,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowIdConflict: the id belongs to another call.
+            DefinitionError: the parameters of `on_complete` are not those of one, or it is not
+                registered here; nothing was stored.
             ValidationError, LimitExceeded, TypeError, ValueError: nothing was stored.
         """
         refuse_inside("start")
@@ -137,6 +149,10 @@ class WorkflowManager(InspectedManager):
 
         Args:
             workflow_id: as `start` gave it.
+
+        Returns:
+            The status. Values in it are plain JSON values; `result` gives the workflow's as its
+            return annotation says.
 
         Raises:
             WorkflowNotFound: no workflow has this id.
@@ -393,7 +409,7 @@ class WorkflowManager(InspectedManager):
 
     # --- functions ----------------------------------------------------------------------------
 
-    async def run_query(self, call: Call[R]) -> R:
+    async def run_query(self, call: QueryCall[R]) -> R:
         """Run a query in a read-only transaction of its own.
 
         Args:
@@ -404,7 +420,7 @@ class WorkflowManager(InspectedManager):
         """
         return await self._run_function(call, Query, "run_query")
 
-    async def run_mutation(self, call: Call[R]) -> R:
+    async def run_mutation(self, call: MutationCall[R]) -> R:
         """Run a mutation in a transaction of its own.
 
         Args:
