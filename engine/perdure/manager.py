@@ -457,7 +457,8 @@ class WorkflowManager(InspectedManager):
                 `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
 
         Raises:
-            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            ConnectionMisuse: no transaction is open, or it is a connection to another database, is
+                closed, or belongs to another thread.
             StoreError: the database is in trouble.
         """
         refuse_inside("over")

@@ -76,9 +76,10 @@ def translate(error: BaseException, path: str = "the database") -> StoreError | 
         return None
     if _is_blocked_by_statement(error):
         return None
-    if code & 0xFF not in _STORE_ERRORS:
+    known = _STORE_ERRORS.get(code) or _STORE_ERRORS.get(code & 0xFF)
+    if known is None:
         return None
-    cls, remedy = _STORE_ERRORS[code & 0xFF]
+    cls, remedy = known
     return cls(f"{path}: {error} ({error.sqlite_errorname}): {remedy}")
 
 
@@ -100,6 +101,10 @@ def _is_blocked_by_statement(error: BaseException) -> bool:
 
 _STORE_ERRORS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_BUSY: (StoreBusy, "end the other's transaction, or raise busy_timeout"),
+    sqlite3.SQLITE_BUSY_SNAPSHOT: (
+        StoreBusy,
+        "another has written since it first read: roll back, and begin anew with BEGIN IMMEDIATE",
+    ),
     sqlite3.SQLITE_LOCKED: (StoreBusy, "do not use shared-cache mode"),
     sqlite3.SQLITE_FULL: (StoreFull, "free some space, or raise the quota or max_page_count"),
     sqlite3.SQLITE_READONLY: (StoreReadOnly, "make the file and its folder writable"),
