@@ -426,7 +426,7 @@ class WorkflowManager(InspectedManager):
         return await self._run_function(call, Query, "run_query")
 
     async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own.
+        """Run a mutation in a transaction of its own; twice, should the answer to its commit be lost.
 
         Args:
             call: of a mutation.
