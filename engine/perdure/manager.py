@@ -30,6 +30,7 @@ from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
+    WorkflowNotFound,
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
@@ -39,10 +40,11 @@ from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
 from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.operations import not_found
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
-from perdure.runtime.views import step_info, workflow_info
+from perdure.runtime.views import public_outcome, step_info, workflow_info
 from perdure.runtime.watching import News
 from perdure.store.base import Reader, WorkflowFilter
 
@@ -174,7 +176,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowFailed, WorkflowCanceled: it did not succeed.
-            WorkflowNotFound: no workflow has this id.
+            WorkflowNotFound: no workflow has this id, or another process has deleted it before
+                its outcome was read here.
             TimeoutError: it has not ended in time; it goes on.
         """
         refuse_inside("result")
@@ -204,6 +207,7 @@ class WorkflowManager(InspectedManager):
                     raise TimeoutError(text) from None
         finally:
             engine.waiters.discard(workflow_id, waiter)
+            future.cancel()  # should it be told all the same, nobody would take that up
         return self._value(header, outcome)
 
     def _value(self, header: WorkflowHeader, outcome: Outcome) -> Any:
@@ -226,12 +230,15 @@ class WorkflowManager(InspectedManager):
         ``async for status in manager.watch(workflow_id): ...``. A change is whatever makes a status
         differ from the one before, also within `InProgress`: a step that begins or ends, a further
         attempt, code that does not fit. Whoever is slow gets the newest, not each in between.
+        The last one is given also of a workflow that was deleted meanwhile, if this process did
+        that: `cleanup` with ``force=True`` cancels first.
 
         Args:
             workflow_id: as `start` gave it.
 
         Raises:
-            WorkflowNotFound: there is no such workflow, or not any more.
+            WorkflowNotFound: there is no such workflow, or another process has deleted it before
+                its last status was read here.
             NotOpen: the manager is not open, or was closed meanwhile.
         """
         refuse_inside("watch")
@@ -241,19 +248,33 @@ class WorkflowManager(InspectedManager):
     async def _watch(self, engine: Engine, workflow_id: str) -> AsyncGenerator[Status, None]:
         news = News(bridge_of(asyncio.get_running_loop()))
         engine.watchers.add(workflow_id, news.wake)
+        engine.waiters.add(workflow_id, news.ended)
         try:
             engine.check()  # after that: a manager that is closed from now on tells it
             last: Status | None = None
             while last is None or isinstance(last, InProgress):
                 news.take()
-                status = await self.status(workflow_id)
-                if status == last:
-                    await news.wait()
+                status = await self._status_or_gone(workflow_id, news.outcome)
+                if status is None and last is None:
+                    raise not_found(workflow_id)
+                if status is None or status == last:
+                    await news.wait()  # if it is gone: until it is told how it has ended
                 else:
                     last = status
                     yield status
         finally:
+            engine.waiters.discard(workflow_id, news.ended)
             engine.watchers.discard(workflow_id, news.wake)
+
+    async def _status_or_gone(self, workflow_id: str, outcome: Outcome | None) -> Status | None:
+        """The last status, if the outcome is known; else what the rows say; None without rows."""
+        if outcome is not None:
+            last: Status = public_outcome(outcome)
+            return last
+        try:
+            return await self.status(workflow_id)
+        except WorkflowNotFound:
+            return None
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
@@ -421,7 +442,7 @@ class WorkflowManager(InspectedManager):
         return await self._run_function(call, Query, "run_query")
 
     async def run_mutation(self, call: MutationCall[R]) -> R:
-        """Run a mutation in a transaction of its own.
+        """Run a mutation in a transaction of its own; twice, should the answer to its commit be lost.
 
         Args:
             call: of a mutation.
@@ -452,7 +473,8 @@ class WorkflowManager(InspectedManager):
                 `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
 
         Raises:
-            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            ConnectionMisuse: no transaction is open, or it is a connection to another database, is
+                closed, or belongs to another thread.
             StoreError: the database is in trouble.
         """
         refuse_inside("over")
