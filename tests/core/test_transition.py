@@ -56,7 +56,7 @@ from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 BOOM = Failed(ErrorInfo("ValueError", "boom"))
-ADMIT = StepAdmitted(number=0, runner="w1")
+ADMIT = StepAdmitted(number=0, runner="worker")
 
 
 def ended(of: int = 1, *, epoch: int = 1, at: int = NOW, retry: bool = True) -> AttemptEnded:

@@ -52,7 +52,7 @@ from perdure.core.workflow import WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 ERROR = ErrorInfo("ValueError", "boom")
-ADMIT = StepAdmitted(number=0, runner="w1")
+ADMIT = StepAdmitted(number=0, runner="worker")
 FULL = {"on_complete": "done", "context": "7", "parent_id": "p", "parent_number": 3}
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from perdure.core.commands import RunStep
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
@@ -22,6 +23,7 @@ from perdure.store.base import (
     Config,
     InboxRow,
     Loaded,
+    ReadyStep,
     StateWrite,
     StepWrite,
     WorkerRow,
@@ -198,6 +200,24 @@ class Reads:
         workflows = self._tables.workflows.items()
         return [workflow_id for workflow_id, row in workflows if row.header.parent_id in ids]
 
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. Looks at every step of the workflows that others own."""
+        tables = self._tables
+        found: list[ReadyStep] = []
+        for owner, ids in tables.owned.items():
+            for workflow_id in () if owner == worker_id else ids:
+                epoch = tables.workflows[workflow_id].epoch
+                for record in tables.journals[workflow_id].steps.values():
+                    command = record.command
+                    if record.state == "ready" and isinstance(command, RunStep):
+                        if command.kind == "action" and command.function in functions:
+                            step = ReadyStep(workflow_id=workflow_id, epoch=epoch, record=record)
+                            found.append(step)
+        found.sort(key=_place_in_queue)
+        return found[:limit]
+
     def config(self) -> Config:
         """See `base.Reader.config`."""
         settings = self._tables.settings
@@ -267,6 +287,12 @@ class Reads:
             for row in (inbox[row_id],)
             if (row.workflow_id in mine if row.worker is None else row.worker == worker_id)
         ]
+
+
+def _place_in_queue(step: ReadyStep) -> tuple[bool, int, int, WorkflowId]:
+    """As SQLite sorts: what is null comes first."""
+    due_at = step.record.due_at
+    return due_at is not None, due_at or 0, -step.record.number, step.workflow_id
 
 
 class MemoryTransaction(Reads):
@@ -471,8 +497,9 @@ class MemoryTransaction(Reads):
 
     # --- journal, events, inbox
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         journals, changes = self._tables.journals, self._noted
+        taken: set[WorkflowId] = set()
         for write in writes:
             workflow_id, record = write.workflow_id, write.record
             journal = journals.get(workflow_id)
@@ -484,6 +511,9 @@ class MemoryTransaction(Reads):
                 check_new_step(workflow_id, record)
             else:
                 before = None if journal is None else journal.steps.get(number)
+                if write.must_be_ready and (before is None or before.state != "ready"):
+                    taken.add(workflow_id)
+                    continue
                 if journal is None or before is None:
                     continue
                 steps = journal.steps
@@ -491,6 +521,7 @@ class MemoryTransaction(Reads):
             check_step(workflow_id, record)
             changes.append((steps, number, before))
             steps[number] = record
+        return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         tables = self._tables
