@@ -60,7 +60,7 @@ class Actors:
     @property
     def running(self) -> int:
         """How many permits are in use: those of attempts that may turn out to be stored, too."""
-        running = 0 if self.runner is None else self.runner.running + len(self.taking)
+        running = 0 if self.runner is None else self.runner.running
         if self.doubtful:
             running += sum(map(len, self.doubtful.values()))
         return running

@@ -58,12 +58,12 @@ class Taker:
             Fenced: this worker was taken for dead.
             StoreError: they may be recorded all the same: see `found_in_doubt`.
         """
-        now = self.env.clock.now_ms()
         try:
             with self.store.transaction() as tx:
                 if tx.is_fenced(self._me):
                     sometimes("a worker finds itself fenced when it takes steps from others")
                     raise Fenced
+                now = self.env.clock.now_ms()  # now: to begin may have taken long
                 steps = tx.ready_steps(self._me, self._functions, most)
                 attempts = [self._attempt(step, now) for step in steps]
                 self.actors.taking = attempts

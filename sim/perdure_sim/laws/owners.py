@@ -55,11 +55,11 @@ class Owners:
                             )
                         mine.add(state.workflow_id)
                 case "steps":
-                    touched += [
-                        write.workflow_id
-                        for write in what
-                        if not _is_taken(write, workflows.get(write.workflow_id), me)
-                    ]
+                    for write in what:
+                        if not _is_taken(write, workflows.get(write.workflow_id), me):
+                            touched.append(write.workflow_id)
+                        elif not was_alive:
+                            raise WrittenByTheDead(f"{me} is fenced and has taken {write}")
                 case "ticks":
                     touched += [workflow_id for workflow_id, _, _ in what]
                 case "consume":
