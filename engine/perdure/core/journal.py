@@ -64,9 +64,7 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     event_id: EventId | None = None
 
 
-def record_started(
-    record: StepRecord, *, epoch: Epoch, runner: WorkerId, now: int
-) -> StepRecord:
+def record_started(record: StepRecord, *, epoch: Epoch, runner: WorkerId, now: int) -> StepRecord:
     """The record of a ready action whose next attempt begins on `runner`.
 
     Whoever starts it writes this: the workflow's owner, or a worker that takes the step from it.

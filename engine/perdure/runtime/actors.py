@@ -171,6 +171,4 @@ class Actors:
 
 def _started(workflow_id: WorkflowId, records: Iterable[StepRecord]) -> list[AttemptKey]:
     """The attempts that run, as far as these records know."""
-    return [
-        Attempt.of(workflow_id, record).key for record in records if record.state == "started"
-    ]
+    return [Attempt.of(workflow_id, record).key for record in records if record.state == "started"]

@@ -6,8 +6,8 @@ no permit for lies in the store as `ready`, for everybody to see, and it is said
 So a worker looks here only if another one wants permits, and nothing of its own is ready; if it
 finds steps, it wants permits as well, and `permits_to_hold` gives both their fair shares of them.
 That spreads a fan-out that is wider than `max_parallelism` over all workers evenly; one that is not
-stays where it is, which saves two commits for each step. Whoever has steps that use a processor sets
-`max_parallelism` to the number of processors, and the second one goes to the second worker.
+stays where it is, which saves two commits for each step. Whoever has steps that use a processor
+sets `max_parallelism` to the number of processors: then the second worker runs the second one.
 
 Taking a step is one transaction of its own: its row says then that it is started, and where, and
 the owner is told by the inbox. The owner's next write of that row is refused if it does not know of
@@ -79,7 +79,7 @@ class Taker:
         return attempts
 
     def found_in_doubt(self) -> list[Attempt]:
-        """Attempts at steps that were taken by a transaction which seemed to fail: to be run now."""
+        """Attempts of a `take` that seemed to fail and is stored: to be run now."""
         doubtful, me = {attempt.key for attempt in self.actors.taking}, self._me
         found = []
         for loaded in self.store.reader().load({key[0] for key in doubtful}):

@@ -132,23 +132,11 @@ _UPDATE_SUCCESS = (
     f" {_nulls({*PROGRESS_COLUMNS} - {'state', 'outcome', *SUCCESS_COLUMNS})}{_THIS_STEP}"
 )
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
+_INBOX_FIELDS = ("row_id", "workflow_id", "kind", "body", "accepted_at", "number", "worker")
 
 
 def _ids(ids: Collection[str]) -> str:
     return json.dumps(list(ids))
-
-
-def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
-    row_id, workflow_id, kind, body, accepted_at, number, worker = row
-    return InboxRow(
-        row_id=row_id,
-        workflow_id=workflow_id,
-        kind=kind,
-        body=body,
-        accepted_at=accepted_at,
-        number=number,
-        worker=worker,
-    )
 
 
 def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
@@ -341,7 +329,8 @@ class SqliteReader:
             " WHERE i.worker IS NULL AND w.owner = ?"
             f" UNION ALL SELECT {_INBOX} FROM perdure_inbox i WHERE i.worker = ? ORDER BY 1"
         )
-        return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
+        rows = self._execute(sql, (worker_id, worker_id))
+        return [InboxRow(**dict(zip(_INBOX_FIELDS, row, strict=True))) for row in rows]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
         return self._find_event("id", event_id)

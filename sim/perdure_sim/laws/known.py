@@ -54,8 +54,8 @@ class Known:
         header: as it was written first: a child that is canceled by its parent is written as if
             it had none.
         open: steps of which the handler may still learn something.
-        taken: steps that another worker has taken from its owner, as they were before: the owner may
-            hold them for ready until it writes them.
+        taken: steps that another worker has taken from its owner, as they were before: the owner
+            may hold them for ready until it writes them.
         functions: steps whose functions' effects are on the disk.
         ended_in: the number of the commit that ended it; 0 while it is in progress.
         was_blocked: since then it goes on at times that nobody promises.

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from perdure.core.commands import RunStep
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
@@ -204,19 +203,7 @@ class Reads:
         self, worker_id: WorkerId, functions: Collection[str], limit: int
     ) -> list[ReadyStep]:
         """See `base.Reader.ready_steps`. Looks at every step of the workflows that others own."""
-        tables = self._tables
-        found: list[ReadyStep] = []
-        for owner, ids in tables.owned.items():
-            for workflow_id in () if owner == worker_id else ids:
-                epoch = tables.workflows[workflow_id].epoch
-                for record in tables.journals[workflow_id].steps.values():
-                    command = record.command
-                    if record.state == "ready" and isinstance(command, RunStep):
-                        if command.kind == "action" and command.function in functions:
-                            step = ReadyStep(workflow_id=workflow_id, epoch=epoch, record=record)
-                            found.append(step)
-        found.sort(key=_place_in_queue)
-        return found[:limit]
+        return self._tables.ready_steps(worker_id, functions)[:limit]
 
     def config(self) -> Config:
         """See `base.Reader.config`."""
@@ -287,12 +274,6 @@ class Reads:
             for row in (inbox[row_id],)
             if (row.workflow_id in mine if row.worker is None else row.worker == worker_id)
         ]
-
-
-def _place_in_queue(step: ReadyStep) -> tuple[bool, int, int, WorkflowId]:
-    """As SQLite sorts: what is null comes first."""
-    due_at = step.record.due_at
-    return due_at is not None, due_at or 0, -step.record.number, step.workflow_id
 
 
 class MemoryTransaction(Reads):

@@ -83,7 +83,11 @@ SPREADS = (
         "runtime.collect:CollectPhase._start_doubtful",
         "and record.runner == self.env.worker_id",
         "",
-        found_by=("spread once", "pd1:w1/carried_out#6=zombie:40s;w1/commit#8=disk_full:1m", "AttemptTwice"),
+        found_by=(
+            "spread once",
+            "pd1:w1/carried_out#6=zombie:40s;w1/commit#8=disk_full:1m",
+            "AttemptTwice",
+        ),
     ),
     Mutant(
         "a worker that was taken for dead takes steps",
