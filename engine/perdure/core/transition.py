@@ -354,11 +354,10 @@ def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
 
 def _on_attempt_started(draft: Draft, message: AttemptStarted) -> None:
     record = draft.live.get(message.number)
-    if record is None or record.state != "ready":
+    if record is None or record.state != "ready" or record.command.kind != "action":
         return  # read with its row, when the workflow was loaded
     if (draft.epoch, record.attempt + 1) != (message.epoch, message.attempt):
-        sometimes("a step was taken from a former owner, or is retried since")
-        return
+        return  # taken from a former owner, or retried since
     sometimes("the owner learns that another worker has taken a step")
     started = record_started(
         record, epoch=message.epoch, runner=message.runner, now=message.started_at
