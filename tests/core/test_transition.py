@@ -33,6 +33,7 @@ from perdure.core.effects import (
     CancelAttempt,
     CancelChild,
     PutStep,
+    RevokeAttempt,
     RunAttempt,
     SetTimer,
     StartChild,
@@ -43,6 +44,7 @@ from perdure.core.messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     ChildEnded,
     FactDelivered,
     FunctionEnded,
@@ -56,7 +58,7 @@ from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 BOOM = Failed(ErrorInfo("ValueError", "boom"))
-ADMIT = StepAdmitted(number=0, runner="w1")
+ADMIT = StepAdmitted(number=0, runner="worker")
 
 
 def ended(of: int = 1, *, epoch: int = 1, at: int = NOW, retry: bool = True) -> AttemptEnded:
@@ -71,6 +73,11 @@ def failed(of: int = 1, *, at: int = NOW, retry: bool = True) -> AttemptEnded:
     return AttemptEnded(
         number=0, epoch=1, attempt=of, outcome=BOOM, accepted_at=at, is_retryable=retry
     )
+
+
+def taken(of: int = 1, *, epoch: int = 1) -> AttemptStarted:
+    """Attempt `of` of step 0 was started by another worker than the owner."""
+    return AttemptStarted(number=0, epoch=epoch, attempt=of, runner="other", started_at=NOW)
 
 
 def lost(of: int = 1, *, epoch: int = 1) -> AttemptLost:
@@ -103,6 +110,7 @@ SITUATIONS: dict[str, WorkflowState] = {
 MESSAGES: dict[str, Message] = {
     "admit": ADMIT,
     "function": FunctionEnded(number=0, outcome=ok()),
+    "taken": taken(),
     "ended": ended(),
     "failed": failed(),
     "lost": lost(),
@@ -113,18 +121,18 @@ MESSAGES: dict[str, Message] = {
 
 #: The state of the step afterwards; "." where the message changes nothing; "!" is never sent.
 TABLE = """
-            admit    function ended    failed   lost     child    due      cancel
-unknown     .        .        .        .        .        .        .        .
-run_at      .        .        .        .        .        .        ready    settled
-sleep       .        .        .        .        .        .        settled  settled
-event       .        .        .        .        .        .        settled  settled
-child       .        .        .        .        .        settled  .        settled
-mutation    ready    settled  .        .        .        .        .        settled
-ready       started  !        .        .        .        .        .        settled
-started     .        .        settled  settled  settled  .        settled  settled
-retried     .        .        settled  backoff  backoff  .        backoff  settled
-backoff     .        .        .        .        .        .        ready    settled
-settled     .        .        .        .        .        .        .        settled
+            admit    function taken    ended    failed   lost     child    due      cancel
+unknown     .        .        .        .        .        .        .        .        .
+run_at      .        .        .        .        .        .        .        ready    settled
+sleep       .        .        .        .        .        .        .        settled  settled
+event       .        .        .        .        .        .        .        settled  settled
+child       .        .        .        .        .        .        settled  .        settled
+mutation    ready    settled  .        .        .        .        .        .        settled
+ready       started  !        started  .        .        .        .        .        settled
+started     .        .        .        settled  settled  settled  .        settled  settled
+retried     .        .        .        settled  backoff  backoff  .        backoff  settled
+backoff     .        .        .        .        .        .        .        ready    settled
+settled     .        .        .        .        .        .        .        .        settled
 """
 
 
@@ -147,7 +155,10 @@ def test_each_message_in_each_state(situation: str, message: str, expected: str)
     if expected == ".":
         assert (decision.state, outputs(decision)) == (before, [])
     else:
-        (record,) = [write.record for write in decision.writes if isinstance(write, PutStep)]
+        records = [write.record for write in decision.writes if isinstance(write, PutStep)]
+        if message == "taken":  # its row is written by who has taken it
+            records.append(decision.state.live[0])
+        (record,) = records
         assert record.state == expected
 
 
@@ -427,6 +438,50 @@ def test_an_outcome_after_the_deadline_does_not_count(late: AttemptEnded) -> Non
     assert book >> late << row(0, state="settled", settled_at=NOW + 50)
     settled = step(book.state).outcome
     assert isinstance(settled, Failed) and settled.error.type == "TimeoutError"
+
+
+def test_a_step_that_was_taken_is_started_elsewhere() -> None:
+    """Its row is written already, so nothing is; its time is watched, and its outcome counts."""
+    book = Playbook(waiting(run(timeout_ms=50)), now=NOW + 7)
+    assert book >> taken() << SetTimer(NOW + 50, 0)
+    record = step(book.state)
+    assert (record.state, record.runner, record.attempt) == ("started", "other", 1)
+    assert (record.started_at, record.started_epoch, record.due_at) == (NOW, 1, None)
+    book.state.check()
+    assert book >> ended() << row(0, outcome=ok(), runner=None)
+
+
+@pytest.mark.parametrize("late", [taken(2), taken(epoch=2), taken(0)])
+def test_a_taking_that_does_not_fit_changes_nothing(late: AttemptStarted) -> None:
+    """Of another attempt, or from another owner's time."""
+    assert Playbook(waiting(run())) >> late
+
+
+def test_what_another_worker_runs_is_stopped_by_a_letter() -> None:
+    """Nobody waits for it any more: its worker is told in the transaction that records it."""
+    book = Playbook(after(waiting(run(timeout_ms=50)), taken()), now=NOW + 60)
+    assert (
+        book
+        >> StepDue(number=0)
+        << RevokeAttempt(0, "other")
+        << row(0, state="settled", settled_at=NOW + 50)
+        << CancelAttempt(0, epoch=1, attempt=1)
+    )
+
+
+def test_only_what_was_ready_may_have_been_taken() -> None:
+    """The row of a ready action is written on condition that it still is; others always are."""
+
+    def flags(state: WorkflowState, *messages: Message) -> list[bool]:
+        decision = transition(after(state, *messages[:-1]), messages[-1], NOW)
+        return [write.was_ready for write in decision.writes if isinstance(write, PutStep)]
+
+    cancel = Asked(cancels=(CancelStep(0),))
+    assert flags(waiting(run()), ADMIT) == [True]
+    assert flags(waiting(run()), cancel) == [True]
+    assert flags(waiting(run()), ADMIT, cancel) == [False]
+    assert flags(waiting(run()), taken(), cancel) == [False]
+    assert flags(waiting(run(kind="mutation")), ADMIT) == [False]
 
 
 def test_an_outcome_at_the_deadline_counts() -> None:

@@ -22,6 +22,7 @@ from perdure.store.base import (
     Config,
     InboxRow,
     Loaded,
+    ReadyStep,
     StateWrite,
     StepWrite,
     WorkerRow,
@@ -197,6 +198,12 @@ class Reads:
         """See `base.Reader.children`. Looks at every workflow: it is asked seldom."""
         workflows = self._tables.workflows.items()
         return [workflow_id for workflow_id, row in workflows if row.header.parent_id in ids]
+
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. Looks at every step of the workflows that others own."""
+        return self._tables.ready_steps(worker_id, functions)[:limit]
 
     def config(self) -> Config:
         """See `base.Reader.config`."""
@@ -471,8 +478,9 @@ class MemoryTransaction(Reads):
 
     # --- journal, events, inbox
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         journals, changes = self._tables.journals, self._noted
+        taken: set[WorkflowId] = set()
         for write in writes:
             workflow_id, record = write.workflow_id, write.record
             journal = journals.get(workflow_id)
@@ -484,6 +492,9 @@ class MemoryTransaction(Reads):
                 check_new_step(workflow_id, record)
             else:
                 before = None if journal is None else journal.steps.get(number)
+                if write.must_be_ready and (before is None or before.state != "ready"):
+                    taken.add(workflow_id)
+                    continue
                 if journal is None or before is None:
                     continue
                 steps = journal.steps
@@ -491,6 +502,7 @@ class MemoryTransaction(Reads):
             check_step(workflow_id, record)
             changes.append((steps, number, before))
             steps[number] = record
+        return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         tables = self._tables
