@@ -1,6 +1,7 @@
-"""The transition: steps from asked to settled, attempts, retries, time-outs, children.
+"""The transition: steps from asked to settled, attempts, retries, time-outs.
 
-Events and sleeps are in test_transition_events.py, cancelling and ends in test_transition_ends.py.
+Children and cancelled steps are in test_transition_children.py, events and sleeps in
+test_transition_events.py, cancelling and ends in test_transition_ends.py.
 """
 
 from __future__ import annotations
@@ -27,16 +28,14 @@ from tests.core.playbook import (
     waiting,
 )
 
-from perdure.core.commands import CancelStep, RunStep, StepCommand
+from perdure.core.commands import CancelStep, RunStep
 from perdure.core.effects import (
     CallFunction,
     CancelAttempt,
-    CancelChild,
     PutStep,
     RevokeAttempt,
     RunAttempt,
     SetTimer,
-    StartChild,
 )
 from perdure.core.journal import Started, StepEnded, StepState
 from perdure.core.messages import (
@@ -54,7 +53,7 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed
 from perdure.core.transition import transition
-from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
+from perdure.core.workflow import STEP_EDGES, WorkflowState
 from perdure.errors import ErrorInfo
 
 BOOM = Failed(ErrorInfo("ValueError", "boom"))
@@ -542,90 +541,3 @@ def test_the_timer_of_the_handler_is_set_when_it_changes() -> None:
         >> Asked()
     )
     assert book.state.timer_at is None
-
-
-# --- children -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("given", "id"), [(None, "w/0@1"), ("mine", "mine")])
-def test_a_child_is_started_under_its_id(given: str | None, id: str) -> None:
-    """An id that was not given is derived from workflow, step and epoch."""
-    begun = after(fresh(), FactDelivered(fact=Started()))
-    command = child(child_id=given)
-    assert (
-        Playbook(begun)
-        >> asked(command)
-        << StartChild(0, id, command)
-        << row(0, is_new=True, state="asked", child_id=id, due_at=None)
-    )
-
-
-def test_only_its_own_child_settles_a_step() -> None:
-    """The outcome of a child with another id (from before a restart) is dropped."""
-    other = ChildEnded(number=0, child_id="w/0@0", outcome=ok("2"), accepted_at=NOW)
-    own = ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW + 1)
-    assert (
-        Playbook(waiting(child()))
-        >> other
-        >> own
-        << row(0, state="settled", outcome=ok(), settled_at=NOW + 1)
-        >> own
-    )
-
-
-# --- cancelling a step --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("situation", "told"),
-    [
-        ("run_at", []),
-        ("sleep", []),
-        ("event", []),
-        ("ready", []),
-        ("backoff", []),
-        ("settled", []),
-        ("started", [CancelAttempt(0, epoch=1, attempt=1)]),
-    ],
-)
-def test_a_cancelled_step_ends_as_canceled(situation: str, told: list[object]) -> None:
-    """The row keeps where the handler cancelled it; a running attempt is told; nothing follows."""
-    book = Playbook(SITUATIONS[situation])
-    book = (
-        book
-        >> Asked(cancels=(CancelStep(0),))
-        << row(0, state="settled", outcome=Canceled(), canceled_position=0, due_at=None)
-    )
-    for effect in told:
-        book = book << effect
-    assert book >> ended() >> StepDue(number=0) >> ADMIT
-    assert (book.state.live, next_fact(book.state, NOW + 99)) == ({}, None)
-
-
-def test_a_cancelled_child_step_cancels_the_child() -> None:
-    """The child is canceled in the same transaction, and what it reports is dropped."""
-    assert (
-        Playbook(waiting(child()))
-        >> Asked(cancels=(CancelStep(0),))
-        << CancelChild(0, "w/0@1")
-        << row(0, state="settled", outcome=Canceled(), canceled_position=0)
-        >> ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW)
-    )
-
-
-def test_a_step_may_be_cancelled_in_the_reaction_that_asked_for_it() -> None:
-    """Asked and cancelled at once: both are recorded, with the same position."""
-    begun = after(fresh(), FactDelivered(fact=Started()))
-    book = Playbook(begun)
-    commands: tuple[tuple[int, StepCommand], ...] = ((0, sleep(NOW + 5)), (1, await_event()))
-    assert (
-        book
-        >> Asked(steps=commands, cancels=(CancelStep(0),))
-        << row(0, is_new=True, asked_position=0)
-        << row(0, outcome=Canceled(), canceled_position=0)
-        << row(1, is_new=True)
-        << SetTimer(NOW + 5, 0)
-        >> At(NOW + 5)
-        >> StepDue(number=0)
-    )
-    assert (book.state.next_number, set(book.state.live)) == (2, {1})
