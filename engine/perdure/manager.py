@@ -16,11 +16,21 @@ from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader
-from perdure.definitions import Call, Definition, Mutation, Query, Workflow
+from perdure.definitions import (
+    Call,
+    Definition,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    Workflow,
+    WorkflowCall,
+)
 from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
+    WorkflowNotFound,
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
@@ -30,10 +40,11 @@ from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
 from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
+from perdure.runtime.operations import not_found
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
-from perdure.runtime.views import step_info, workflow_info
+from perdure.runtime.views import public_outcome, step_info, workflow_info
 from perdure.runtime.watching import News
 from perdure.store.base import Reader, WorkflowFilter
 
@@ -92,7 +103,7 @@ class WorkflowManager(InspectedManager):
 
     async def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -106,7 +117,8 @@ class WorkflowManager(InspectedManager):
             call: of a workflow.
             id: makes the start idempotent: the same id with the same call starts nothing new.
             on_complete: a mutation ``(ctx, workflow_id, outcome, context)``, run once, in the
-                transaction that ends the workflow.
+                transaction that ends the workflow. A `Succeeded` outcome holds the plain JSON
+                value, whatever the workflow returns: see `Succeeded`.
             context: a value for `on_complete`, kept with the workflow.
             run_after: delay, a timedelta or seconds.
             run_at: start time, a datetime with a time zone.
@@ -116,6 +128,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowIdConflict: the id belongs to another call.
+            DefinitionError: the parameters of `on_complete` are not those of one, or it is not
+                registered here; nothing was stored.
             ValidationError, LimitExceeded, TypeError, ValueError: nothing was stored.
         """
         refuse_inside("start")
@@ -138,6 +152,10 @@ class WorkflowManager(InspectedManager):
         Args:
             workflow_id: as `start` gave it.
 
+        Returns:
+            The status. Values in it are plain JSON values; `result` gives the workflow's as its
+            return annotation says.
+
         Raises:
             WorkflowNotFound: no workflow has this id.
         """
@@ -158,7 +176,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowFailed, WorkflowCanceled: it did not succeed.
-            WorkflowNotFound: no workflow has this id.
+            WorkflowNotFound: no workflow has this id, or another process has deleted it before
+                its outcome was read here.
             TimeoutError: it has not ended in time; it goes on.
         """
         refuse_inside("result")
@@ -188,6 +207,7 @@ class WorkflowManager(InspectedManager):
                     raise TimeoutError(text) from None
         finally:
             engine.waiters.discard(workflow_id, waiter)
+            future.cancel()  # should it be told all the same, nobody would take that up
         return self._value(header, outcome)
 
     def _value(self, header: WorkflowHeader, outcome: Outcome) -> Any:
@@ -210,12 +230,15 @@ class WorkflowManager(InspectedManager):
         ``async for status in manager.watch(workflow_id): ...``. A change is whatever makes a status
         differ from the one before, also within `InProgress`: a step that begins or ends, a further
         attempt, code that does not fit. Whoever is slow gets the newest, not each in between.
+        The last one is given also of a workflow that was deleted meanwhile, if this process did
+        that: `cleanup` with ``force=True`` cancels first.
 
         Args:
             workflow_id: as `start` gave it.
 
         Raises:
-            WorkflowNotFound: there is no such workflow, or not any more.
+            WorkflowNotFound: there is no such workflow, or another process has deleted it before
+                its last status was read here.
             NotOpen: the manager is not open, or was closed meanwhile.
         """
         refuse_inside("watch")
@@ -225,19 +248,33 @@ class WorkflowManager(InspectedManager):
     async def _watch(self, engine: Engine, workflow_id: str) -> AsyncGenerator[Status, None]:
         news = News(bridge_of(asyncio.get_running_loop()))
         engine.watchers.add(workflow_id, news.wake)
+        engine.waiters.add(workflow_id, news.ended)
         try:
             engine.check()  # after that: a manager that is closed from now on tells it
             last: Status | None = None
             while last is None or isinstance(last, InProgress):
                 news.take()
-                status = await self.status(workflow_id)
-                if status == last:
-                    await news.wait()
+                status = await self._status_or_gone(workflow_id, news.outcome)
+                if status is None and last is None:
+                    raise not_found(workflow_id)
+                if status is None or status == last:
+                    await news.wait()  # if it is gone: until it is told how it has ended
                 else:
                     last = status
                     yield status
         finally:
+            engine.waiters.discard(workflow_id, news.ended)
             engine.watchers.discard(workflow_id, news.wake)
+
+    async def _status_or_gone(self, workflow_id: str, outcome: Outcome | None) -> Status | None:
+        """The last status, if the outcome is known; else what the rows say; None without rows."""
+        if outcome is not None:
+            last: Status = public_outcome(outcome)
+            return last
+        try:
+            return await self.status(workflow_id)
+        except WorkflowNotFound:
+            return None
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
@@ -393,7 +430,7 @@ class WorkflowManager(InspectedManager):
 
     # --- functions ----------------------------------------------------------------------------
 
-    async def run_query(self, call: Call[R]) -> R:
+    async def run_query(self, call: QueryCall[R]) -> R:
         """Run a query in a read-only transaction of its own.
 
         Args:
@@ -404,8 +441,8 @@ class WorkflowManager(InspectedManager):
         """
         return await self._run_function(call, Query, "run_query")
 
-    async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own.
+    async def run_mutation(self, call: MutationCall[R]) -> R:
+        """Run a mutation in a transaction of its own; twice, should the answer to its commit be lost.
 
         Args:
             call: of a mutation.
@@ -436,7 +473,8 @@ class WorkflowManager(InspectedManager):
                 `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
 
         Raises:
-            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            ConnectionMisuse: no transaction is open, or it is a connection to another database, is
+                closed, or belongs to another thread.
             StoreError: the database is in trouble.
         """
         refuse_inside("over")

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from perdure.errors import ErrorInfo
 
-from .commands import RunStep, StepCommand, describe, is_same
+from .commands import RunStep, StepCommand, describe, is_alike, is_same
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
 from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
@@ -183,6 +183,10 @@ class Batch:
         steps = self._steps
         for i, record in enumerate(steps):
             if is_same(command, record.command):
+                del steps[i]
+                return record
+        for i, record in enumerate(steps):  # only then: it costs more
+            if is_alike(command, record.command):
                 del steps[i]
                 return record
         return None

@@ -65,7 +65,6 @@ from .messages import (
     FunctionEnded,
     HandlerBlocked,
     Message,
-    SentEvent,
     StepAdmitted,
     StepDue,
 )
@@ -113,7 +112,7 @@ def advance(draft: Draft, message: Message) -> None:
         case Ended():
             _on_ended(draft, message)
         case EventSent():
-            _on_event_sent(draft, message.event)
+            draft.add_event(message.event)
         case EventMissing():
             _on_event_missing(draft, message)
         case ChildEnded():
@@ -166,7 +165,7 @@ def _delivered(
     match = match_event(draft)
     assert match is not None and match[1] == record.number, fact
     event = match[0]
-    draft.events = tuple(e for e in draft.events if e is not event)
+    draft.remove_event(event)
     draft.writes.append(ConsumeEvent(event.event_id, record.number))
     return replace(
         record,
@@ -226,9 +225,7 @@ def _cancel(draft: Draft, number: int) -> None:
     _stop(draft, record)
     position = draft.position
     final = replace(record_canceled(record, draft.now), canceled_position=position)
-    draft.put(record, final)
-    draft.settled = tuple(pair for pair in draft.settled if pair[1] != number)
-    del draft.open_steps()[number]
+    draft.put(record, final, is_last=True)
 
 
 def _ask(
@@ -273,7 +270,7 @@ def _ask(
                 )
         case AwaitEvent():
             if command.event_id is not None:
-                other = _awaited_by(draft, command.event_id)
+                other = draft.awaits().waiting_for(command.event_id, draft.live)
                 if other is not None:
                     sometimes("an event is awaited by id twice")
                     text = f"event {command.event_id!r} is awaited by step {other} already"
@@ -281,7 +278,7 @@ def _ask(
                     record = replace(
                         record, state="settled", outcome=failed, settled_at=now, due_at=None
                     )
-                elif all(event.event_id != command.event_id for event in draft.events):
+                elif not draft.has_event(command.event_id):
                     draft.writes.append(CheckEvent(command.event_id, number))
         case _:
             assert_never(command)
@@ -297,15 +294,6 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
     if command.kind == "action":
         return permits > 0
     return command.inline or admission.functions
-
-
-def _awaited_by(draft: Draft, event_id: str) -> int | None:
-    """The step that awaits an event by its id, if one does."""
-    for number in draft.awaiting:
-        record = draft.live.get(number)
-        if record is not None and getattr(record.command, "event_id", None) == event_id:
-            return number
-    return None
 
 
 def _on_handler_blocked(draft: Draft, error: ErrorInfo) -> None:
@@ -434,13 +422,6 @@ def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int
         deadline_at=None,
     )
     draft.put(record, settled)
-
-
-def _on_event_sent(draft: Draft, event: SentEvent) -> None:
-    others = [known for known in draft.events if known.event_id != event.event_id]
-    others.append(event)
-    others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
-    draft.events = tuple(others)
 
 
 def _on_event_missing(draft: Draft, message: EventMissing) -> None:

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 from msgspec.structs import replace
 
-from perdure import determinism
+from perdure import guard
 from perdure.core.commands import RunStep
 from perdure.core.draft import Draft
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
@@ -279,11 +279,11 @@ def _left(admission: Admission, draft: Draft) -> Admission:
 
 def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:
     """Advance a handler, with sockets, threads and the like refused meanwhile."""
-    token = determinism.enter()
+    token = guard.enter()
     try:
         return handler.replay() if delivery is None else handler.deliver(delivery)
     finally:
-        determinism.leave(token)
+        guard.leave(token)
         if handler.loop.unhandled:
             _report(handler, is_replay=delivery is None)
 

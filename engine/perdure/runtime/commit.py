@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core.commands import RunStep
+from perdure.core.draft import Draft
 from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
@@ -31,9 +32,10 @@ from perdure.core.effects import (
 )
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
+from perdure.core.limits import Limits
 from perdure.core.messages import ChildEnded, EventMissing, FunctionEnded, Message
 from perdure.core.outcomes import Failed, Outcome
-from perdure.core.transition import transition
+from perdure.core.transition import advance
 from perdure.core.workflow import WorkflowState
 from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.sometimes import sometimes
@@ -87,6 +89,24 @@ class Committed(msgspec.Struct):
     effects: list[Effect]
     ready: list[StepRecord]
     writes: list[Write] = msgspec.field(default_factory=list)
+    draft: Draft | None = None
+
+    def take(self, message: Message, now: int, limits: Limits) -> None:
+        """Take in what became of a write. All of them go into one draft: to freeze the state after
+        each would be quadratic in their number."""
+        if self.draft is None:
+            self.draft = Draft.of(self.state, now, limits)
+        advance(self.draft, message)
+
+    def freeze(self) -> None:
+        """What was taken in becomes the state."""
+        if self.draft is None:
+            return
+        decision = self.draft.decision(self.state)
+        self.state, self.draft = decision.state, None
+        self.effects.extend(decision.effects)
+        self.ready.extend(decision.ready)
+        self.writes.extend(decision.writes)
 
 
 class Result(msgspec.Struct):
@@ -281,8 +301,13 @@ class Committer:
                 self._carry_out(scope, done, write)
             else:  # what it had asked for is void
                 sometimes("a workflow is canceled by a mutation of its own transaction")
+        done.freeze()
         if workflow_id in canceled:
             return done
+        if done.state.owner is None and done.state.settled and done.state is not unit.state:
+            # It was given up because it only waited: now it has something to learn.
+            sometimes("a workflow that was given up learns something in the same transaction")
+            done.state = replace(done.state, wake_at=scope.now)
         if done.state is not unit.state and workflow_id not in replaced:
             scope.tx.put_steps(_step_writes(workflow_id, done.writes))
             epoch = done.state.epoch
@@ -310,7 +335,7 @@ class Committer:
                         outcome=Failed(refusal),
                         accepted_at=scope.now,
                     )
-                    self._apply(scope, done, message)
+                    done.take(message, scope.now, self.env.limits)
             case CancelChild():
                 operations.cancel_child(scope, workflow_id, write)
             case RevokeAttempt():
@@ -320,7 +345,8 @@ class Committer:
             case CheckEvent():
                 error = event_operations.missing(scope, workflow_id, write.event_id)
                 if error is not None:
-                    self._apply(scope, done, EventMissing(number=write.number, error=error))
+                    missing = EventMissing(number=write.number, error=error)
+                    done.take(missing, scope.now, self.env.limits)
             case PutStep() | PutTick() | ConsumeEvent():
                 pass  # written with the rows
             case _:
@@ -328,6 +354,7 @@ class Committer:
 
     def _call_on_complete(self, scope: Scope, done: Committed, outcome: Outcome) -> None:
         error: ErrorInfo | None
+        done.freeze()
         try:
             error = operations.call_on_complete(scope, done.state, outcome)
         except DefinitionError as unknown:
@@ -337,24 +364,13 @@ class Committer:
             done.state = replace(done.state, on_complete_error=error)
 
     def _call_function(self, scope: Scope, done: Committed, number: int) -> None:
-        record = done.state.live.get(number)
+        record = (done.draft or done.state).live.get(number)
         if record is None or record.state != "ready":
             sometimes("a function was admitted in the turn in which its step ended")
             return
         assert isinstance(record.command, RunStep)
         outcome = run_step_function(scope, done.unit.workflow_id, number, record.command)
-        self._apply(scope, done, FunctionEnded(number=number, outcome=outcome))
-
-    def _apply(self, scope: Scope, done: Committed, message: Message) -> None:
-        decision = transition(done.state, message, scope.now, self.env.limits)
-        done.state = decision.state
-        if done.state.owner is None and done.state.settled:
-            # It was given up because it only waited: now it has something to learn.
-            sometimes("a workflow that was given up learns something in the same transaction")
-            done.state = replace(done.state, wake_at=scope.now)
-        done.effects.extend(decision.effects)
-        done.ready.extend(decision.ready)
-        done.writes.extend(decision.writes)
+        done.take(FunctionEnded(number=number, outcome=outcome), scope.now, self.env.limits)
 
     def _execute(self, scope: Scope, request: Request) -> tuple[Request, Any, BaseException | None]:
         try:

@@ -22,7 +22,7 @@ from perdure.core.effects import (
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.limits import CHILD_DEPTH_MAX
 from perdure.core.messages import CancelWorkflow
-from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded, is_same_json
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Mutation, Workflow
@@ -88,7 +88,7 @@ def check_same_start(order: StartOrder, found: WorkflowState) -> WorkflowId:
         WorkflowIdConflict: by another call.
     """
     header = found.header
-    if (header.name, header.arguments) == (order.name, order.arguments):
+    if header.name == order.name and is_same_json(header.arguments, order.arguments):
         return header.workflow_id
     raise WorkflowIdConflict(
         f"start(id={order.workflow_id!r}): this id belongs to a workflow {header.name!r} that was"
