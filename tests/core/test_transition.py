@@ -1,7 +1,7 @@
-"""The transition: steps from asked to settled, attempts, retries, time-outs.
+"""The transition: steps from asked to settled, attempts, retries, time-outs, children.
 
-Children and cancelled steps are in test_transition_children.py, events and sleeps in
-test_transition_events.py, cancelling and ends in test_transition_ends.py.
+Events and sleeps are in test_transition_events.py, cancelling and ends in test_transition_ends.py,
+what other workers run in test_transition_taken.py.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from tests.core.playbook import (
     waiting,
 )
 
-from perdure.core.commands import CancelStep, RunStep
+from perdure.core.commands import CancelStep, RunStep, StepCommand
 from perdure.core.effects import (
     CallFunction,
     CancelAttempt,
+    CancelChild,
     PutStep,
-    RevokeAttempt,
     RunAttempt,
     SetTimer,
+    StartChild,
 )
 from perdure.core.journal import Started, StepEnded, StepState
 from perdure.core.messages import (
@@ -53,7 +54,7 @@ from perdure.core.messages import (
 )
 from perdure.core.outcomes import Canceled, Failed
 from perdure.core.transition import transition
-from perdure.core.workflow import STEP_EDGES, WorkflowState
+from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 BOOM = Failed(ErrorInfo("ValueError", "boom"))
@@ -439,50 +440,6 @@ def test_an_outcome_after_the_deadline_does_not_count(late: AttemptEnded) -> Non
     assert isinstance(settled, Failed) and settled.error.type == "TimeoutError"
 
 
-def test_a_step_that_was_taken_is_started_elsewhere() -> None:
-    """Its row is written already, so nothing is; its time is watched, and its outcome counts."""
-    book = Playbook(waiting(run(timeout_ms=50)), now=NOW + 7)
-    assert book >> taken() << SetTimer(NOW + 50, 0)
-    record = step(book.state)
-    assert (record.state, record.runner, record.attempt) == ("started", "other", 1)
-    assert (record.started_at, record.started_epoch, record.due_at) == (NOW, 1, None)
-    book.state.check()
-    assert book >> ended() << row(0, outcome=ok(), runner=None)
-
-
-@pytest.mark.parametrize("late", [taken(2), taken(epoch=2), taken(0)])
-def test_a_taking_that_does_not_fit_changes_nothing(late: AttemptStarted) -> None:
-    """Of another attempt, or from another owner's time."""
-    assert Playbook(waiting(run())) >> late
-
-
-def test_what_another_worker_runs_is_stopped_by_a_letter() -> None:
-    """Nobody waits for it any more: its worker is told in the transaction that records it."""
-    book = Playbook(after(waiting(run(timeout_ms=50)), taken()), now=NOW + 60)
-    assert (
-        book
-        >> StepDue(number=0)
-        << RevokeAttempt(0, "other")
-        << row(0, state="settled", settled_at=NOW + 50)
-        << CancelAttempt(0, epoch=1, attempt=1)
-    )
-
-
-def test_only_what_was_ready_may_have_been_taken() -> None:
-    """The row of a ready action is written on condition that it still is; others always are."""
-
-    def flags(state: WorkflowState, *messages: Message) -> list[bool]:
-        decision = transition(after(state, *messages[:-1]), messages[-1], NOW)
-        return [write.was_ready for write in decision.writes if isinstance(write, PutStep)]
-
-    cancel = Asked(cancels=(CancelStep(0),))
-    assert flags(waiting(run()), ADMIT) == [True]
-    assert flags(waiting(run()), cancel) == [True]
-    assert flags(waiting(run()), ADMIT, cancel) == [False]
-    assert flags(waiting(run()), taken(), cancel) == [False]
-    assert flags(waiting(run(kind="mutation")), ADMIT) == [False]
-
-
 def test_an_outcome_at_the_deadline_counts() -> None:
     """On a tie the fact comes first."""
     book = Playbook(after(waiting(run(timeout_ms=50)), ADMIT), now=NOW + 60)
@@ -541,3 +498,90 @@ def test_the_timer_of_the_handler_is_set_when_it_changes() -> None:
         >> Asked()
     )
     assert book.state.timer_at is None
+
+
+# --- children -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "id"), [(None, "w/0@1"), ("mine", "mine")])
+def test_a_child_is_started_under_its_id(given: str | None, id: str) -> None:
+    """An id that was not given is derived from workflow, step and epoch."""
+    begun = after(fresh(), FactDelivered(fact=Started()))
+    command = child(child_id=given)
+    assert (
+        Playbook(begun)
+        >> asked(command)
+        << StartChild(0, id, command)
+        << row(0, is_new=True, state="asked", child_id=id, due_at=None)
+    )
+
+
+def test_only_its_own_child_settles_a_step() -> None:
+    """The outcome of a child with another id (from before a restart) is dropped."""
+    other = ChildEnded(number=0, child_id="w/0@0", outcome=ok("2"), accepted_at=NOW)
+    own = ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW + 1)
+    assert (
+        Playbook(waiting(child()))
+        >> other
+        >> own
+        << row(0, state="settled", outcome=ok(), settled_at=NOW + 1)
+        >> own
+    )
+
+
+# --- cancelling a step --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("situation", "told"),
+    [
+        ("run_at", []),
+        ("sleep", []),
+        ("event", []),
+        ("ready", []),
+        ("backoff", []),
+        ("settled", []),
+        ("started", [CancelAttempt(0, epoch=1, attempt=1)]),
+    ],
+)
+def test_a_cancelled_step_ends_as_canceled(situation: str, told: list[object]) -> None:
+    """The row keeps where the handler cancelled it; a running attempt is told; nothing follows."""
+    book = Playbook(SITUATIONS[situation])
+    book = (
+        book
+        >> Asked(cancels=(CancelStep(0),))
+        << row(0, state="settled", outcome=Canceled(), canceled_position=0, due_at=None)
+    )
+    for effect in told:
+        book = book << effect
+    assert book >> ended() >> StepDue(number=0) >> ADMIT
+    assert (book.state.live, next_fact(book.state, NOW + 99)) == ({}, None)
+
+
+def test_a_cancelled_child_step_cancels_the_child() -> None:
+    """The child is canceled in the same transaction, and what it reports is dropped."""
+    assert (
+        Playbook(waiting(child()))
+        >> Asked(cancels=(CancelStep(0),))
+        << CancelChild(0, "w/0@1")
+        << row(0, state="settled", outcome=Canceled(), canceled_position=0)
+        >> ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW)
+    )
+
+
+def test_a_step_may_be_cancelled_in_the_reaction_that_asked_for_it() -> None:
+    """Asked and cancelled at once: both are recorded, with the same position."""
+    begun = after(fresh(), FactDelivered(fact=Started()))
+    book = Playbook(begun)
+    commands: tuple[tuple[int, StepCommand], ...] = ((0, sleep(NOW + 5)), (1, await_event()))
+    assert (
+        book
+        >> Asked(steps=commands, cancels=(CancelStep(0),))
+        << row(0, is_new=True, asked_position=0)
+        << row(0, outcome=Canceled(), canceled_position=0)
+        << row(1, is_new=True)
+        << SetTimer(NOW + 5, 0)
+        >> At(NOW + 5)
+        >> StepDue(number=0)
+    )
+    assert (book.state.next_number, set(book.state.live)) == (2, {1})

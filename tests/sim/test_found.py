@@ -40,6 +40,10 @@ FOUND = {
         "late",
         "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
     ),
+    "an attempt in doubt kept its permit when its workflow was taken up again": (
+        "hasty",
+        "pd1:c0/commit#2=disk_full:1m;h/touched#7=rerun;w0/boot#1=crash*3;world/permits#1=one",
+    ),
     "a step was taken before it was ready, by a clock that was read too soon": (
         "crawling",
         "pd1:w1/begin#7=stall:2s",

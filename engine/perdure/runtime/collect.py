@@ -120,6 +120,9 @@ class CollectPhase:
         for claimed in claims:
             workflow_id = claimed.loaded.state.workflow_id
             self.actors.adopt(Actor.of(claimed.loaded))
+            # It may have been ours before, and out of our hands since.
+            self.actors.cancel_unsure(workflow_id, claimed.loaded.state)
+            self._start_doubtful(claimed.loaded.state)
             self._forget_events(workflow_id, batch)
             batch.messages[workflow_id] = []
             # As posts: should this turn fail, nothing else would tell them again.
