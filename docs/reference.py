@@ -59,7 +59,8 @@ SECTIONS = {
         "CheckedWorkflow",
     ],
     "Moving to PostgreSQL": ["migrate", "abandon_migration", "MigrationReport"],
-    "Definitions": ["Call", "Query", "Mutation", "Action", "Workflow"],
+    "Definitions": ["Query", "Mutation", "Action", "AsyncAction", "ThreadAction", "Workflow"],
+    "Calls": ["Call", "QueryCall", "MutationCall", "ActionCall", "WorkflowCall"],
 }
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Warns|Attributes):$", re.MULTILINE)

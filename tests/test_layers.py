@@ -82,7 +82,7 @@ FLOORS = (
     ),
     Floor(
         "codec",
-        "perdure.codec perdure.forms",
+        "perdure.codec perdure.annotations perdure.forms perdure.outcome_form perdure.unions",
         "records core errors",
         "values are judged the same way in every process, whatever runs there",
     ),
@@ -178,6 +178,7 @@ CORE_ALSO = {
     ("perdure.core.loop", "asyncio"): "Task and Future drive the handler; its I/O is not used",
     ("perdure.core.closing", "asyncio"): "the same two are ended here",
     ("perdure.core.replay", "asyncio"): "Task and Future drive the handler; its I/O is not used",
+    ("perdure.core.outcomes", "json"): "numbers in recorded arguments are compared by value; pure",
     ("perdure.core.loop", "sys"): "the hooks for async generators are set through it",
 }
 

@@ -246,7 +246,9 @@ class Decider:
         if is_parkable(draft, draft.now):
             draft.give_up(next_wake(draft))
         elif is_draining and draft.status == "in_progress" and draft.owner is not None:
-            if all(record.state != "started" for record in draft.live.values()):
+            # What others run for it goes on without its owner.
+            owner = draft.owner
+            if all(r.state != "started" or r.runner != owner for r in draft.live.values()):
                 draft.give_up(draft.now)
         unit.state, unit.writes, unit.effects = draft.state(), draft.writes, draft.effects
         unit.draft = None

@@ -20,7 +20,7 @@ import attrs
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader
-from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
+from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError, WorkflowNotFound
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
@@ -95,6 +95,14 @@ class Waiters:
             waiters = self._waiters.pop(workflow_id, [])
         for waiter in waiters:
             waiter(outcome, None)
+
+    def gone(self, workflow_id: WorkflowId) -> None:
+        """There is no such workflow any more, and how it ended is not known here."""
+        with self._lock:
+            waiters = self._waiters.pop(workflow_id, [])
+        for waiter in waiters:
+            text = f"workflow {workflow_id!r} was deleted before its outcome was read here"
+            waiter(None, WorkflowNotFound(text, workflow_id=workflow_id))
 
     def fail(self, error: BaseException) -> None:
         """Nobody will tell any more."""
@@ -375,6 +383,9 @@ class Engine:
         for state in states:
             if state.outcome is not None:
                 self.waiters.ended(state.workflow_id, state.outcome)
+        for workflow_id in set(ids).difference(state.workflow_id for state in states):
+            sometimes("a workflow that is waited for was deleted by another process")
+            self.waiters.gone(workflow_id)
 
     def _drain(self) -> bool:
         """Whether there is still something to wait for after a stop was asked for."""

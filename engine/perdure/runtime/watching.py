@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from perdure.core.ids import WorkflowId
+from perdure.core.outcomes import Outcome
 
 from .bridge import Bridge
 
@@ -65,12 +66,24 @@ class News:
 
     Args:
         bridge: to the loop of that coroutine.
+
+    Attributes:
+        outcome: how the workflow ended, if that was told; its rows may be gone since.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._event = asyncio.Event()
         self._error: BaseException | None = None
+        self.outcome: Outcome | None = None
+
+    def ended(self, outcome: Outcome | None, error: BaseException | None) -> None:
+        """The workflow has ended, or the reason why that will not be told. From any thread."""
+        self._bridge.call(self._end, outcome, error)
+
+    def _end(self, outcome: Outcome | None, error: BaseException | None) -> None:
+        self.outcome = outcome
+        self._tell(error)
 
     def wake(self, error: BaseException | None) -> None:
         """See `Wake`."""
