@@ -10,6 +10,7 @@ from tests.sim.edges import EDGES
 from tests.sim.families import TOGETHER
 from tests.sim.scenes import EVENTS, SCENARIOS
 from tests.sim.tickets import TICKETS
+from tests.sim.watched import WATCHED
 
 from perdure.core import transition, workflow
 from perdure_sim.explore.explorer import run
@@ -18,7 +19,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS, AGAIN, GONE)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS, AGAIN, GONE, WATCHED)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
