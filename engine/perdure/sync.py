@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from perdure.checking import CheckedWorkflow, CheckReport
-from perdure.definitions import Call, Definition, Mutation
+from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
 from perdure.errors import NotOpen
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
@@ -93,7 +93,7 @@ class SyncManager:
 
     def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -214,11 +214,11 @@ class SyncManager:
         """See `WorkflowManager.create_event`."""
         return self._do(self._manager.create_event, event, workflow_id=workflow_id)
 
-    def run_query(self, call: Call[R]) -> R:
+    def run_query(self, call: QueryCall[R]) -> R:
         """See `WorkflowManager.run_query`."""
         return self._do(self._manager.run_query, call)
 
-    def run_mutation(self, call: Call[R]) -> R:
+    def run_mutation(self, call: MutationCall[R]) -> R:
         """See `WorkflowManager.run_mutation`."""
         return self._do(self._manager.run_mutation, call)
 

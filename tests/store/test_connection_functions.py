@@ -1,4 +1,4 @@
-"""Functions and collations that user code adds to the engine's connection, and dumps of it."""
+"""Functions, aggregates and collations that a step adds to its connection are its own."""
 
 from __future__ import annotations
 
@@ -6,27 +6,66 @@ import contextlib
 import functools
 import pathlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.store.test_connection import SCHEMA, connect, mutate, neighbours, query, refused
 
+from perdure import errors
 from perdure.store.connection import Connection
+
+SCHEMA = """
+    CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE other (workflow TEXT);
+    CREATE TABLE parent (id INTEGER PRIMARY KEY);
+    CREATE TABLE child (parent INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+"""
+
+
+def connect(path: str | pathlib.Path) -> Connection:
+    return sqlite3.connect(path, factory=Connection, timeout=0)
 
 
 @pytest.fixture
 def db(tmp_path: pathlib.Path) -> Iterator[Connection]:
     """A connection with an open transaction that holds another workflow's write."""
     with sqlite3.connect(path := tmp_path / "store.db") as plain:
+        plain.execute("PRAGMA journal_mode = WAL")
         plain.executescript(SCHEMA)
     plain.close()
     connection = connect(path)
+    connection.engine_execute("PRAGMA foreign_keys = ON")
     connection.begin()
     connection.engine_execute("INSERT INTO other VALUES ('neighbour')")
     yield connection
     connection.rollback()
     connection.close()
+
+
+def mutate(db: Connection, fn: Callable[[], Any]) -> Any:
+    return db.run_user_code(fn, read_only=False)
+
+
+def query(db: Connection, fn: Callable[[], Any]) -> Any:
+    return db.run_user_code(fn, read_only=True)
+
+
+def items(db: Connection) -> list[Any]:
+    return [name for (name,) in db.engine_execute("SELECT name FROM item ORDER BY id")]
+
+
+def neighbours(db: Connection) -> int:
+    return int(db.engine_execute("SELECT count(*) FROM other").fetchone()[0])
+
+
+def add(db: Connection, name: str) -> None:
+    db.execute("INSERT INTO item (name) VALUES (?)", (name,))
+
+
+def refused(fn: Callable[[], Any], match: str) -> errors.ConnectionMisuse:
+    with pytest.raises(errors.ConnectionMisuse, match=match) as caught:
+        fn()
+    return caught.value
 
 
 class Total:
@@ -125,11 +164,3 @@ def test_a_function_may_be_defined_anew(db: Connection) -> None:
 def test_a_function_is_not_defined_outside_of_a_step(db: Connection) -> None:
     """A connection that somebody has kept."""
     refused(lambda: db.create_function("mine", 0, lambda: 1), "outside of the step")
-
-
-def test_a_dump_reads_all(db: Connection) -> None:
-    """`iterdump` only reads; the engine's tables are in it as well."""
-    dump = query(db, lambda: "\n".join(db.iterdump()))
-    assert "neighbour" in dump
-    assert mutate(db, lambda: list(db.iterdump()))
-    assert (neighbours(db), db.in_transaction) == (1, True)

@@ -173,11 +173,17 @@ class Draft(Struct):
             live[number] = new
             if before != "settled":
                 self._queue(new)
-        self.writes.append(PutStep(new, old is None))
+        was_ready = before == "ready" and new.command.kind == "action"
+        self.writes.append(PutStep(new, old is None, was_ready))
         if old is None:
             self.journal_bytes += command_bytes(new.command)
         if after == "settled" and before != "settled" and new.outcome is not None:
             self.journal_bytes += outcome_bytes(new.outcome)
+
+    def learn(self, old: StepRecord, new: StepRecord) -> None:
+        """Take in what another worker has written of a ready step: that it has started it."""
+        assert (old.state, new.state) == ("ready", "started"), (old, new)
+        self.open_steps()[new.number] = new
 
     def _queue(self, record: StepRecord) -> None:
         assert record.settled_at is not None

@@ -30,6 +30,7 @@ from .effects import (
     CheckEvent,
     ConsumeEvent,
     PutTick,
+    RevokeAttempt,
     RunAttempt,
     SetTimer,
     StartChild,
@@ -45,6 +46,7 @@ from .journal import (
     outcome_bytes,
     overfull,
     record_canceled,
+    record_started,
 )
 from .limits import TICK_BYTES, Limits
 from .messages import (
@@ -52,6 +54,7 @@ from .messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     CancelWorkflow,
     ChildEnded,
     Ended,
@@ -116,6 +119,8 @@ def advance(draft: Draft, message: Message) -> None:
             _on_child_ended(draft, message)
         case HandlerBlocked():
             _on_handler_blocked(draft, message.error)
+        case AttemptStarted():
+            _on_attempt_started(draft, message)
         case AttemptLost():
             _on_attempt_lost(draft, message)
         case CancelWorkflow():
@@ -317,25 +322,14 @@ def _on_step_admitted(draft: Draft, message: StepAdmitted) -> None:
 def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
     """The record of a ready step whose next attempt begins; an action is told to run."""
     assert isinstance(record.command, RunStep)
-    now, command = draft.now, record.command
-    attempt = record.attempt + 1
-    if command.kind != "action":
+    now = draft.now
+    if record.command.kind != "action":
         # It runs and is settled inside the transaction that records this.
-        return replace(record, attempt=attempt, started_at=now)
-    deadline = None if command.timeout_ms is None else now + command.timeout_ms
-    started = replace(
-        record,
-        state="started",
-        due_at=None,
-        runner=runner,
-        attempt=attempt,
-        started_at=now,
-        started_epoch=draft.epoch,
-        deadline_at=deadline,
-    )
+        return replace(record, attempt=record.attempt + 1, started_at=now)
+    started = record_started(record, epoch=draft.epoch, runner=runner, now=now)
     draft.effects.append(RunAttempt(started))
-    if deadline is not None:
-        draft.effects.append(SetTimer(deadline, record.number))
+    if started.deadline_at is not None:
+        draft.effects.append(SetTimer(started.deadline_at, record.number))
     return started
 
 
@@ -344,6 +338,21 @@ def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
     if record is None or record.state != "ready":
         return  # it was canceled in the meantime
     _settle(draft, record, message.outcome, draft.now)
+
+
+def _on_attempt_started(draft: Draft, message: AttemptStarted) -> None:
+    record = draft.live.get(message.number)
+    if record is None or record.state != "ready" or record.command.kind != "action":
+        return  # read with its row, when the workflow was loaded
+    if (draft.epoch, record.attempt + 1) != (message.epoch, message.attempt):
+        return  # taken from a former owner, or retried since
+    sometimes("the owner learns that another worker has taken a step")
+    started = record_started(
+        record, epoch=message.epoch, runner=message.runner, now=message.started_at
+    )
+    draft.learn(record, started)
+    if started.deadline_at is not None:
+        draft.effects.append(SetTimer(started.deadline_at, record.number))
 
 
 def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
@@ -479,6 +488,10 @@ def _stop(draft: Draft, record: StepRecord) -> None:
     if record.state == "started":
         assert record.started_epoch is not None
         draft.effects.append(CancelAttempt(record.number, record.started_epoch, record.attempt))
+        # (Who ends a workflow that nobody owns tells all that it concerns.)
+        if draft.owner is not None and record.runner not in (None, draft.owner):
+            assert record.runner is not None
+            draft.writes.append(RevokeAttempt(record.number, record.runner))
     if record.child_id is not None and record.state != "settled":
         draft.writes.append(CancelChild(record.number, record.child_id))
 

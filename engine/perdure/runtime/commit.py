@@ -25,6 +25,7 @@ from perdure.core.effects import (
     Effect,
     PutStep,
     PutTick,
+    RevokeAttempt,
     StartChild,
     TellParent,
     Write,
@@ -58,6 +59,14 @@ class Request(Protocol):
 
 class StaleUnits(Exception):
     """Somebody else changed these workflows meanwhile; nothing was committed."""
+
+    def __init__(self, workflow_ids: set[WorkflowId]) -> None:
+        super().__init__(workflow_ids)
+        self.workflow_ids = workflow_ids
+
+
+class StepsTaken(Exception):
+    """Other workers have taken ready steps of these workflows meanwhile; nothing was committed."""
 
     def __init__(self, workflow_ids: set[WorkflowId]) -> None:
         super().__init__(workflow_ids)
@@ -161,7 +170,7 @@ class Committer:
 
         Raises:
             Fenced: this worker may not write any more.
-            StaleUnits: see there; try again without them.
+            StaleUnits, StepsTaken: see there; try again without them.
             UnitFailed: see there.
             TransactionLost: some function ended the transaction; try unit by unit.
             StoreError: the database is in trouble; nothing is known to be stored.
@@ -257,7 +266,10 @@ class Committer:
             if unit.inbox:
                 inbox.extend(unit.inbox)
         if steps:
-            tx.put_steps(steps)
+            taken = tx.put_steps(steps)
+            if taken:
+                sometimes("a decision is dropped because another worker has taken a step")
+                raise StepsTaken(taken)
         if ticks:
             tx.put_ticks(ticks)
         for unit in units:
@@ -278,6 +290,8 @@ class Committer:
             is_canceled, is_replaced = workflow_id in canceled, workflow_id in replaced
             if not (is_canceled or is_replaced):
                 self._carry_out(scope, done, write)
+            elif isinstance(write, RevokeAttempt):
+                self._carry_out(scope, done, write)  # on record it is over, so nobody else tells
             elif isinstance(write, CancelChild):
                 # That a child was cancelled stands, though the workflow is canceled in this
                 # transaction; but not if it was restarted, and waits for the child again.
@@ -324,6 +338,8 @@ class Committer:
                     done.take(message, scope.now, self.env.limits)
             case CancelChild():
                 operations.cancel_child(scope, workflow_id, write)
+            case RevokeAttempt():
+                operations.revoke_attempt(scope, workflow_id, write.runner)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
             case CheckEvent():
@@ -390,6 +406,13 @@ def _step_writes(workflow_id: WorkflowId, writes: Sequence[Write]) -> list[StepW
         if isinstance(write, PutStep):
             number = write.record.number
             before = rows.get(number)
-            is_new = write.is_new or (before is not None and before.is_new)
-            rows[number] = StepWrite(workflow_id=workflow_id, record=write.record, is_new=is_new)
+            is_new, was_ready = write.is_new, write.was_ready
+            if before is not None:  # what is stored is what was there before the first of them
+                is_new, was_ready = is_new or before.is_new, before.must_be_ready
+            rows[number] = StepWrite(
+                workflow_id=workflow_id,
+                record=write.record,
+                is_new=is_new,
+                must_be_ready=was_ready,
+            )
     return list(rows.values())

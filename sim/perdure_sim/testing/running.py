@@ -17,6 +17,7 @@ from ..world.listening import listening
 from ..world.world import BlockedWithoutCause, World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
+from .garbage import collect
 from .presets import FaultSet
 from .repeating import check_repeatable
 from .rules import loses_with_power, parallelism_of, rules_of
@@ -41,6 +42,7 @@ class Finished:
         failure: what the test, or a law, has raised.
         passed: what was raised that is no failure: the example is not wanted, the test skipped.
         ranges: the choices that it met, by (actor, site), each with its least and most ms.
+        asked: of which it is not known yet how they are replayed elsewhere.
     """
 
     plan: FaultPlan
@@ -50,6 +52,7 @@ class Finished:
     ranges: Mapping[tuple[str, str], list[tuple[int, int]]]
     declared: frozenset[str]
     reached: frozenset[str]
+    asked: tuple[Shape, ...] = ()
 
 
 @attrs.define(kw_only=True)
@@ -59,6 +62,7 @@ class Stage:
     Attributes:
         events_max: a run with more of them runs hot.
         seen: see `check_replay`.
+        waits: whether a run waits until the process that replays journals has started.
         disks: made of `store` and `setup` when they are first needed, if none are given.
     """
 
@@ -71,6 +75,7 @@ class Stage:
     seen: set[Shape] = attrs.field(factory=set)
     runs: int = 0
     events: int = 0
+    waits: bool = True
     disks: Disks | None = None
 
     def make(self, plan: FaultPlan, *, detail: bool = False) -> Simulation:
@@ -94,10 +99,12 @@ class Stage:
 
     def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:
         """One run, to its end, with all laws on."""
+        collect(self.runs)
         simulation = self.make(plan, detail=detail)
         world = simulation._world
         failure: Exception | None = None
         passed: BaseException | None = None
+        asked: list[Shape] = []
         try:
             with _no_garbage_collection(), quiet(), listening(world):
                 if script(simulation) is not None:
@@ -105,7 +112,7 @@ class Stage:
                 simulation._finish()
                 check_end(world, simulation._deployed, self.seen)
                 if not simulation._deployed:
-                    check_repeatable(self.manager, world, self.seen)
+                    asked = check_repeatable(self.manager, world, self.seen, waits=self.waits)
         except Exception as error:
             if type(error).__module__.split(".")[0] == "hypothesis":
                 passed = error  # no failure: it does not want this example
@@ -128,6 +135,7 @@ class Stage:
             ranges=simulation.ranges,
             declared=frozenset(conditions.declared),
             reached=frozenset(conditions.reached),
+            asked=tuple(asked),
         )
 
     def close(self) -> None:
