@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 import attrs
 import msgspec
 import pytest
+from tests.naming import stable_name
 
 from perdure.codec import (
     TypeCodec,
@@ -185,7 +186,7 @@ ROUND_TRIPS = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value", "text"), ROUND_TRIPS, ids=str)
+@pytest.mark.parametrize(("annotation", "value", "text"), ROUND_TRIPS, ids=stable_name)
 def test_a_value_comes_back_as_it_was(annotation: Any, value: Any, text: str | None) -> None:
     """Each supported type is stored as readable JSON and decodes to an equal, fresh value."""
     encoded = encode(annotation, value)
@@ -247,7 +248,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value", "message"), WRONG, ids=str)
+@pytest.mark.parametrize(("annotation", "value", "message"), WRONG, ids=stable_name)
 def test_a_wrong_value_is_refused_with_its_path(annotation: Any, value: Any, message: str) -> None:
     """The message says what was expected, where, and shows the value there."""
     with pytest.raises(ValidationError) as caught:
@@ -267,7 +268,7 @@ EQUAL = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "whole", "same"), EQUAL, ids=str)
+@pytest.mark.parametrize(("annotation", "whole", "same"), EQUAL, ids=stable_name)
 def test_a_whole_number_for_a_float_is_stored_as_that_float(
     annotation: Any, whole: Any, same: Any
 ) -> None:
@@ -312,7 +313,7 @@ NOT_FINITE = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value", "message"), NOT_FINITE, ids=str)
+@pytest.mark.parametrize(("annotation", "value", "message"), NOT_FINITE, ids=stable_name)
 def test_numbers_that_json_has_not_are_refused(annotation: Any, value: Any, message: str) -> None:
     """nan and inf never become a silent null, wherever null may stand."""
     with pytest.raises(ValidationError) as caught:
@@ -335,7 +336,7 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value", "path"), UNKNOWN, ids=str)
+@pytest.mark.parametrize(("annotation", "value", "path"), UNKNOWN, ids=stable_name)
 def test_unknown_fields_are_refused_at_any_depth(annotation: Any, value: Any, path: str) -> None:
     """A field that the type does not have would be lost; also one of a subclass."""
     with pytest.raises(ValidationError, match="unknown field") as caught:
@@ -482,7 +483,7 @@ UNSTORABLE = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "message"), UNSTORABLE, ids=str)
+@pytest.mark.parametrize(("annotation", "message"), UNSTORABLE, ids=stable_name)
 def test_an_annotation_that_cannot_be_stored_is_a_definition_error(
     annotation: Any, message: str
 ) -> None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
+from tests.naming import stable_name
 
 from perdure.codec import TypeCodec
 from perdure.errors import DefinitionError, ValidationError
@@ -123,7 +124,7 @@ def codec(annotation: Any) -> TypeCodec[Any]:
         A | Data,
         Empty | Blank,
     ],
-    ids=str,
+    ids=stable_name,
 )
 def test_models_with_the_same_fields_are_no_union(annotation: Any) -> None:
     """No JSON tells which it was: the definition is refused, with both names and a remedy."""
@@ -147,7 +148,7 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "values"), KEPT, ids=str)
+@pytest.mark.parametrize(("annotation", "values"), KEPT, ids=stable_name)
 def test_what_json_tells_apart_keeps_its_class(annotation: Any, values: list[Any]) -> None:
     """Tags, other fields and other forms are enough."""
     for value in values:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
@@ -34,7 +34,7 @@ from perdure.errors import (
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
-from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
+from perdure.records import InProgress, Settings, Status
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
@@ -44,9 +44,9 @@ from perdure.runtime.operations import not_found
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
-from perdure.runtime.views import public_outcome, step_info, workflow_info
+from perdure.runtime.views import public_outcome
 from perdure.runtime.watching import News
-from perdure.store.base import Reader, WorkflowFilter
+from perdure.store.base import Reader
 
 if TYPE_CHECKING:
     import sqlite3
@@ -442,7 +442,7 @@ class WorkflowManager(InspectedManager):
         return await self._run_function(call, Query, "run_query")
 
     async def run_mutation(self, call: MutationCall[R]) -> R:
-        """Run a mutation in a transaction of its own; twice, should the answer to its commit be lost.
+        """Run a mutation in a transaction of its own; twice if the answer to its commit is lost.
 
         Args:
             call: of a mutation.
@@ -483,80 +483,7 @@ class WorkflowManager(InspectedManager):
             self._env, store.guest(connection, max_parallelism=self._max_parallelism)
         )
 
-    # --- reading ------------------------------------------------------------------------------
-
-    async def list_workflows(
-        self,
-        *,
-        name: str | None = None,
-        status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
-        blocked: bool | None = None,
-        order: Literal["asc", "desc"] = "asc",
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[WorkflowInfo]:
-        """Workflows in order of creation, a page at a time.
-
-        Args:
-            name: of the workflow definition.
-            status: only those with it.
-            blocked: only those whose code does not fit their journal; False for all others.
-            order: "asc" for the oldest first.
-            limit: items of a page, 1 to 1,000.
-            cursor: of the page before.
-
-        Raises:
-            ValueError, TypeError: an option makes no sense.
-        """
-        if status not in (None, "in_progress", "success", "failed", "canceled"):
-            raise ValueError(
-                f"status={status!r}: give 'in_progress', 'success', 'failed' or 'canceled'"
-            )
-        is_ascending, after = orders.check_page(order, limit, cursor)
-        which = WorkflowFilter(
-            name=orders.checked_filter(name),
-            status=status,
-            is_blocked=orders.checked_flag(blocked, "blocked"),
-            is_ascending=is_ascending,
-            limit=limit + 1,
-            after=after,
-        )
-        rows = await self._read(lambda reader: reader.list_workflows(which))
-        items = [workflow_info(state) for _, state in rows[:limit]]
-        is_done = len(rows) <= limit
-        last = str(rows[limit - 1][0]) if not is_done else None
-        return Page(items=items, cursor=last, is_done=is_done)
-
-    async def list_steps(
-        self,
-        workflow_id: str,
-        *,
-        order: Literal["asc", "desc"] = "asc",
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[StepInfo]:
-        """The steps of a workflow by number, a page at a time; an unknown id has none.
-
-        Args:
-            workflow_id: as `start` gave it.
-            order: "asc" for the first step first.
-            limit: items of a page, 1 to 1,000.
-            cursor: of the page before.
-
-        Raises:
-            ValueError, TypeError: an option makes no sense.
-        """
-        orders.checked_id(workflow_id)
-        is_ascending, after = orders.check_page(order, limit, cursor)
-        records = await self._read(
-            lambda reader: reader.list_steps(
-                workflow_id, is_ascending=is_ascending, limit=limit + 1, after=after
-            )
-        )
-        items = [step_info(workflow_id, record) for record in records[:limit]]
-        is_done = len(records) <= limit
-        last = str(items[-1].number) if not is_done else None
-        return Page(items=items, cursor=last, is_done=is_done)
+    # --- settings -----------------------------------------------------------------------------
 
     async def config(self) -> Settings:
         """The settings that all workers of the store share."""
