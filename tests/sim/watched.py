@@ -26,6 +26,8 @@ def have_stayed(world: World) -> None:
 def have_watched(world: World) -> None:
     """One ends by itself, one is canceled, one restarted, one deleted while it runs; one deletes
     itself, in a worker; and one stays as it is."""
+    # An outage of a minute is some thousand tries, each of which all who watch are told of.
+    world.events_max *= 4
     for name in "abcd":
         started = world.start(twice(name), id=name)
         world.after(0, partial(world.watch, name), started)
