@@ -28,7 +28,6 @@ from ..laws.violations import Violation
 from ..world.world import World
 from .rules import rules_of
 
-
 #: Names of the module that was started as a program; another process has its own.
 _MAIN = frozenset(["__main__", "__mp_main__"])
 
