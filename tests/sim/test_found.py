@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
+from tests.sim.spreads import SPREADS
 
 from perdure_sim.explore.explorer import run
 from perdure_sim.faults.plan import FaultPlan
@@ -39,6 +40,14 @@ FOUND = {
         "late",
         "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
     ),
+    "an attempt in doubt kept its permit when its workflow was taken up again": (
+        "hasty",
+        "pd1:c0/commit#2=disk_full:1m;h/touched#7=rerun;w0/boot#1=crash*3;world/permits#1=one",
+    ),
+    "a step was taken before it was ready, by a clock that was read too soon": (
+        "crawling",
+        "pd1:w1/begin#7=stall:2s",
+    ),
 }
 
 
@@ -46,7 +55,7 @@ FOUND = {
 def test_what_was_found_is_mended(name: str) -> None:
     """All laws hold, as without the faults."""
     scene, plan = FOUND[name]
-    scenario = next(each for each in (*EDGES, *CORNERS) if each.name == scene)
+    scenario = next(each for each in (*EDGES, *CORNERS, *SPREADS) if each.name == scene)
     found = run(scenario, FaultPlan.parse(plan), memory_disk)
     assert found.failure is None
     assert len(found.world.faults.fired) == len(found.plan)

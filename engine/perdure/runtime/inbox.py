@@ -11,6 +11,7 @@ from perdure.core.ids import WorkflowId
 from perdure.core.messages import (
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     ChildEnded,
     EventSent,
     Message,
@@ -107,6 +108,14 @@ class InboxReader:
                 child_id=body.child_id or "",
                 outcome=outcome,
                 accepted_at=row.accepted_at,
+            )
+        if body.runner is not None:
+            return AttemptStarted(
+                number=row.number,
+                epoch=body.epoch,
+                attempt=body.attempt,
+                runner=body.runner,
+                started_at=row.accepted_at,
             )
         if body.is_lost:
             return AttemptLost(
