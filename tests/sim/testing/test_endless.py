@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import ActionContext, MutationContext, Step, StepFailed, WorkflowManager
-from perdure.definitions import Call
+from perdure.definitions import WorkflowCall
 from perdure_sim import Simulation, simulate
 from perdure_sim.testing import endless
 from perdure_sim.testing.endless import NoEnd
@@ -97,7 +97,7 @@ async def spinning(step: Step) -> None:
     ],
 )
 def test_a_loop_is_told_with_its_place(
-    call: Call[Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+    call: WorkflowCall[Any], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose it is, and what to do."""
     monkeypatch.setattr(endless, "SECONDS_MAX", 0.2)
