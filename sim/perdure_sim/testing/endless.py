@@ -81,7 +81,7 @@ class Endless:
             nonlocal seen
             if world.events == seen:
                 if not found:
-                    found.append(NoEnd(_of_code(frame, seconds)))
+                    found.append(NoEnd(_of_code(world, frame, seconds)))
                     world.violation = world.violation or found[0]
                 raise _Interrupted
             seen = world.events
@@ -163,11 +163,12 @@ def _of_action(world: World) -> str:
     )
 
 
-def _of_code(frame: FrameType | None, seconds: float) -> str:
+def _of_code(world: World, frame: FrameType | None, seconds: float) -> str:
     """What is told of code that does not come back."""
     where = _place(frame)
     if where is None:
-        return f"nothing happens any more, for {seconds:g} s of the processor's time."
+        what = _of_action(world) if world.calls else "nothing happens any more."
+        return f"after {seconds:g} s of the processor's time: {what}"
     code, line = where.f_code, where.f_lineno
     return (
         f"{code.co_name} is at {Path(code.co_filename).name}:{line} and does not come back, for"
