@@ -42,6 +42,9 @@ LEAVE_IT = (
 #: Where so few attempts have begun, it is one of them that goes on and on, and not the workflow.
 FEW_CALLS = 20
 
+#: What is below these is not what is running.
+_WAITED_FOR = (World.run.__code__, World.run_inside.__code__)
+
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
 _PACKAGES = (*perdure.__path__, *perdure_sim.__path__)
 
@@ -178,8 +181,9 @@ def _of_code(world: World, frame: FrameType | None, seconds: float) -> str:
 
 
 def _place(frame: FrameType | None) -> FrameType | None:
-    """The innermost code that is somebody's own: no library's, nor perdure's."""
-    while frame is not None:
+    """The innermost code that is somebody's own: no library's, nor perdure's. Not that which has
+    the world go on: it only waits."""
+    while frame is not None and frame.f_code not in _WAITED_FOR:
         name = frame.f_code.co_filename
         is_library = "site-packages" in name or name.startswith((*_PACKAGES, *_LIBRARIES))
         if not (is_library or name.startswith("<")):
