@@ -6,5 +6,7 @@ import re
 
 
 def stable_name(value: object) -> str | None:
-    """The text of a value without its address; None for a set, whose order varies."""
-    return None if isinstance(value, set | frozenset) else re.sub(r" at 0x\w+", "", str(value))
+    """The text of a value without its address; None for what may hold a set, whose order varies."""
+    return (
+        None if isinstance(value, set | frozenset | list) else re.sub(r" at 0x\w+", "", str(value))
+    )

@@ -30,22 +30,18 @@ from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
     WorkflowFailed,
-    WorkflowNotFound,
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
-from perdure.records import InProgress, Settings, Status
+from perdure.records import Settings, Status
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
-from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
-from perdure.runtime.operations import not_found
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
-from perdure.runtime.views import public_outcome
-from perdure.runtime.watching import News
+from perdure.runtime.watching import watch
 from perdure.store.base import Reader
 
 if TYPE_CHECKING:
@@ -243,38 +239,8 @@ class WorkflowManager(InspectedManager):
         """
         refuse_inside("watch")
         orders.checked_id(workflow_id)
-        return self._watch(self._open_one(), workflow_id)
-
-    async def _watch(self, engine: Engine, workflow_id: str) -> AsyncGenerator[Status, None]:
-        news = News(bridge_of(asyncio.get_running_loop()))
-        engine.watchers.add(workflow_id, news.wake)
-        engine.waiters.add(workflow_id, news.ended)
-        try:
-            engine.check()  # after that: a manager that is closed from now on tells it
-            last: Status | None = None
-            while last is None or isinstance(last, InProgress):
-                news.take()
-                status = await self._status_or_gone(workflow_id, news.outcome)
-                if status is None and last is None:
-                    raise not_found(workflow_id)
-                if status is None or status == last:
-                    await news.wait()  # if it is gone: until it is told how it has ended
-                else:
-                    last = status
-                    yield status
-        finally:
-            engine.waiters.discard(workflow_id, news.ended)
-            engine.watchers.discard(workflow_id, news.wake)
-
-    async def _status_or_gone(self, workflow_id: str, outcome: Outcome | None) -> Status | None:
-        """The last status, if the outcome is known; else what the rows say; None without rows."""
-        if outcome is not None:
-            last: Status = public_outcome(outcome)
-            return last
-        try:
-            return await self.status(workflow_id)
-        except WorkflowNotFound:
-            return None
+        engine = self._open_one()
+        return watch(engine, workflow_id, lambda: self.status(workflow_id))
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.

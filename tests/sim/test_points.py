@@ -12,6 +12,7 @@ from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
 from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
+from tests.sim.watched import WATCHED
 from tests.sources import parse
 
 from perdure_sim.explore.explorer import run
@@ -19,7 +20,7 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-SCENES = (*SCENARIOS, *CORNERS, *SPREADS, TICKETS, AGAIN, GONE)
+SCENES = (*SCENARIOS, *CORNERS, *SPREADS, TICKETS, AGAIN, GONE, WATCHED)
 BY_NAME = {scenario.name: scenario for scenario in SCENES}
 
 #: For each point a scenario and a plan that lead there.
@@ -61,6 +62,7 @@ WAYS = {
         "race",
         "pd1:w0/commit#3=lost_ack*3",
     ),
+    "a workflow that is waited for was deleted by another process": ("watched", ""),
     "a worker begins a new life": ("events", "pd1:w0/carried_out#1=zombie:40s"),
     "a worker finds another one dead": ("events", "pd1:w0/carried_out#1=crash"),
     "a worker finds itself fenced when it looks for work": ("events", "pd1:w0/turn#1=fenced"),

@@ -20,7 +20,7 @@ import attrs
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader
-from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError, WorkflowNotFound
+from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
@@ -34,7 +34,7 @@ from .runner import ActionRunner
 from .scope import Env
 from .verbs import Verbs
 from .watch import Watchdog
-from .watching import Watchers
+from .watching import Waiters, Watchers
 from .worker import Border, Worker
 
 logger = logging.getLogger("perdure.worker")
@@ -54,63 +54,6 @@ BLOCKED_SECONDS = 0.2
 
 #: How long a client's request may wait while the store is busy.
 BUSY_SECONDS = 30.0
-
-#: Called with the outcome, or with the reason why it cannot be waited for here any more.
-Waiter = Callable[[Outcome | None, BaseException | None], None]
-
-
-class Waiters:
-    """Who waits in this process for the end of which workflow."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiters: dict[WorkflowId, list[Waiter]] = {}
-
-    def add(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
-        """Call `waiter` when the workflow ends. From any thread."""
-        with self._lock:
-            self._waiters.setdefault(workflow_id, []).append(waiter)
-
-    def discard(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
-        """Nobody waits any more."""
-        with self._lock:
-            waiters = self._waiters.get(workflow_id, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(workflow_id, None)
-
-    def ids(self) -> list[WorkflowId]:
-        """The workflows that somebody waits for."""
-        if not self._waiters:
-            return []
-        with self._lock:
-            return list(self._waiters)
-
-    def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
-        """Tell those who wait."""
-        if workflow_id not in self._waiters:
-            return
-        with self._lock:
-            waiters = self._waiters.pop(workflow_id, [])
-        for waiter in waiters:
-            waiter(outcome, None)
-
-    def gone(self, workflow_id: WorkflowId) -> None:
-        """There is no such workflow any more, and how it ended is not known here."""
-        with self._lock:
-            waiters = self._waiters.pop(workflow_id, [])
-        for waiter in waiters:
-            text = f"workflow {workflow_id!r} was deleted before its outcome was read here"
-            waiter(None, WorkflowNotFound(text, workflow_id=workflow_id))
-
-    def fail(self, error: BaseException) -> None:
-        """Nobody will tell any more."""
-        with self._lock:
-            waiters, self._waiters = self._waiters, {}
-        for those in waiters.values():
-            for waiter in those:
-                waiter(None, error)
 
 
 class EngineRunner(Runner, Protocol):

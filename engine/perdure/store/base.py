@@ -157,8 +157,9 @@ class Reader(Protocol):
         functions, in state `ready`, of workflows in progress that another worker owns.
 
         By `due_at`, the earliest first; of one time the highest number first, because owners begin
-        with the lowest. A row that cannot be read is left out. In a transaction: neither these
-        steps nor their workflows are changed by others before it ends.
+        with the lowest. A row that cannot be read is left out, and a store may look at the first
+        few hundred ready steps only. In a transaction: neither these steps nor their workflows are
+        changed by others before it ends.
         """
         ...
 

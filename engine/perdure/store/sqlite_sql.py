@@ -56,6 +56,9 @@ from .rows import (
 )
 from .sqlite_moving import refuse_moved
 
+#: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
+READY_LOOK = 256
+
 T = TypeVar("T")
 Execute = Callable[..., sqlite3.Cursor]
 
@@ -264,12 +267,15 @@ class SqliteReader:
     def ready_steps(
         self, worker_id: WorkerId, functions: Collection[str], limit: int
     ) -> list[ReadyStep]:
-        """See `base.Reader.ready_steps`. By the index on ready steps."""
+        """See `base.Reader.ready_steps`. By the index on ready steps, of which it looks at the
+        oldest `READY_LOOK`: a queue may be long, and this is asked for often."""
         step = ", ".join(f"s.{name}" for name in (*COMMAND_COLUMNS, *PROGRESS_COLUMNS))
         sql = (
-            f"SELECT w.epoch, {step} FROM perdure_steps s INDEXED BY perdure_steps_ready"
-            " CROSS JOIN perdure_workflows w ON w.id = s.workflow_id"
-            f" WHERE s.state = 'ready' AND s.kind = 'action' AND s.function {_IN}"
+            f"SELECT w.epoch, {step} FROM (SELECT workflow_id, number FROM perdure_steps"
+            " INDEXED BY perdure_steps_ready WHERE state = 'ready' ORDER BY due_at"
+            f" LIMIT {READY_LOOK}) r CROSS JOIN perdure_workflows w ON w.id = r.workflow_id"
+            " CROSS JOIN perdure_steps s USING (workflow_id, number)"
+            f" WHERE s.kind = 'action' AND s.function {_IN}"
             " AND w.status = 'in_progress' AND w.owner IS NOT NULL AND w.owner <> ?"
             " ORDER BY s.due_at, s.number DESC, s.workflow_id LIMIT ?"
         )

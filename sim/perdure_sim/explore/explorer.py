@@ -167,6 +167,8 @@ def _run(
         with listening(world):
             scenario.script(world)
             world.settle()
+        for watch in world.watches:
+            watch.check()
         outcomes = _finish(scenario, world, seen)
         if not _may_differ(scenario, world):
             scenario.check(world)

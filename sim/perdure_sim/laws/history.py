@@ -389,6 +389,8 @@ class History:
                 record = None if known is None else known.steps.get(what.step_number)
                 if record is None or record.attempt < what.attempt:
                     continue
+                if record.started_epoch is not None and record.started_epoch < what.epoch:
+                    continue  # after a restart that was lost: the numbers begin anew
                 self.attempt_begins(what)
             else:
                 self.take(what, at)

@@ -17,6 +17,7 @@ from ..world.listening import listening
 from ..world.world import BlockedWithoutCause, World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
+from .endless import EVENTS_MAX, Endless
 from .garbage import collect
 from .presets import FaultSet
 from .repeating import check_repeatable
@@ -26,8 +27,8 @@ from .simulation import Simulation
 #: What a test does with its simulation.
 Script = Callable[[Simulation], object]
 
-#: Events of one run of a test: so many, and as many times those of the run without faults.
-EVENTS_MIN, EVENTS_FACTOR = 20_000, 20
+#: As many times the events of the run without faults may a run with faults have.
+EVENTS_FACTOR = 20
 
 
 class CodeDoesNotFit(Violation):
@@ -60,7 +61,8 @@ class Stage:
     """Where the runs of one test take place: its manager's code, settings and store.
 
     Attributes:
-        events_max: a run with more of them runs hot.
+        events_max: a run with more of them does not end.
+        endless: whether that has happened.
         seen: see `check_replay`.
         waits: whether a run waits until the process that replays journals has started.
         disks: made of `store` and `setup` when they are first needed, if none are given.
@@ -71,7 +73,8 @@ class Stage:
     workers: int = 2
     faults: FaultSet
     store: StoreName
-    events_max: int = 1_000_000
+    events_max: int = EVENTS_MAX
+    endless: Endless = attrs.field(factory=Endless)
     seen: set[Shape] = attrs.field(factory=set)
     runs: int = 0
     events: int = 0
@@ -106,7 +109,8 @@ class Stage:
         passed: BaseException | None = None
         asked: list[Shape] = []
         try:
-            with _no_garbage_collection(), quiet(), listening(world):
+            bounded = self.endless.bounded(world)
+            with _no_garbage_collection(), quiet(), listening(world), bounded:
                 if script(simulation) is not None:
                     raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
                 simulation._finish()

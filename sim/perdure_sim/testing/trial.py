@@ -29,13 +29,14 @@ from ..world.disks import Disk
 from .conditions import NeverReached, class_for
 from .disks import OneDisk, Setup, StoreName
 from .drawing import Space, alone, plan_texts, swept_plans
+from .endless import NoEnd
 from .failures import Failure, tell
 from .garbage import collecting_between_runs
 from .known_runs import KnownRuns
 from .options import options
 from .presets import FaultSet
 from .repeating import differ_elsewhere, forget_asked, why_not_elsewhere
-from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
+from .running import EVENTS_FACTOR, Finished, Script, Stage
 from .simulation import Simulation
 
 Arguments: TypeAlias = dict[str, Any]
@@ -52,6 +53,9 @@ EVENT_CHARS = 120
 
 #: Runs to find simpler arguments under which a swept fault does the same.
 SIMPLER_MAX = 60
+
+#: So many different runs that do not end are looked at, to find a simple one.
+ENDLESS_MAX = 5
 
 #: No wall clock, no database, the same examples in each process.
 _QUIET = settings(
@@ -96,6 +100,7 @@ class Trial:
     max_examples: int | None
     sweep: bool | int
     store: StoreName
+    events_max: int
     strategies: dict[str, SearchStrategy[Any]]
     space: Space | None = None
     failures: dict[type[BaseException], Failure] = attrs.field(factory=dict)
@@ -104,6 +109,7 @@ class Trial:
     _declared: set[str] = attrs.field(factory=set)
     _reached: set[str] = attrs.field(factory=set)
     _known_runs: KnownRuns = attrs.field(factory=KnownRuns)
+    _endless: set[tuple[str, FaultPlan]] = attrs.field(factory=set)
     _late: list[tuple[Arguments, FaultPlan, tuple[Shape, ...]]] = attrs.field(factory=list)
 
     # --- the whole test -----------------------------------------------------------------------
@@ -148,6 +154,7 @@ class Trial:
         self._declared.clear()
         self._reached.clear()
         self._known_runs = KnownRuns()
+        self._endless.clear()
         self._late.clear()
 
     def close(self) -> None:
@@ -166,6 +173,7 @@ class Trial:
                 workers=self.workers,
                 faults=self.faults,
                 store=self.store,
+                events_max=self.events_max,
             )
         return self._stage
 
@@ -220,10 +228,15 @@ class Trial:
         check(plan)
         if self._known_runs.has(self._drawn(kwargs), self.faults.cut(plan)):
             return
+        place = (repr(self._drawn(kwargs)), plan)
+        if len(self._endless) >= ENDLESS_MAX and place not in self._endless:
+            return  # each takes seconds: what has been found is small enough
         finished = self._run(kwargs, plan)
         if finished.passed is not None:
             raise finished.passed
         if finished.failure is not None:
+            if isinstance(finished.failure, NoEnd):
+                self._endless.add(place)
             self._keep(kwargs, plan, finished.failure)
             raise finished.failure
 
@@ -292,9 +305,10 @@ class Trial:
         if not failures:
             return None
         failure = failures[0]
-        # (That two runs differ is seen of two runs only: no search for simpler ones would find it.)
-        is_of_two = isinstance(failure.error, DigestsDiffer)
-        return failure if is_of_two else self._simpler(failure, kwargs)
+        # (That two runs differ is seen of two runs only: no search for simpler ones would find it.
+        # And a run that does not end takes too long for many of them.)
+        is_told_as_it_is = isinstance(failure.error, DigestsDiffer | NoEnd)
+        return failure if is_told_as_it_is else self._simpler(failure, kwargs)
 
     def _differ_elsewhere(self) -> Failure | None:
         """The first of the runs whose journals another process replays otherwise.
@@ -304,6 +318,8 @@ class Trial:
         late, self._late = self._late, []
         differ = differ_elsewhere(self.manager, [shape for *_, asked in late for shape in asked])
         self.stage.seen -= differ
+        if differ:
+            self._known_runs = KnownRuns()  # they were taken for runs that pass
         for kwargs, plan, asked in late:
             if not differ.isdisjoint(asked):
                 error = self._run({**kwargs, **_copied(self._drawn(kwargs))}, plan).failure
@@ -332,8 +348,9 @@ class Trial:
         error = again.failure or _difference(finished, again)
         if error is not None:
             return self._keep({**kwargs, **kept}, FaultPlan(), error)
-        events = EVENTS_MIN + EVENTS_FACTOR * finished.world.events
-        self.stage.events_max = min(self.stage.events_max, events)
+        events = finished.world.events
+        self.stage.events_max = max(self.stage.events_max, EVENTS_FACTOR * events)
+        self.stage.endless.usual = max(self.stage.endless.usual, events)
         return self._sweep(kwargs, kept, finished, swept) if self.sweep else None
 
     def _take(self, finished: Finished) -> None:
@@ -365,7 +382,7 @@ class Trial:
 
     def _fewer(self, failure: Failure, kept: Arguments) -> Failure:
         """The same failure under one fault alone, if one of several is enough."""
-        for plan in alone(failure.plan):
+        for plan in () if isinstance(failure.error, NoEnd) else alone(failure.plan):
             finished = self._run({**failure.kwargs, **_copied(kept)}, plan)
             error = finished.failure
             if error is not None and type(error) is type(failure.error):

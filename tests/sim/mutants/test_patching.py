@@ -11,6 +11,7 @@ from tests.sim.families import TOGETHER
 from tests.sim.scenes import EVENTS, SCENARIOS
 from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
+from tests.sim.watched import WATCHED
 
 from perdure.core import transition, workflow
 from perdure_sim.explore.explorer import run
@@ -19,7 +20,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, *SPREADS, TICKETS, AGAIN, GONE)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, *SPREADS, TICKETS, AGAIN, GONE, WATCHED)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
