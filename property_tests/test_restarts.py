@@ -8,6 +8,7 @@ comes to an end. Here it is added what the effects may be.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -15,7 +16,16 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_tests.cases import silence
-from property_tests.programs import PROGRAMS, Program, d, ended, events, interpret, make_ledger
+from property_tests.programs import (
+    PROGRAMS,
+    Program,
+    d,
+    ended,
+    events,
+    interpret,
+    make_ledger,
+    paths,
+)
 
 from perdure_sim.explore.explorer import Run, Scenario, run
 from perdure_sim.faults.plan import FaultPlan
@@ -72,6 +82,15 @@ class Played:
         )
 
 
+def letters(program: Program, path: str) -> Iterator[tuple[str, int]]:
+    """The events that the program sends to itself, by steps that a restart may keep: name, and how
+    many."""
+    if program[0] == "letters":
+        yield path, program[1]
+    for part_path, part in paths(program, path):
+        yield from letters(part, part_path)
+
+
 def play(program: Program, meddlings: list[Meddling], plan: FaultPlan = FaultPlan()) -> Played:
     """Run a program that clients meddle with, under all laws.
 
@@ -95,10 +114,16 @@ def play(program: Program, meddlings: list[Meddling], plan: FaultPlan = FaultPla
         started = world.start(interpret("p0", program), id="p0", on_complete=ended)
         for meddling in meddlings:
             world.after(meddling.after, partial(meddle, world, meddling), started)
+        later = []
         for name, ms in events(program, "p0"):
             send = partial(world.send_event, name, workflow_id="p0", value="sent")
             world.after(ms, send, started)
-            for time in range(len(meddlings)):  # those that it had may have gone with their steps
+            later.append(send)
+        for name, many in letters(program, "p0"):
+            send = partial(world.send_event, name, workflow_id="p0", value="sent")
+            later += [send] * many
+        for time in range(len(meddlings)):  # those that it had may have gone with their steps
+            for send in later:
                 world.after(LATER_MS * (time + 1), send, started)
 
     def look(world: World) -> None:

@@ -56,6 +56,10 @@ FOUND = {
         "leaders",
         "pd1:c0/told#3=crash;leader/touched#3=rerun;w0/commit#18=power_loss:50ms",
     ),
+    "an outcome that waited for the store lost against its time-out, after a take-over": (
+        "fans",
+        "pd1:w0/begin#18=read_only:1m;w0/committed#16=zombie:40s",
+    ),
     "an outage with many watchers was taken for a spin": (
         "watched",
         "pd1:w0/begin#12=read_only:1m;w1/boot#1=crash",

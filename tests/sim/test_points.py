@@ -129,6 +129,10 @@ WAYS = {
     ),
     "an event that is awaited again went with the step that consumed it": ("gone", ""),
     "an on_complete restarts what is to be deleted": ("again", ""),
+    "an outcome that was not passed on yet is for a workflow of ours by now": (
+        "fans",
+        "pd1:w0/begin#18=read_only:1m;w0/committed#16=zombie:40s",
+    ),
     "an outcome that is too late comes before the timer of its timeout": (
         "late",
         "pd1:bounded/attempt#1=slow:1s;w0/carried_out#1=pause:3s",

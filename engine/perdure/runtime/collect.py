@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from perdure.core.ids import WorkflowId
-from perdure.core.messages import EventSent, StepDue
+from perdure.core.messages import EventSent, Message, StepDue
 from perdure.core.workflow import WorkflowState, due_timers
 from perdure.sometimes import sometimes
 from perdure.store.base import Store
@@ -22,7 +22,7 @@ from .actors import Actors
 from .attempts import Attempt
 from .batch import Batch
 from .claims import Claims
-from .inbox import InboxReader
+from .inbox import InboxReader, PassOn
 from .mailbox import Mailbox, Post, Ticket
 from .scope import Env
 from .spread import Taker
@@ -124,9 +124,10 @@ class CollectPhase:
             self.actors.cancel_unsure(workflow_id, claimed.loaded.state)
             self._start_doubtful(claimed.loaded.state)
             self._forget_events(workflow_id, batch)
-            batch.messages[workflow_id] = []
+            kept = self._not_passed_on(workflow_id)
+            batch.messages[workflow_id] = list(kept)
             # As posts: should this turn fail, nothing else would tell them again.
-            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
+            batch.posts.extend(Post(workflow_id, each) for each in (*kept, *claimed.messages))
         if claims or self.claims.take_buried():
             self.inbox.look = True
         if self.claims.take_given_up():
@@ -146,6 +147,22 @@ class CollectPhase:
             # After the inbox: what a dead worker had reported is not lost.
             batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
         return is_suspect
+
+    def _not_passed_on(self, workflow_id: WorkflowId) -> list[Message]:
+        """Outcomes of attempts that ran here for another owner, and that the store has not taken
+        yet: the workflow is ours now, and they came before whatever is due by now."""
+
+        kept: list[Message] = []
+        others: list[Post | Ticket] = []
+        for item in self.pending:
+            request = item.request if isinstance(item, Ticket) else None
+            if isinstance(request, PassOn) and request.workflow_id == workflow_id:
+                sometimes("an outcome that was not passed on yet is for a workflow of ours by now")
+                kept += request.messages
+            else:
+                others.append(item)
+        self.pending = others
+        return kept
 
     def _lose(self, workflow_id: WorkflowId) -> None:
         """A workflow, or an attempt of ours, was taken out of our hands, some time ago: it may be

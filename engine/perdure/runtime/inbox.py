@@ -35,8 +35,13 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class PassOn(msgspec.Struct, frozen=True):
-    """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now."""
+    """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now.
 
+    `messages` are the same, should the workflow become ours before it is carried out.
+    """
+
+    workflow_id: WorkflowId
+    messages: tuple[Message, ...]
     rows: tuple[InboxRow, ...]
 
     def execute(self, scope: Scope) -> None:
@@ -171,7 +176,7 @@ class InboxReader:
                     rows.append(_event_row(workflow_id, message.event))
                 case _:
                     pass  # derived from the state, or still in the inbox
-        return PassOn(tuple(rows)) if rows else None
+        return PassOn(workflow_id, tuple(messages), tuple(rows)) if rows else None
 
 
 def _lost_row(workflow_id: WorkflowId, message: AttemptLost) -> InboxRow:
