@@ -28,13 +28,15 @@ Check = Callable[["Rows"], None]
 
 
 class Rows:
-    """What a statement gave: all its rows, and how many it returned or changed."""
+    """What a statement gave: all its rows, how many it returned or changed, and what the server
+    says that it has done."""
 
-    __slots__ = ("_rows", "count")
+    __slots__ = ("_rows", "count", "tag")
 
-    def __init__(self, rows: list[Any], count: int) -> None:
+    def __init__(self, rows: list[Any], count: int, tag: bytes | None) -> None:
         self._rows = rows
         self.count = count
+        self.tag = tag
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._rows)
@@ -151,7 +153,7 @@ class Pipeline:
 
     def _rows(self, result: PGresult) -> Rows:
         if result.status != ExecStatus.TUPLES_OK:
-            return Rows([], result.command_tuples or 0)
+            return Rows([], result.command_tuples or 0, result.command_status)
         columns = range(result.nfields)
         decoders = [_decoder(result.ftype(column)) for column in columns]
         value = result.get_value
@@ -164,7 +166,7 @@ class Pipeline:
                     for each, decode in zip(values, decoders, strict=True)
                 )
             )
-        return Rows(rows, result.ntuples)
+        return Rows(rows, result.ntuples, result.command_status)
 
 
 def _results(pgconn: Any) -> PQGen[list[PGresult]]:

@@ -307,9 +307,9 @@ class _OpenTransaction:
             return
         if statements.has_checks:
             self._transaction.flush()
-        if not (session.in_transaction or statements.begins):
+        if session.info.transaction_status == TransactionStatus.IDLE and not statements.begins:
             raise TransactionLost(None)
-        statements.queue("COMMIT")
+        statements.queue("COMMIT", (), _check_commit)
         if self._transaction.is_news:
             # After it, as a transaction of its own: one that notifies and writes would keep all
             # others that do so waiting for its disk.
@@ -335,6 +335,12 @@ class _OpenTransaction:
         trouble = self._transaction.translate(error)
         if trouble is not None:
             raise trouble from error
+
+
+def _check_commit(rows: Rows) -> None:
+    # A transaction that has failed is rolled back by COMMIT, which is no error.
+    if rows.tag != b"COMMIT":
+        raise TransactionLost(None)
 
 
 class EngineTransaction(PostgresTransaction):
@@ -368,7 +374,13 @@ class EngineTransaction(PostgresTransaction):
         """See `base.Transaction.run_engine_code`."""
 
         def run() -> T:
-            result = fn()
+            try:
+                result = fn()
+            except (StoreError, psycopg.Error):
+                raise
+            except BaseException:
+                self.flush()  # before anything of the user's: in the order in which it was done
+                raise
             self.flush()
             return result
 
