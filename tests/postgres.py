@@ -139,7 +139,7 @@ class Server:
         """A new database of its own; its address."""
         name = f"test{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')  # type: ignore[call-overload]
+            connection.execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')
         return self.url(name)
 
     def stop(self) -> None:

@@ -425,9 +425,7 @@ class WorkflowManager(InspectedManager):
         result: R = definition.result.decode(text, where=f"result of {definition.name}")
         return result
 
-    def over(
-        self, connection: sqlite3.Connection | psycopg.Connection[Any]
-    ) -> MutationContext:
+    def over(self, connection: sqlite3.Connection | psycopg.Connection[Any]) -> MutationContext:
         """The verbs of a mutation, over a transaction that you opened on the same database.
 
         What they do is stored when you commit, together with your own writes, or not at all; a verb

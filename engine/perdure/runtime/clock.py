@@ -1,8 +1,8 @@
 """The one file that reads clocks and asks the system for randomness.
 
 `now_ms` never goes back within a process and does not jump when the system's clock is set: it is
-the wall clock at the start plus monotonic time since. Now and then the wall clock is taken up again,
-forwards only; or, where a database's server tells its time, that one's.
+the wall clock at the start plus monotonic time since. Now and then the wall clock is taken up
+again, forwards only; or, where a database's server tells its time, that one's.
 """
 
 from __future__ import annotations

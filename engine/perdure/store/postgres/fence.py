@@ -53,7 +53,6 @@ _OURS = re.compile(
 _WRITING = frozenset(
     {"insert", "update", "delete", "merge", "truncate", "create", "drop", "alter", "lock", "copy"}
 )
-_READING_FROM = re.compile(r"\b(?:from|join|using|on)\s+")
 
 
 def objection(statement: str) -> str | None:
@@ -94,7 +93,8 @@ def _words(statement: str) -> list[str]:
 def _of_savepoint(first: str, words: list[str]) -> str | None:
     if words[-1].strip('"') != SAVEPOINT_NAME and SAVEPOINT_NAME not in words:
         return None
-    return f"{first.upper()} of the savepoint {SAVEPOINT_NAME}, which is the engine's: choose another name"
+    what = f"{first.upper()} of the savepoint {SAVEPOINT_NAME}"
+    return f"{what}, which is the engine's: choose another name"
 
 
 def _of_ours(first: str, statement: str) -> str | None:

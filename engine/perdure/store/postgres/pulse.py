@@ -131,26 +131,23 @@ class Pulse:
 
     # --- the thread
 
-    def _begin(self, connection: psycopg.Connection[Any]) -> Pipeline:
-        pipeline = Pipeline(connection, prepares=self._listens)
-        if self._listens:
-            pipeline.queue(f"LISTEN {CHANNEL}")
-        self._give_sign(pipeline)
-        return pipeline
-
     def _main(self, pipeline: Pipeline) -> None:
+        is_lost = False
         while not self._is_stopping:
             try:
                 if self._connection.closed:
                     self._connection = self._connect()
                     pipeline = self._begin()
-                self._listen()
-                self._give_sign(pipeline)
+                    is_lost = False
+                elif not self._is_stopping:
+                    self._listen()
+                    self._give_sign(pipeline)
             except (psycopg.Error, OSError) as error:
                 self._connection.close()
-                if not self._is_stopping:
+                if not (self._is_stopping or is_lost):
                     logger.warning("the connection for signs of life is lost: %s", error)
-                    self._stopping.wait(RETRY_SECONDS)
+                is_lost = True
+                self._stopping.wait(RETRY_SECONDS)
             self._news = True  # what was said meanwhile may not have been heard
         self._connection.close()
 

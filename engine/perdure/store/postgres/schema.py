@@ -18,12 +18,12 @@ SCHEMA_VERSION = 1
 #: The lock of whoever makes the tables, or changes them: any number that nobody else uses.
 _LOCK_KEY = 0x70657264757265  # "perdure"
 
-# Where a statement without a schema's name finds or makes a table.
+# What a statement without a schema's name would mean. One look, because another process may be
+# making the tables just now.
 _OUR_NAMES = (
-    "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
-    " AND starts_with(relname, 'perdure_') ORDER BY relname LIMIT 1"
+    "SELECT coalesce(bool_or(relname = 'perdure_config'), false), min(relname::text) FROM pg_class"
+    r" WHERE relname LIKE 'perdure\_%' AND pg_table_is_visible(oid)"
 )
-_HAS_CONFIG = "SELECT to_regclass('perdure_config') IS NOT NULL"
 
 
 def has_tables(execute: Execute, text: str) -> bool:
@@ -33,13 +33,12 @@ def has_tables(execute: Execute, text: str) -> bool:
         StoreVersionError: they are of another one.
         StoreError: something else has a name of theirs.
     """
-    if execute(_HAS_CONFIG).fetchone()[0]:
+    has_config, first_name = execute(_OUR_NAMES).fetchone()
+    if has_config:
         check_version(_stored_version(execute, text), text)
-        return True
-    other = execute(_OUR_NAMES).fetchone()
-    if other is not None:
-        raise _not_ours(other[0], text)
-    return False
+    elif first_name is not None:
+        raise _not_ours(first_name, text)
+    return bool(has_config)
 
 
 def _stored_version(execute: Execute, text: str) -> object:

@@ -224,9 +224,7 @@ class PostgresStore:
             self._open_session()
         return PostgresReader(pool.execute, pool.at_once)
 
-    def guest(
-        self, connection: psycopg.Connection[Any], *, max_parallelism: int | None
-    ) -> Guest:
+    def guest(self, connection: psycopg.Connection[Any], *, max_parallelism: int | None) -> Guest:
         """The engine's side of a transaction that the user opened on this database; the store need
         not be open. See `guest.open_guest`, also for what it raises.
 

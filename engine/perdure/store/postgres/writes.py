@@ -52,8 +52,6 @@ from .reads import (
     SELECT_STATES,
     SELECT_STEPS,
     SELECT_TICKS,
-    STATE,
-    STEP,
     PostgresReader,
     Statement,
     columns,
@@ -69,9 +67,9 @@ EPOCHS_AT_ONCE = 65536
 LOCK = " FOR NO KEY UPDATE"
 
 _TEXTS = frozenset(
-    "id name arguments context on_complete parent_id status value error owner blocked"
-    " on_complete_error workflow_id kind function options child_id state runner outcome event_id"
-    " body worker".split()
+    {"id", "name", "arguments", "context", "on_complete", "parent_id", "status", "value", "error"}
+    | {"owner", "blocked", "on_complete_error", "workflow_id", "kind", "function", "options"}
+    | {"child_id", "state", "runner", "outcome", "event_id", "body", "worker"}
 )
 _STATE_COLUMNS = (*HEADER_COLUMNS, *STATE_COLUMNS)
 _STEP_COLUMNS = (*COMMAND_COLUMNS, *PROGRESS_COLUMNS)
