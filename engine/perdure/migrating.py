@@ -67,8 +67,8 @@ def migrate(source: str, target: str, *, progress: Progress | None = None) -> Mi
         ValueError: that is no path, or no address of a PostgreSQL database.
     """
     path, shown = _check(source, target)
-    from perdure.store.postgres import PostgresStore
     from perdure.store.postgres.moving import MovingIn
+    from perdure.store.postgres.store import PostgresStore
 
     with MovingSqlite(path, SCHEMA_VERSION) as leaving:
         move = _resume(leaving, shown)

@@ -16,6 +16,7 @@ from perdure import (
     StoreMoved,
     StoreNotFound,
     StoreVersionError,
+    Workflow,
     WorkflowManager,
 )
 from perdure.store.liveness import LockFiles
@@ -42,7 +43,7 @@ def application(path: Path) -> WorkflowManager:
 
 def start(manager: WorkflowManager, id_: str) -> None:
     order = manager.registry.get("order")
-    assert order is not None
+    assert isinstance(order, Workflow)
 
     async def run() -> None:
         async with manager.client():
@@ -66,7 +67,7 @@ def test_whoever_has_it_open_finds_out(path: Path) -> None:
     """A client that was there before writes nothing any more, and is told where to go."""
     manager = application(path)
     order = manager.registry.get("order")
-    assert order is not None
+    assert isinstance(order, Workflow)
 
     async def run() -> None:
         async with manager.client():

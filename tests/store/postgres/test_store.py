@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from tests.store.postgres.databases import STILL, end_connections, execute, soon
 
 from perdure.errors import (
     NotOpen,
@@ -19,35 +19,6 @@ from perdure.errors import (
 from perdure.store.base import Store
 from perdure.store.postgres.store import PostgresStore
 from perdure_sim import check_store
-
-#: So long that nothing is told or renewed in the middle of a test.
-STILL = "&lease=600"
-
-
-@pytest.fixture
-def store(postgres_url: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres_url + STILL)
-    store.open(max_parallelism=7)
-    yield store
-    store.close()
-
-
-def execute(url: str, sql: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(sql.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def soon(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true: at once, or while other threads go on."""
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.01) for _ in range(1000))
-
-
-def end_connections(url: str) -> None:
-    """As a restart of the server would."""
-    execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ="
-            " 'perdure' AND datname = current_database()")  # fmt: skip
 
 
 def test_the_store_keeps_the_contract(postgres_url: str) -> None:

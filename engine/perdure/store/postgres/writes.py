@@ -24,7 +24,7 @@ from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
 from perdure.errors import StoreError
 
-from ..base import Config, InboxRow, Loaded, StateWrite, StepWrite
+from ..base import Config, InboxRow, Loaded, ReadyStep, StateWrite, StepWrite
 from ..rows import (
     COMMAND_COLUMNS,
     HEADER_COLUMNS,
@@ -110,6 +110,7 @@ class _Update:
         names: of the columns to set, whose values come first.
         keys: of the columns that tell a row, whose values follow.
         returning: what is given back of each row that was there.
+        where: what must hold for a row beside.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class _Update:
         keys: Sequence[str],
         returning: str = "",
         fence: bool = False,
+        where: str = "",
     ) -> None:
         every = (*names, *keys)
         marks = {name: f"${n}" for n, name in enumerate(every, start=1)}
@@ -126,6 +128,8 @@ class _Update:
         if fence:
             alive = f"SELECT 1 FROM perdure_workers WHERE id = ${len(every) + 1} AND NOT fenced"
             tail = f" AND EXISTS ({alive}){tail}"
+        if where:
+            tail = f" AND t.{where}{tail}"
         head = f"UPDATE {table} t SET "
         self._one = (
             head
@@ -176,6 +180,13 @@ _UPDATE_PROGRESS = {
     for fence in (False, True)
 }
 _UPDATE_STEPS = _Update("perdure_steps", PROGRESS_COLUMNS, ("workflow_id", "number"))
+_UPDATE_READY = _Update(
+    "perdure_steps",
+    PROGRESS_COLUMNS,
+    ("workflow_id", "number"),
+    "workflow_id, t.number",
+    where="state = 'ready'",
+)
 # Check, lock and renewal in one. Whoever takes this worker for dead locks its row as well.
 _RENEW = (
     "UPDATE perdure_workers SET lease_until = clock_timestamp() + make_interval(secs => $2)"
@@ -492,20 +503,33 @@ class PostgresTransaction(PostgresReader):
 
     # --- journal, events, inbox
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
-        """See `base.Transaction.put_steps`."""
-        new, old = [], []
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. Locks the steps, and holds their workflows; what others
+        hold is left out. Several may take steps of one workflow at a time."""
+        lock = " FOR SHARE OF w SKIP LOCKED FOR UPDATE OF s SKIP LOCKED"
+        return self._ready_steps(worker_id, functions, limit, lock)
+
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
+        """See `base.Transaction.put_steps`. A round trip more where a row must be ready."""
+        new, old, ready = [], [], []
         for write in writes:
             record = write.record
             progress = run_row(record) + end_row(record)
             if write.is_new:
                 new.append(command_row(write.workflow_id, record) + progress)
             else:
-                old.append((*progress, write.workflow_id, record.number))
+                rows = ready if write.must_be_ready else old
+                rows.append((*progress, write.workflow_id, record.number))
         if new:
             self._later(_INSERT_STEPS(new))
         if old:
             self._later(_UPDATE_STEPS(old))
+        if not ready:
+            return set()
+        kept = {(row[0], row[1]) for row in self._ask(*_UPDATE_READY(ready))}
+        return {row[-2] for row in ready if row[-2:] not in kept}
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         """See `base.Transaction.cut_journal`."""
