@@ -23,6 +23,7 @@
     ├─ StoreError                   the database, never the workflow, is in trouble
     │  ├─ StoreNotFound             there is no database, or none of perdure's
     │  ├─ StoreBusy                 somebody else holds the write lock
+    │  │  └─ StoreUnavailable       the server cannot be reached
     │  ├─ StoreFull                 no space left
     │  ├─ StoreReadOnly
     │  ├─ StoreCorrupt              the file is damaged
@@ -183,6 +184,10 @@ class StoreNotFound(StoreError):
 
 class StoreBusy(StoreError):
     """The write lock could not be had in time; the call was withdrawn and nothing was written."""
+
+
+class StoreUnavailable(StoreBusy):
+    """The database server could not be reached in time."""
 
 
 class StoreFull(StoreError):

@@ -187,6 +187,13 @@ _UPDATE_READY = _Update(
     "workflow_id, t.number",
     where="state = 'ready'",
 )
+# Started by another worker than the owner: found by its runner, should that die.
+_MARK_TAKEN = (
+    "UPDATE perdure_steps s SET away = true FROM perdure_workflows w,"
+    " unnest($1::text[], $2::bigint[]) AS n (workflow_id, number)"
+    " WHERE s.workflow_id = n.workflow_id AND s.number = n.number AND w.id = s.workflow_id"
+    " AND s.state = 'started' AND w.owner <> s.runner"
+)
 # Check, lock and renewal in one. Whoever takes this worker for dead locks its row as well.
 _RENEW = (
     "UPDATE perdure_workers SET lease_until = clock_timestamp() + make_interval(secs => $2)"
@@ -513,7 +520,9 @@ class PostgresTransaction(PostgresReader):
 
     def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         """See `base.Transaction.put_steps`. A round trip more where a row must be ready."""
-        new, old, ready = [], [], []
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
+        ready: list[tuple[Any, ...]] = []
         for write in writes:
             record = write.record
             progress = run_row(record) + end_row(record)
@@ -529,6 +538,9 @@ class PostgresTransaction(PostgresReader):
         if not ready:
             return set()
         kept = {(row[0], row[1]) for row in self._ask(*_UPDATE_READY(ready))}
+        if kept:
+            ids, numbers = zip(*sorted(kept), strict=True)
+            self._later((_MARK_TAKEN, (list(ids), list(numbers))))
         return {row[-2] for row in ready if row[-2:] not in kept}
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
