@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from time import monotonic  # noqa: TID251 - real processes need real time
+from typing import TypeAlias
 
 from tests.chaos.databases import ServerDatabase, value
 from tests.chaos.kill import Chaos, print_line
@@ -32,7 +33,11 @@ LEASE_SECONDS = 2
 #: Attempts of actions that may stand recorded as started at any moment.
 LIMIT = 12
 
-STARTED = "SELECT count(*) FROM perdure_steps WHERE kind = 'action' AND state = 'started'"
+# By workers that nobody has taken for dead: the others have no permits any more.
+STARTED = (
+    "SELECT count(*) FROM perdure_steps s JOIN perdure_workers w ON w.id = s.runner"
+    " WHERE s.kind = 'action' AND s.state = 'started' AND NOT w.fenced"
+)
 
 
 class ServerChaos(Chaos):
@@ -56,10 +61,13 @@ class ServerChaos(Chaos):
         self._ledger.manager.sync.update_config(max_parallelism=LIMIT)
         self.troubles: Counter[str] = Counter()
         self.most_started = 0
+        self._left: list[Trouble] = []
 
     def round(self) -> None:
         """Have workers at work, call the manager, and have one thing go wrong meanwhile."""
-        trouble = self._random.choice(TROUBLES)
+        if not self._left:  # each in turn, in another order each time
+            self._left = self._random.sample(TROUBLES, len(TROUBLES))
+        trouble = self._left.pop()
         self.troubles[trouble.__name__] += 1
         self.employ()
         self.call_for_a_while()
@@ -132,8 +140,9 @@ class ServerChaos(Chaos):
         self._server.set("default_transaction_read_only", "off")
 
 
-TROUBLES: tuple[Callable[[ServerChaos], None], ...] = (
-    ServerChaos.kill,
+Trouble: TypeAlias = Callable[[ServerChaos], None]
+
+TROUBLES: tuple[Trouble, ...] = (
     ServerChaos.kill,
     ServerChaos.stopped_beyond_its_lease,
     ServerChaos.connections_cut,
