@@ -18,7 +18,7 @@ help: ## list the targets
 setup: $(VENV)/.dev ## make .venv with all that development needs
 
 test: setup ## run all tests (those of the docs and of the tree too)
-	$(PY) -m pytest
+	$(PY) -m pytest -n logical --dist worksteal
 
 docs: setup ## run the code blocks of README.md and docs/
 	$(PY) -m pytest tests/test_docs.py

@@ -58,7 +58,8 @@ SECTIONS = {
         "CheckViolation",
         "CheckedWorkflow",
     ],
-    "Definitions": ["Call", "Query", "Mutation", "Action", "Workflow"],
+    "Definitions": ["Query", "Mutation", "Action", "AsyncAction", "ThreadAction", "Workflow"],
+    "Calls": ["Call", "QueryCall", "MutationCall", "ActionCall", "WorkflowCall"],
 }
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Warns|Attributes):$", re.MULTILINE)

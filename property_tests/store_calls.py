@@ -188,7 +188,17 @@ filters = st.builds(
 # --- steps, events, inbox -------------------------------------------------------------------------
 
 
-STEP_STATES = ("asked", "ready", "started", "started", "started", "backoff", "settled", "settled")
+STEP_STATES = (
+    "asked",
+    "ready",
+    "ready",
+    "started",
+    "started",
+    "started",
+    "backoff",
+    "settled",
+    "settled",
+)
 
 
 def _command(chance: Random) -> StepCommand:
@@ -246,7 +256,12 @@ def make_steps(chance: Random) -> list[StepWrite]:
     for _ in range(chance.randint(3, 12)):
         is_new = chance.random() < 0.7
         record = _step(chance, is_new)
-        write = StepWrite(workflow_id=chance.choice(IDS), record=record, is_new=is_new)
+        write = StepWrite(
+            workflow_id=chance.choice(IDS),
+            record=record,
+            is_new=is_new,
+            must_be_ready=not is_new and chance.random() < 0.3,
+        )
         writes[write.workflow_id, record.number] = write
     return list(writes.values())
 

@@ -31,6 +31,7 @@ from perdure.core.messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     CancelWorkflow,
     ChildEnded,
     Ended,
@@ -195,6 +196,29 @@ class TransitionMachine(RuleBasedStateMachine):
             AttemptLost(number=number, epoch=1 + epoch_off, attempt=attempt, accepted_at=self.now)
         )
         assert not ((epoch_off or attempt_off) and decision.writes), "it is not the one that runs"
+
+    @rule(number=PICKS, epoch_off=OFF, attempt_off=OFF)
+    def take(self, number: int, epoch_off: int, attempt_off: int) -> None:
+        """Another worker has started some step; its row is written already."""
+        number = self.pick(number)
+        before = self.state.live.get(number)
+        attempt = (0 if before is None else before.attempt) + 1 + attempt_off
+        decision = self.send(
+            AttemptStarted(
+                number=number,
+                epoch=1 + epoch_off,
+                attempt=attempt,
+                runner="other",
+                started_at=self.now,
+            )
+        )
+        assert not decision.writes
+        after = self.state.live.get(number)
+        if after != before:
+            assert after is not None and before is not None
+            assert before.state == "ready" and not (epoch_off or attempt_off)
+            self.rows[number] = after
+            self._check_start(after)
 
     @rule(name=st.sampled_from("ab"), outcome=OUTCOMES, age=st.integers(0, 20))
     def send_event(self, name: str, outcome: Outcome, age: int) -> None:

@@ -15,6 +15,7 @@ from perdure import (
     CheckViolation,
     MutationContext,
     Step,
+    Workflow,
     WorkflowJournal,
     WorkflowManager,
     define_event,
@@ -79,7 +80,7 @@ def record(path: Path, *users: str, define: Define = first_release) -> list[str]
     """Start an order for each user, and work until all wait; their ids are the users' names."""
     manager = manager_of(define, path)
     workflow = manager.registry.get("order")
-    assert workflow is not None
+    assert isinstance(workflow, Workflow)
 
     async def run() -> None:
         async with manager:

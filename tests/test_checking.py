@@ -38,6 +38,7 @@ from perdure import (
     CheckReport,
     MutationContext,
     Step,
+    Workflow,
     WorkflowManager,
 )
 
@@ -167,7 +168,7 @@ def test_what_has_not_begun_is_begun_in_the_check_only(path: Path) -> None:
     """A workflow that waits for its first turn is run up to its first steps, in memory."""
     manager = manager_of(first_release, path)
     order = manager.registry.get("order")
-    assert order is not None
+    assert isinstance(order, Workflow)
 
     async def start() -> None:
         async with manager.client():

@@ -13,7 +13,18 @@ import pytest
 
 from perdure.core.limits import NAME_LENGTH_MAX
 from perdure.core.retry import RetryPolicy
-from perdure.definitions import Action, Call, Definer, Mutation, Query, Registry, Workflow
+from perdure.definitions import (
+    Action,
+    AsyncAction,
+    Call,
+    Definer,
+    Mutation,
+    MutationCall,
+    Query,
+    Registry,
+    ThreadAction,
+    Workflow,
+)
 from perdure.errors import DefinitionError, DeterminismWarning, LimitExceeded, ValidationError
 
 
@@ -42,7 +53,9 @@ def test_each_decorator_gives_its_kind(manager: Definer) -> None:
     mutation = Definer().mutation(plain_def)
     assert (type(mutation), mutation.kind) == (Mutation, "mutation")
     action = Definer().action(plain_def)
-    assert (type(action), action.kind, action.is_async) == (Action, "action", False)
+    assert (type(action), action.kind, action.is_async) == (ThreadAction, "action", False)
+    assert isinstance(action, Action)
+    assert type(Definer().action(async_def)) is AsyncAction
     workflow = manager.workflow(async_def)
     assert (type(workflow), workflow.kind, workflow.version) == (Workflow, "workflow", None)
     assert workflow.result.annotation is str
@@ -87,7 +100,8 @@ def test_calling_a_definition_runs_nothing(manager: Definer) -> None:
         raise AssertionError(n, text)
 
     call = fail(1, text="y")
-    assert type(call) is Call
+    assert type(call) is MutationCall
+    assert isinstance(call, Call)
     assert (call.definition, call.args, call.kwargs) == (fail, (1,), {"text": "y"})
     assert call == fail(1, text="y") != fail(2)
     assert call.encode() == '{"n":1,"text":"y"}'

@@ -40,6 +40,9 @@ TAUGHT = [page for page in PAGES if page.name == "README.md" or page.parent != R
 #: A page that has not ended by then waits for something that will not come.
 PAGE_SECONDS_MAX = 120
 
+#: Not what is there for other tests: pytest-asyncio warns where it is not set up.
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly")
+
 SHELL_LANGUAGES = ("sh", "bash", "shell", "console")
 #: Programs that are known without a look, because every machine of a developer has them.
 COMMON_PROGRAMS = frozenset(
@@ -261,7 +264,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         program = (tmp_path / name).read_text(encoding="utf-8")
         _run([name] if name == "page.py" else ["-c", f"import {Path(name).stem}"], tmp_path)
         if re.search(r"^(async )?def test_", program, re.MULTILINE):
-            _run(["-m", "pytest", "-q", "-p", "no:cacheprovider", name], tmp_path)
+            _run(["-m", "pytest", "-q", *PLUGINS, name], tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_page_id)

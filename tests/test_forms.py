@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import GenericAlias
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -113,6 +114,8 @@ def test_a_leaf_at_the_deepest_level_is_allowed() -> None:
         (Slotted, Traits(objects=True, by_hand=True)),
         (Linked, Traits(objects=True, null=True, deep=True)),
         (set[frozenset[int]], Traits(by_hand=True)),
+        (list[float], Traits(floats=True)),
+        (dict[str, Decimal], Traits(decimals=True)),
         (Any, Traits(free=True, null=True, by_hand=True, deep=True)),
         (list[Any], Traits(null=True, by_hand=True, deep=True)),
     ],

@@ -13,6 +13,7 @@ from tests.recorded import decision, first_release, functions, journal_of, manag
 from perdure import (
     Step,
     ValidationError,
+    Workflow,
     WorkflowJournal,
     WorkflowManager,
     load_journals,
@@ -91,7 +92,7 @@ def test_timers_events_and_errors_are_kept(path: Path) -> None:
 
     manager = manager_of(define, path)
     order = manager.registry.get("order")
-    assert order is not None
+    assert isinstance(order, Workflow)
 
     async def run() -> WorkflowJournal:
         async with manager:

@@ -82,13 +82,13 @@ FLOORS = (
     ),
     Floor(
         "codec",
-        "perdure.codec perdure.forms",
+        "perdure.codec perdure.annotations perdure.forms perdure.outcome_form perdure.unions",
         "records core errors",
         "values are judged the same way in every process, whatever runs there",
     ),
     Floor(
         "determinism",
-        "perdure.determinism perdure.clockwatch",
+        "perdure.determinism perdure.guard perdure.clockwatch",
         "core errors",
         "the guard watches handlers and needs to know nothing of them",
     ),
@@ -145,7 +145,7 @@ ONLY = (
     ),
     Only(
         "threading concurrent queue _thread",
-        "perdure.runtime perdure.opening perdure.sync perdure.determinism perdure.store",
+        "perdure.runtime perdure.opening perdure.sync perdure.guard perdure.store",
         "threads belong to those who carry out effects",
     ),
     Only(
@@ -178,6 +178,7 @@ CORE_ALSO = {
     ("perdure.core.loop", "asyncio"): "Task and Future drive the handler; its I/O is not used",
     ("perdure.core.closing", "asyncio"): "the same two are ended here",
     ("perdure.core.replay", "asyncio"): "Task and Future drive the handler; its I/O is not used",
+    ("perdure.core.outcomes", "json"): "numbers in recorded arguments are compared by value; pure",
     ("perdure.core.loop", "sys"): "the hooks for async generators are set through it",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from perdure import (
     Canceled,
     InProgress,
     NotOpen,
+    PerdureError,
     Status,
     Step,
     Succeeded,
@@ -223,3 +225,120 @@ def test_an_action_in_a_thread_has_blocking_verbs(path: Path) -> None:
 
     assert run(test, manager) == ["in_progress", "yes"]
     manager.sync.close()
+
+
+async def watched(changes: AsyncIterator[Status]) -> list[Status]:
+    async with asyncio.timeout(LONG):
+        return [status async for status in changes]
+
+
+@pytest.mark.parametrize("store", ["file", ":memory:"])
+def test_a_workflow_that_is_deleted_while_it_runs_ends_canceled(path: Path, store: str) -> None:
+    """`cleanup(force=True)` cancels it first; that is the last status, though its row is gone."""
+    manager = manager_of(path if store == "file" else store)
+
+    async def test(m: WorkflowManager) -> list[Any]:
+        workflow_id = await m.start(call(m, "wait"))
+        changes = [m.watch(workflow_id) for _ in range(2)]
+        for each in changes:
+            await until_running(each, 1)
+        waiting = asyncio.ensure_future(watched(changes[0]))
+        await asyncio.sleep(0)  # one waits for news, one only asks when all is over
+        await m.cleanup(workflow_id, force=True)
+        return [await waiting, await watched(changes[1])]
+
+    assert run(test, manager) == [[Canceled()], [Canceled()]]
+
+
+def test_a_workflow_that_ends_and_is_deleted_keeps_its_last_status(path: Path) -> None:
+    """Nobody has asked in between: what it ended with is told all the same."""
+    manager = manager_of(path)
+
+    async def test(m: WorkflowManager) -> list[Any]:
+        workflow_id = await m.start(call(m, "add"))
+        changes = m.watch(workflow_id)
+        await until_running(changes, 1)
+        for value in (1, 2):
+            await m.send_event(number_event, workflow_id=workflow_id, value=value)
+        await m.result(workflow_id, timeout=LONG)
+        assert await m.cleanup(workflow_id)
+        return await watched(changes)
+
+    assert run(test, manager) == [Succeeded(3)]
+
+
+def test_what_another_process_has_deleted_is_told(path: Path) -> None:
+    """How it ended is not known here: to say anything of it could be a lie. Nobody hangs."""
+    manager, other = manager_of(path), manager_of(path)
+
+    async def main() -> None:
+        async with manager, other.client():
+            workflow_id = await manager.start(call(manager, "wait"))
+            changes = other.watch(workflow_id)
+            await until_running(changes, 1)
+            result = asyncio.ensure_future(other.result(workflow_id))
+            await asyncio.sleep(0)
+            await manager.cleanup(workflow_id, force=True)
+            for waiting in (watched(changes), result):
+                with pytest.raises(WorkflowNotFound, match="was deleted before"):
+                    async with asyncio.timeout(LONG):
+                        await waiting
+            assert other._engine is not None
+            assert not other._engine.watchers
+            assert not other._engine.waiters.ids()
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_is_left_early_leaves_nothing(path: Path) -> None:
+    """`break` out of `async for`: Python closes the generator that nobody holds."""
+    manager = manager_of(path)
+
+    async def test(m: WorkflowManager) -> None:
+        workflow_id = await m.start(call(m, "wait"))
+        async for _ in m.watch(workflow_id):
+            break
+        for _ in range(5):
+            await asyncio.sleep(0)  # asyncio closes it in a task of its own
+        assert m._engine is not None
+        assert not m._engine.watchers
+        assert not m._engine.waiters.ids()
+
+    run(test, manager)
+
+
+def test_a_plain_generator_of_a_manager_that_is_closed(path: Path) -> None:
+    """It says so, at the next change that is asked for; no thread is begun for it."""
+    manager = manager_of(path)
+    with manager.sync as sync:
+        changes = sync.watch(sync.start(call(manager, "wait")))
+        assert isinstance(next(changes), InProgress)
+        unused = sync.watch(sync.start(call(manager, "wait")))
+    for each in (changes, unused):
+        with pytest.raises(NotOpen, match="closed"):
+            next(each)
+    assert sync._thread is None
+
+
+def test_a_plain_generator_that_waits_while_the_manager_is_closed(path: Path) -> None:
+    """In another thread."""
+    manager = manager_of(path)
+    found: list[BaseException] = []
+    sync = manager.sync
+    sync.__enter__()
+    changes = sync.watch(sync.start(call(manager, "wait")))
+    assert isinstance(next(changes), InProgress)
+
+    def wait() -> None:
+        try:
+            for _ in changes:
+                pass
+        except PerdureError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    sync.close()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert [type(error) for error in found] == [NotOpen]

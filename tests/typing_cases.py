@@ -8,11 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from perdure.definitions import Action, Call, Definer, Mutation, Query, Workflow
+from perdure.definitions import (
+    Action,
+    ActionCall,
+    AsyncAction,
+    Call,
+    Definer,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    ThreadAction,
+    Workflow,
+    WorkflowCall,
+)
 from perdure.events import Event, define_event
 from perdure.manager import WorkflowManager
 from perdure.records import Status
 from perdure.runtime.contexts import ActionContext, MutationContext
+from perdure.step import Step
 
 manager = Definer()
 
@@ -77,22 +91,78 @@ async def onboard_more(step: object, user_id: str) -> str:
     return user_id
 
 
-assert_type(count("u"), Call[int])
-assert_type(send_email("u", kind="k"), Call[int])
-assert_type(send_email("u"), Call[int])
-assert_type(with_name(user_id="u"), Call[None])
-assert_type(enrich("u"), Call[Profile])
-assert_type(enrich_more("u"), Call[Profile])
-assert_type(in_thread([1]), Call[int])
-assert_type(in_thread_more([1]), Call[int])
-assert_type(onboard("u"), Call[str])
-assert_type(onboard_more("u"), Call[str])
+assert_type(count("u"), QueryCall[int])
+assert_type(send_email("u", kind="k"), MutationCall[int])
+assert_type(send_email("u"), MutationCall[int])
+assert_type(with_name(user_id="u"), MutationCall[None])
+assert_type(enrich("u"), ActionCall[Profile])
+assert_type(enrich_more("u"), ActionCall[Profile])
+assert_type(in_thread([1]), ActionCall[int])
+assert_type(in_thread_more([1]), ActionCall[int])
+assert_type(onboard("u"), WorkflowCall[str])
+assert_type(onboard_more("u"), WorkflowCall[str])
 
+assert_type(count.fn(None, "u"), int)
+assert_type(send_email.fn(None, "u", kind="k"), int)
+assert_type(with_name.fn(None, user_id="u"), None)
+assert_type(in_thread.fn(None, [1]), int)
+assert_type(in_thread_more.fn(None, [1]), int)
 a_query: Query[..., int] = count
 a_mutation: Mutation[..., int] = send_email
 an_action: Action[..., Profile] = enrich
 a_workflow: Workflow[..., str] = onboard
+an_async_action: AsyncAction[..., Profile] = enrich_more
+a_plain_action: ThreadAction[..., int] = in_thread_more
 wider: Call[object] = enrich("u")
+wider_action: ActionCall[object] = enrich("u")
+
+
+async def bare_functions() -> None:
+    """`fn` is the function itself, with another context in a unit test."""
+    assert_type(await enrich.fn(None, "u"), Profile)
+    assert_type(await enrich_more.fn(None, "u"), Profile)
+    assert_type(await onboard.fn(None, "u"), str)
+    assert_type(await onboard_more.fn(None, user_id="u"), str)
+    count.fn(None, 7)  # type: ignore[arg-type]
+    send_email.fn(None, "u", knd="k")  # type: ignore[call-arg]
+    in_thread.fn(None)  # type: ignore[call-arg,misc]
+    await enrich.fn(None, 7)  # type: ignore[arg-type]
+    await onboard.fn(None, 7)  # type: ignore[arg-type]
+
+
+async def steps(step: Step) -> None:
+    """Each verb takes calls of its kind, and gives what the function returns."""
+    assert_type(await step.run_query(count("u")), int)
+    assert_type(await step.run_mutation(send_email("u")), int)
+    assert_type(await step.run_action(enrich("u"), retry=True), Profile)
+    assert_type(await step.run_action(in_thread([1])), int)
+    assert_type(await step.run_workflow(onboard("u")), str)
+    step.run_query(send_email("u"))  # type: ignore[arg-type]
+    step.run_mutation(enrich("u"))  # type: ignore[arg-type]
+    step.run_action(send_email("u"))  # type: ignore[arg-type]
+    step.run_action(onboard("u"))  # type: ignore[arg-type]
+    step.run_workflow(enrich("u"))  # type: ignore[arg-type]
+    step.run_action(enrich)  # type: ignore[arg-type]
+
+
+async def outside(app: WorkflowManager, ctx: MutationContext, action: ActionContext) -> None:
+    """So does each of the manager's."""
+    assert_type(await app.start(onboard("u")), str)
+    assert_type(app.sync.start(onboard("u")), str)
+    assert_type(ctx.start(onboard("u")), str)
+    assert_type(await action.start(onboard("u")), str)
+    assert_type(await app.run_query(count("u")), int)
+    assert_type(app.sync.run_mutation(send_email("u")), int)
+    assert_type(await action.run_mutation(with_name(user_id="u")), None)
+    assert_type(action.sync.run_query(count("u")), int)
+    await app.start(enrich("u"))  # type: ignore[arg-type]
+    app.sync.start(send_email("u"))  # type: ignore[arg-type]
+    ctx.start(count("u"))  # type: ignore[arg-type]
+    await action.start(enrich("u"))  # type: ignore[arg-type]
+    await app.run_query(send_email("u"))  # type: ignore[arg-type]
+    await app.run_mutation(onboard("u"))  # type: ignore[arg-type]
+    app.sync.run_query(enrich("u"))  # type: ignore[arg-type]
+    action.sync.run_mutation(count("u"))  # type: ignore[arg-type]
 
 
 async def mistakes() -> None:

@@ -10,7 +10,19 @@ from perdure.checking import CheckedWorkflow, CheckReport, CheckViolation
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.core.retry import RetryPolicy
-from perdure.definitions import Action, Call, Mutation, Query, Workflow
+from perdure.definitions import (
+    Action,
+    ActionCall,
+    AsyncAction,
+    Call,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    ThreadAction,
+    Workflow,
+    WorkflowCall,
+)
 from perdure.errors import (
     CalledInside,
     ConnectionMisuse,
@@ -54,7 +66,9 @@ from perdure.step import Step
 
 __all__ = [
     "Action",
+    "ActionCall",
     "ActionContext",
+    "AsyncAction",
     "Call",
     "CalledInside",
     "Canceled",
@@ -75,6 +89,7 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "Mutation",
+    "MutationCall",
     "MutationContext",
     "NonRetryableError",
     "NotOpen",
@@ -82,6 +97,7 @@ __all__ = [
     "Page",
     "PerdureError",
     "Query",
+    "QueryCall",
     "QueryContext",
     "RetryPolicy",
     "Settings",
@@ -101,8 +117,10 @@ __all__ = [
     "StoreUnsupported",
     "StoreVersionError",
     "Succeeded",
+    "ThreadAction",
     "ValidationError",
     "Workflow",
+    "WorkflowCall",
     "WorkflowCanceled",
     "WorkflowFailed",
     "WorkflowIdConflict",

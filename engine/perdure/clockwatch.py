@@ -19,16 +19,8 @@ import types
 from types import FrameType
 from typing import Any, Final, Self
 
-from perdure.determinism import (
-    REMEDY,
-    Use,
-    enter,
-    install,
-    is_housekeeping,
-    leave,
-    refuse_in_handler,
-    watched_objects,
-)
+from perdure.determinism import REMEDY, Use, watched_objects
+from perdure.guard import enter, install, is_housekeeping, leave, refuse_in_handler
 
 #: Clocks with an argument are none, and a profile function does not see arguments.
 _ARGUMENTS_DECIDE: Final = frozenset(

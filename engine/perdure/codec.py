@@ -18,20 +18,21 @@ import json
 import os
 import re
 import traceback
-import typing
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import msgspec
 
+from .annotations import resolve
 from .core.limits import (
     MESSAGE_LENGTH_MAX,
     NAME_LENGTH_MAX,
     TRACEBACK_LENGTH_MAX,
     VALUE_BYTES_MAX,
 )
-from .core.outcomes import Canceled, Failed, Json, Succeeded
+from .core.outcomes import Json
 from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
 from .forms import (
     SCALARS,
@@ -46,8 +47,11 @@ from .forms import (
     too_deep,
     traits_of,
     under,
+    with_floats,
 )
+from .outcome_form import decode_outcome, dump_outcome, is_outcome
 from .records import Outcome
+from .unions import check_class, classes_of, joined_classes
 
 T = TypeVar("T")
 
@@ -55,11 +59,13 @@ T = TypeVar("T")
 _SUSPECTS_MAX = 1000
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_in_order = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 #: What msgspec writes of exactly these it reads back as the same, or refuses to write.
 _EXACT = (int, str, bool)
+_NO_NUMBER = re.compile(rb"nan|inf", re.IGNORECASE)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
@@ -76,6 +82,7 @@ class TypeCodec(Generic[T]):
     _decode: Callable[[Any], T]
     _dump: Callable[[Any, str], Any]
     _by_msgspec: bool
+    _joined: tuple[type, ...] = ()  #: by unions that only pydantic can decode
 
     @staticmethod
     def of(annotation: Any, *, where: str) -> TypeCodec[Any]:
@@ -91,28 +98,44 @@ class TypeCodec(Generic[T]):
         """
         if annotation is inspect.Parameter.empty or annotation is object:
             annotation = Any
-        if annotation == Outcome:
+        if is_outcome(annotation):
             return _OUTCOME
         try:
             if mentions_pydantic(annotation):
-                dump, decode = pydantic_form(annotation)
-                return TypeCodec(annotation, Traits(objects=True), decode, dump, False)
+                return _pydantic_codec(annotation)
             try:
                 hash(annotation)
             except TypeError:
                 return _codec(annotation)
             return _cached_codec(annotation)
         except Unstorable as error:
-            name = getattr(annotation, "__qualname__", None)
-            shown = name if isinstance(annotation, type) and name else str(annotation)
             raise DefinitionError(
-                f"{where}: values of {shown} cannot be stored as JSON: {error}"
+                f"{where}: values of {_shown(annotation)} cannot be stored as JSON: {error}"
             ) from None
 
     @property
     def is_plain(self) -> bool:
         """Whether msgspec's strict decoder alone tells what fits."""
         return self._by_msgspec and not self._traits.objects
+
+    def __str__(self) -> str:
+        """The annotation, as a message shows it."""
+        return _shown(self.annotation)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether it is for text, of whatever name."""
+        annotation = self.annotation
+        while inner := getattr(
+            annotation, "__supertype__", getattr(annotation, "__origin__", None)
+        ):
+            annotation = inner
+        return annotation in (str, Any)
+
+    @property
+    def takes_outcome(self) -> bool:
+        """Whether an `Outcome` fits, as an `on_complete` gets it."""
+        return self.annotation is Any or is_outcome(self.annotation)
 
     def encode(self, value: T, *, where: str, limit: int) -> Json:
         """`value` as JSON text, the same text for equal values; validated.
@@ -168,9 +191,14 @@ class TypeCodec(Generic[T]):
         if traits.deep and too_deep(raw):
             self._hand_made(value, root)  # refuses it with the path
             raise Misfit("nested too deep", root)
-        if not traits.free:
-            self.value(raw, root)
-        return raw
+        if traits.free:
+            return raw
+        typed = self.value(raw, root)
+        if self._joined:
+            check_class(value, typed, root, self._joined)
+        if traits.decimals and _NO_NUMBER.search(raw):
+            self._dump(typed, root)  # refuses it with the path
+        return self._with_floats(raw, typed, root) if traits.floats else raw
 
     def value(self, text: bytes | str, root: str) -> T:
         """Decode within this module: `root` is the path of the value."""
@@ -186,6 +214,14 @@ class TypeCodec(Generic[T]):
             except RecursionError:
                 raise Misfit("nested too deep for the stack", root) from None
         return typed
+
+    def _with_floats(self, raw: bytes, typed: T, root: str) -> bytes:
+        """`raw` with 1.0 for a 1 that is a float, so that equal values are equal text."""
+        try:
+            again = _encode(typed) if self._by_msgspec else _encode(self._dump(typed, root))
+        except Exception:  # a set without order
+            again = self._hand_made(typed, root)
+        return raw if again == raw else _in_order(with_floats(_plain(raw), _plain(again)))
 
     def _hand_made(self, value: Any, root: str) -> bytes:
         try:
@@ -242,36 +278,24 @@ class TypeCodec(Generic[T]):
         raise LookupError
 
 
+def _shown(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
 def _codec(annotation: Any) -> TypeCodec[Any]:
     traits = traits_of(annotation)
     decode = msgspec.json.Decoder(annotation, strict=True).decode
     return TypeCodec(annotation, traits, decode, by_hand, True)
 
 
+def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
+    dump, decode = pydantic_form(annotation)
+    classes = classes_of(annotation)
+    traits = Traits(objects=True, floats=float in classes, decimals=Decimal in classes)
+    return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
+
+
 _cached_codec = functools.lru_cache(maxsize=1024)(_codec)
-
-
-def _dump_outcome(value: Any, path: str) -> Any:
-    match value:
-        case Succeeded():
-            return {"kind": "success", "value": by_hand(value.value, f"{path}.value")}
-        case Failed():
-            return {"kind": "failed", "error": attrs.asdict(value.error)}
-        case Canceled():
-            return {"kind": "canceled"}
-    raise Misfit("expected an Outcome", path, value)
-
-
-def _decode_outcome(text: bytes | str) -> Outcome:
-    plain = msgspec.json.decode(text)
-    match plain:
-        case {"kind": "success", "value": value}:
-            return Succeeded(value)
-        case {"kind": "failed", "error": error}:
-            return Failed(msgspec.convert(error, ErrorInfo))
-        case {"kind": "canceled"}:
-            return Canceled()
-    raise Misfit("expected an Outcome", "$", plain)
 
 
 def _within(raw: bytes, where: str, limit: int) -> Json:
@@ -285,7 +309,7 @@ def _within(raw: bytes, where: str, limit: int) -> Json:
 
 #: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
 _OUTCOME: TypeCodec[Any] = TypeCodec(
-    Outcome, Traits(deep=True), _decode_outcome, _dump_outcome, False
+    Outcome, Traits(deep=True), decode_outcome, dump_outcome, False
 )
 _ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
 
@@ -301,52 +325,6 @@ def encode_plain(value: Any, *, where: str, limit: int) -> Json:
 
 
 # ---- The arguments of a function ----
-
-
-def resolve(
-    annotation: Any, fn: Callable[..., Any], *, where: str, names: Mapping[str, Any] | None = None
-) -> Any:
-    """An annotation of `fn` with the names in it looked up.
-
-    Args:
-        annotation: as it stands on the function: a type, or text.
-        fn: the function, whose globals and enclosing variables are searched.
-        where: what it annotates, for the message.
-        names: more names, such as the variables of the function that encloses `fn`.
-
-    Raises:
-        DefinitionError: a name is not found, or the text is not an annotation.
-    """
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {"it": annotation}
-    fn = innermost(fn)
-    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
-    around = dict(names or {})
-    for name, cell in cells:
-        try:
-            around[name] = cell.cell_contents
-        except ValueError:  # not bound yet: an annotation that needs it is told below
-            continue
-    around.update((each.__name__, each) for each in getattr(fn, "__type_params__", ()))
-    try:
-        return typing.get_type_hints(holder, fn.__globals__, around, include_extras=True)["it"]
-    except NameError as error:
-        raise DefinitionError(
-            f"{where}: the annotation {annotation!r} cannot be resolved ({error}): define or"
-            " import the name at module level, and not only under `if TYPE_CHECKING:`"
-        ) from None
-    except Exception as error:
-        raise DefinitionError(
-            f"{where}: the annotation {annotation!r} is not a type ({error})"
-        ) from None
-
-
-def innermost(fn: Callable[..., Any]) -> Any:
-    """The function under all `functools.wraps`, whose names the annotations use."""
-    inner = inspect.unwrap(fn)
-    return inner if inspect.isfunction(inner) else fn
 
 
 @attrs.frozen
@@ -394,6 +372,11 @@ class ArgumentsCodec:
     def names(self) -> tuple[str, ...]:
         """The parameters, without the context, in the order of declaration."""
         return tuple(each.name for each in self._parameters)
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """Those of them that may be given by position."""
+        return self._positional
 
     def codec(self, name: str) -> TypeCodec[Any]:
         """The codec of one parameter."""

@@ -33,7 +33,8 @@ from typing import (
 
 import attrs
 
-from .codec import ArgumentsCodec, TypeCodec, innermost, resolve
+from .annotations import check_first, innermost, resolve
+from .codec import ArgumentsCodec, TypeCodec
 from .core.limits import NAME_LENGTH_MAX, VALUE_BYTES_MAX
 from .core.outcomes import Json
 from .core.retry import RetryPolicy, duration_ms
@@ -87,6 +88,26 @@ class Call(Generic[R_co]):
             )
 
 
+@attrs.frozen(unsafe_hash=False)
+class QueryCall(Call[R_co]):
+    """A call of a query, as `run_query` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class MutationCall(Call[R_co]):
+    """A call of a mutation, as `run_mutation` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class ActionCall(Call[R_co]):
+    """A call of an action, as `run_action` takes it."""
+
+
+@attrs.frozen(unsafe_hash=False)
+class WorkflowCall(Call[R_co]):
+    """A call of a workflow, as `start` and `run_workflow` take it."""
+
+
 _OUTSIDE: dict[Kind, str] = {
     "query": "`await manager.run_query(…)`",
     "mutation": "`await manager.run_mutation(…)`",
@@ -110,14 +131,14 @@ class Definition(Generic[P, R_co]):
     kind: ClassVar[Kind]
 
     name: str
-    fn: Callable[..., Any]
+    fn: Callable[Concatenate[Any, P], Any]
     place: str
     arguments: ArgumentsCodec
     result: TypeCodec[Any]
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Run nothing: a `Call` for a step or for the manager."""
-        return Call(self, args, kwargs)
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} at {os.path.basename(self.place)}>"
@@ -129,12 +150,26 @@ class Query(Definition[P, R_co]):
 
     kind: ClassVar[Literal["query"]] = "query"
 
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> QueryCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return QueryCall(self, args, kwargs)
+
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
 class Mutation(Definition[P, R_co]):
     """Writes to the database: a plain `def` in a transaction."""
 
     kind: ClassVar[Literal["mutation"]] = "mutation"
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> MutationCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return MutationCall(self, args, kwargs)
 
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
@@ -156,6 +191,30 @@ class Action(Definition[P, R_co]):
     raises: tuple[type[Exception], ...] = ()
     is_async: bool
 
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> ActionCall[R_co]:
+        """Run nothing: a `Call` for a step."""
+        return ActionCall(self, args, kwargs)
+
+
+@attrs.frozen(eq=False, repr=False, kw_only=True)
+class AsyncAction(Action[P, R_co]):
+    """An action that is an `async def`."""
+
+    is_async: Literal[True] = True
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], Awaitable[R_co]]
+
+
+@attrs.frozen(eq=False, repr=False, kw_only=True)
+class ThreadAction(Action[P, R_co]):
+    """An action that is a `def`, and so runs in a thread."""
+
+    is_async: Literal[False] = False
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], R_co]
+
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
 class Workflow(Definition[P, R_co]):
@@ -170,6 +229,13 @@ class Workflow(Definition[P, R_co]):
 
     retry: bool | RetryPolicy | None = None
     version: None = None
+
+    if TYPE_CHECKING:
+        fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R_co]]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowCall[R_co]:
+        """Run nothing: a `Call` for a step or for the manager."""
+        return WorkflowCall(self, args, kwargs)
 
 
 class Registry:
@@ -232,10 +298,12 @@ class MutationDecorator(Protocol):
 class ActionDecorator(Protocol):
     """What `@manager.action(…)` gives."""
 
+    @overload  # the first that fits decides
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /
+    ) -> AsyncAction[P, R]: ...
     @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Action[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> Action[P, R]: ...
+    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> ThreadAction[P, R]: ...
 
 
 class WorkflowDecorator(Protocol):
@@ -248,6 +316,9 @@ class WorkflowDecorator(Protocol):
 
 class Definer:
     """The four decorators and the registry that they fill. `WorkflowManager` inherits it."""
+
+    #: What functions of each kind get as their first argument; one that is not here is not checked.
+    _contexts: ClassVar[Mapping[Kind, type]] = {}
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -268,7 +339,7 @@ class Definer:
         """
 
         def define(fn: Any) -> Any:
-            return self._add(Query(**_read(fn, "query", name)))
+            return self._add(Query(**self._read_function(fn, "query", name)))
 
         return define if fn is None else define(fn)
 
@@ -283,14 +354,16 @@ class Definer:
         """
 
         def define(fn: Any) -> Any:
-            return self._add(Mutation(**_read(fn, "mutation", name)))
+            return self._add(Mutation(**self._read_function(fn, "mutation", name)))
 
         return define if fn is None else define(fn)
 
+    @overload  # the first that fits decides
+    def action(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /
+    ) -> AsyncAction[P, R]: ...
     @overload
-    def action(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Action[P, R]: ...
-    @overload
-    def action(self, fn: Callable[Concatenate[Any, P], R], /) -> Action[P, R]: ...
+    def action(self, fn: Callable[Concatenate[Any, P], R], /) -> ThreadAction[P, R]: ...
     @overload
     def action(
         self,
@@ -330,12 +403,12 @@ class Definer:
         timeout_ms, classes = _timeout_ms(timeout), _classes(raises)
 
         def define(fn: Any) -> Any:
-            definition: Action[..., Any] = Action(
-                **_read(fn, "action", name),
+            kind: Any = AsyncAction if inspect.iscoroutinefunction(fn) else ThreadAction
+            definition: Action[..., Any] = kind(
+                **self._read_function(fn, "action", name),
                 retry=retry,
                 timeout_ms=timeout_ms,
                 raises=classes,
-                is_async=inspect.iscoroutinefunction(fn),
             )
             return self._add(definition)
 
@@ -374,11 +447,16 @@ class Definer:
         _check_retry(retry)
 
         def define(fn: Any) -> Any:
-            definition: Workflow[..., Any] = Workflow(**_read(fn, "workflow", name), retry=retry)
+            definition: Workflow[..., Any] = Workflow(
+                **self._read_function(fn, "workflow", name), retry=retry
+            )
             warn_about(fn)
             return self._add(definition)
 
         return define if fn is None else define(fn)
+
+    def _read_function(self, fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
+        return _read(fn, kind, name, self._contexts.get(kind))
 
     def _add(self, definition: Definition[..., Any]) -> Definition[..., Any]:
         self.registry.add(definition)
@@ -402,7 +480,7 @@ def checked_name(name: object, where: str) -> str:
     return str.__str__(name)  # of a subclass (markup, an enum) only the text is stored
 
 
-def _read(fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
+def _read(fn: Any, kind: Kind, name: str | None, context: type | None) -> dict[str, Any]:
     """What all four kinds of definition have in common."""
     if not inspect.isfunction(fn):
         raise DefinitionError(f"@{kind}: {fn!r} is not a function: decorate a `def` or `async def`")
@@ -413,6 +491,8 @@ def _read(fn: Any, kind: Kind, name: str | None) -> dict[str, Any]:
         raise DefinitionError(f"{where}: a lambda has no name: give it name=…")
     _check_form(fn, code, kind, where)
     names = _names_around(fn)
+    if context is not None:
+        check_first(fn, context, where=where, names=names)
     annotation = inspect.signature(fn).return_annotation
     what = f"{where}: return value"
     if annotation is not inspect.Signature.empty:

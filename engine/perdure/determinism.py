@@ -1,49 +1,37 @@
-"""What a workflow handler must not do: seen in its code, and refused while it runs.
+"""What a workflow handler must not do, as far as it is seen in its code when it is defined.
 
-Two independent halves. `uses` and `warn_about` read a handler's code when it is defined and name
-the clocks, dice and calls to the outside in it; nothing of the user's is executed. `install`,
-`enter` and `leave` are the guard: one audit hook that refuses sockets, processes, threads and
-changes to files on the thread that advances a handler, and on no other.
+`uses` and `warn_about` read a handler's code and name the clocks, dice and calls to the outside in
+it; nothing of the user's is executed. What a handler does is another matter: guard.py refuses what
+leaves the process, and clockwatch.py sees clocks where a replay is checked.
 
-What the guard cannot see: clocks, randomness and the environment raise no audit event in any
-Python, threads none before 3.12, and `time.sleep` none before 3.13. There only the first half
-helps. Nothing of the standard library is replaced, here or anywhere in the engine.
-
-Not here: patched clocks (the simulator's), and matching commands against a journal (the core's).
+Not here: matching commands against a journal (the core's).
 """
 
 from __future__ import annotations
 
 import dis
 import functools
-import gc
 import logging
-import os
 import random
 import sys
-import threading
 import types
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
-from threading import get_ident
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import attrs
 
-from .errors import DeterminismError, DeterminismWarning
+from .errors import DeterminismWarning
 
-# ---------------------------------------------------------------- seen in the code
-
-_ACTION: Final = "do it in an action: await step.run_action(...)"
+# What to use instead, where guard.py names it too.
+USE_ACTION: Final = "do it in an action: await step.run_action(...)"
 _NOW: Final = "use step.now()"
 _DICE: Final = "use step.random"
 _UUID: Final = "use step.uuid4()"
 _SECRET: Final = "make it in an action, or use step.random where it need not be secret"
 _OUTSIDE: Final = "read it outside and pass it as an argument"
-_SLEEP: Final = "use await step.sleep(...)"
-_THREAD: Final = "start several steps and asyncio.gather them; blocking code belongs in an action"
+USE_SLEEP: Final = "use await step.sleep(...)"
+USE_STEPS: Final = "start several steps and asyncio.gather them; blocking code belongs in an action"
 _LOOP: Final = "the handler has a loop already: await it, or do it in an action"
 
 _HTTP_VERBS: Final = "get post put patch delete head options request"
@@ -53,7 +41,7 @@ _WATCHED: Final = (
     ("time", "time time_ns monotonic monotonic_ns perf_counter perf_counter_ns", _NOW),
     ("time", "process_time process_time_ns thread_time thread_time_ns", _NOW),
     ("time", "clock_gettime clock_gettime_ns localtime gmtime ctime asctime", _NOW),
-    ("time", "sleep", _SLEEP),
+    ("time", "sleep", USE_SLEEP),
     ("datetime", "datetime.now datetime.utcnow date.today", _NOW),
     ("random", "random uniform randint randrange choice choices sample shuffle seed", _DICE),
     ("random", "getrandbits randbytes triangular gauss normalvariate lognormvariate", _DICE),
@@ -65,29 +53,29 @@ _WATCHED: Final = (
     ("os", "environ environb getenv getenvb getpid getppid", _OUTSIDE),
     ("socket", "gethostname", _OUTSIDE),
     ("builtins", "input", _OUTSIDE),
-    ("os", "system popen fork forkpty posix_spawn posix_spawnp execl execle execlp", _ACTION),
-    ("os", "execlpe execv execve execvp execvpe spawnl spawnle spawnlp spawnlpe", _ACTION),
-    ("os", "spawnv spawnve spawnvp spawnvpe", _ACTION),
-    ("subprocess", "run call check_call check_output getoutput getstatusoutput Popen", _ACTION),
-    ("socket", "socket create_connection create_server socketpair getaddrinfo", _ACTION),
-    ("socket", "gethostbyname gethostbyname_ex gethostbyaddr getnameinfo", _ACTION),
-    ("urllib.request", "urlopen urlretrieve", _ACTION),
-    ("http.client", "HTTPConnection", _ACTION),
-    ("smtplib", "SMTP", _ACTION),
-    ("requests", f"{_HTTP_VERBS} session Session", _ACTION),
-    ("httpx", f"{_HTTP_VERBS} stream Client AsyncClient", _ACTION),
-    ("aiohttp", "request ClientSession", _ACTION),
-    ("urllib3", "request PoolManager HTTPConnectionPool", _ACTION),
-    ("_thread", "start_new_thread", _THREAD),
-    ("threading", "Thread", _THREAD),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", _THREAD),
-    ("concurrent.futures.process", "ProcessPoolExecutor", _ACTION),
-    ("multiprocessing", "Process Pool", _ACTION),
-    ("multiprocessing.process", "BaseProcess", _ACTION),
-    ("asyncio", "to_thread", _THREAD),
+    ("os", "system popen fork forkpty posix_spawn posix_spawnp execl execle execlp", USE_ACTION),
+    ("os", "execlpe execv execve execvp execvpe spawnl spawnle spawnlp spawnlpe", USE_ACTION),
+    ("os", "spawnv spawnve spawnvp spawnvpe", USE_ACTION),
+    ("subprocess", "run call check_call check_output getoutput getstatusoutput Popen", USE_ACTION),
+    ("socket", "socket create_connection create_server socketpair getaddrinfo", USE_ACTION),
+    ("socket", "gethostbyname gethostbyname_ex gethostbyaddr getnameinfo", USE_ACTION),
+    ("urllib.request", "urlopen urlretrieve", USE_ACTION),
+    ("http.client", "HTTPConnection", USE_ACTION),
+    ("smtplib", "SMTP", USE_ACTION),
+    ("requests", f"{_HTTP_VERBS} session Session", USE_ACTION),
+    ("httpx", f"{_HTTP_VERBS} stream Client AsyncClient", USE_ACTION),
+    ("aiohttp", "request ClientSession", USE_ACTION),
+    ("urllib3", "request PoolManager HTTPConnectionPool", USE_ACTION),
+    ("_thread", "start_new_thread", USE_STEPS),
+    ("threading", "Thread", USE_STEPS),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", USE_STEPS),
+    ("concurrent.futures.process", "ProcessPoolExecutor", USE_ACTION),
+    ("multiprocessing", "Process Pool", USE_ACTION),
+    ("multiprocessing.process", "BaseProcess", USE_ACTION),
+    ("asyncio", "to_thread", USE_STEPS),
     ("asyncio", "run Runner new_event_loop run_coroutine_threadsafe", _LOOP),
-    ("asyncio", "create_subprocess_exec create_subprocess_shell open_connection", _ACTION),
-    ("asyncio", "start_server open_unix_connection start_unix_server", _ACTION),
+    ("asyncio", "create_subprocess_exec create_subprocess_shell open_connection", USE_ACTION),
+    ("asyncio", "start_server open_unix_connection start_unix_server", USE_ACTION),
 )
 
 REMEDY: Final = {
@@ -100,7 +88,7 @@ _ONLY_WITHOUT_ARGUMENTS: Final = frozenset(
 )
 
 #: Attributes that give themselves away by name, on objects that code alone does not show.
-_TELLING_ATTRIBUTES: Final = {"run_in_executor": ("loop.run_in_executor", _THREAD)}
+_TELLING_ATTRIBUTES: Final = {"run_in_executor": ("loop.run_in_executor", USE_STEPS)}
 
 
 _ATTRIBUTES: Final = ("LOAD_ATTR", "LOAD_METHOD")
@@ -410,193 +398,3 @@ def _imported(name: str, before: list[dis.Instruction]) -> object:
     if before[1].argval is None:  # import a.b.c: the name a
         name = name.partition(".")[0]
     return sys.modules[name] if name in sys.modules else _Unloaded(name)
-
-
-# ---------------------------------------------------------------- refused while it runs
-
-_CONNECT: Final = (
-    "socket.__new__ socket.bind socket.connect socket.getaddrinfo socket.gethostbyaddr "
-    "socket.gethostbyname socket.getnameinfo socket.sethostname urllib.Request "
-    "http.client.connect ftplib.connect imaplib.open nntplib.connect poplib.connect "
-    "smtplib.connect telnetlib.Telnet.open webbrowser.open"
-)
-_TALK: Final = (
-    "socket.sendto socket.sendmsg http.client.send ftplib.sendcmd imaplib.send nntplib.putline "
-    "poplib.putline smtplib.send telnetlib.Telnet.write"
-)
-_PROCESS: Final = (
-    "subprocess.Popen os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile "
-    "os.startfile/2 pty.spawn os.kill os.killpg signal.pthread_kill"
-)
-_FILES: Final = (
-    "os.chflags os.chmod os.chown os.link os.mkdir os.remove os.removexattr os.rename os.rmdir "
-    "os.setxattr os.symlink os.truncate os.utime shutil.chown shutil.copyfile shutil.copymode "
-    "shutil.copystat shutil.copytree shutil.make_archive shutil.move shutil.rmtree "
-    "shutil.unpack_archive tempfile.mkdtemp tempfile.mkstemp"
-)
-_THREADS: Final = "_thread.start_new_thread _thread.start_joinable_thread"
-
-#: Audit events of what leaves the process, or begins a thread.
-REACHES_OUTSIDE: Final = frozenset(f"{_CONNECT} {_TALK} {_PROCESS} {_THREADS}".split())
-
-#: Audit event to what should be done instead.
-_REFUSED: Final = {
-    "open": _ACTION,
-    **dict.fromkeys(f"{_CONNECT} {_TALK} {_PROCESS} {_FILES}".split(), _ACTION),
-    **dict.fromkeys(_THREADS.split(), _THREAD),
-    "sqlite3.connect": "read with step.run_query(...), write with step.run_mutation(...)",
-    "time.sleep": _SLEEP,
-}
-
-#: Events whose name is not the call that the user wrote.
-_CALL_NAMES: Final = {
-    "socket.__new__": "socket.socket",
-    "urllib.Request": "urllib.request.urlopen",
-    **dict.fromkeys(_THREADS.split(), "threading.Thread.start"),
-}
-
-#: Their arguments tell nothing, or are the data sent, which do not belong in an error message.
-_MUTE: Final = frozenset(f"{_TALK} {_THREADS} socket.__new__".split())
-
-_WRITE_FLAGS: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-#: The process's own housekeeping, which happens to run on this thread: an import writes bytecode
-#: and runs module code, a log handler reopens or rotates its file or reconnects, and the garbage
-#: collector runs finalizers at any moment. Refusing these would make a handler fail at random.
-_HOUSEKEEPING: Final = tuple(
-    vars(module) for module in (sys.modules["_frozen_importlib"], logging, weakref)
-)
-
-#: What to raise for an audit event, which is also given as the call that the user wrote; None to
-#: let it pass.
-Refuse: TypeAlias = Callable[[str, str], Exception | None]
-
-#: The threads that advance a handler just now, by identity; mostly empty.
-_guarded: dict[int, Refuse] = {}
-_install_lock: Final = threading.Lock()
-_installed = False
-
-
-def install() -> None:
-    """Install the audit hook, once per process; it stays for the life of the process.
-
-    While no thread is between `enter` and `leave`, the hook only looks at an empty set.
-    """
-    global _installed
-    with _install_lock:
-        if _installed:
-            return
-        sys.addaudithook(_hook)
-        if hasattr(os, "register_at_fork"):
-            # The child has none of the other threads, but may give their identities out again.
-            os.register_at_fork(after_in_child=_guarded.clear)
-        _installed = True
-
-
-def refuse_in_handler(event: str, call: str) -> Exception | None:
-    """What is raised in a handler."""
-    text = f"{call} in a workflow handler: a replay would do it again. Instead: {_REFUSED[event]}"
-    return DeterminismError(text)
-
-
-def enter(refuse: Refuse = refuse_in_handler) -> int:
-    """Guard this thread from now on; give the result to `leave`, in a ``finally``."""
-    ident = get_ident()
-    if ident in _guarded:
-        return 0
-    _guarded[ident] = refuse
-    return ident
-
-
-def leave(token: int) -> None:
-    """End what `enter` began; inside another guarded section, that one goes on."""
-    _guarded.pop(token, None)
-
-
-class guarded:  # noqa: N801  Used like a function, as contextlib.suppress is.
-    """``with guarded(): ...``: `enter` and `leave` as a block."""
-
-    __slots__ = ("_token",)
-
-    def __enter__(self) -> None:
-        self._token = enter()
-
-    def __exit__(self, *_: object) -> None:
-        leave(self._token)
-
-
-class suspended:  # noqa: N801  As above.
-    """``with suspended(): ...``: for engine code that runs while a handler is on the stack."""
-
-    __slots__ = ("_refuse",)
-
-    def __enter__(self) -> None:
-        self._refuse = _guarded.pop(get_ident(), None)
-
-    def __exit__(self, *_: object) -> None:
-        if self._refuse is not None:
-            _guarded[get_ident()] = self._refuse
-
-
-def _hook(event: str, args: tuple[Any, ...]) -> None:
-    """Refuse by raising: an exception in an audit hook aborts the audited operation."""
-    if not _guarded:
-        return  # First and cheapest, since this runs for every id() and every log line.
-    refuse = _guarded.get(get_ident())
-    if event not in _REFUSED or refuse is None:
-        return
-    if event == "open" and not _opens_for_writing(args):
-        return
-    if is_housekeeping(sys._getframe(1)):
-        return
-    error = refuse(event, _spell(event, args))
-    if error is not None:
-        raise error
-
-
-def _opens_for_writing(args: tuple[Any, ...]) -> bool:
-    if len(args) != 3:
-        return False  # Not an event of Python's own.
-    path, mode, flags = args
-    if type(path) is int or (type(path) is str and path == os.devnull):
-        return False  # A descriptor that is open already, or nowhere.
-    by_mode = type(mode) is str and not set(mode).isdisjoint("wax+")
-    return by_mode or (type(flags) is int and bool(flags & _WRITE_FLAGS))
-
-
-def is_housekeeping(frame: types.FrameType | None) -> bool:
-    """Whether the handler is not the one who asked; see `_HOUSEKEEPING`.
-
-    The search ends at the engine: what lies below it called the engine, not the handler, and may
-    well be an import (a script that runs its worker when it is imported).
-    """
-    package = __name__.partition(".")[0]
-    while frame is not None:
-        names = frame.f_globals
-        code = frame.f_code
-        if code.co_name == "__del__" or any(names is own for own in _HOUSEKEEPING):
-            return True
-        # What someone hung on the garbage collector runs wherever that sets in (Hypothesis times
-        # collections so).
-        if any(getattr(callback, "__code__", None) is code for callback in gc.callbacks):
-            return True
-        module = names.get("__name__")
-        if type(module) is str and module.partition(".")[0] == package:
-            return False
-        frame = frame.f_back
-    return False
-
-
-def _spell(event: str, args: tuple[Any, ...]) -> str:
-    """The call as the user may have written it, with its first telling argument, cut short."""
-    name = _CALL_NAMES.get(event, event)
-    for argument in () if event in _MUTE else args[: 1 if event == "open" else 2]:
-        if isinstance(argument, PurePath):
-            argument = str(argument)
-        parts = argument if type(argument) is tuple else ()  # A socket's address.
-        is_address = bool(parts) and all(type(part) in (str, bytes, int) for part in parts)
-        if type(argument) in (str, bytes) or is_address:
-            text = repr(argument)
-            text = text if len(text) <= 80 else text[:77] + "..."
-            return f"{name}({text}, {args[1]!r})" if event == "open" else f"{name}({text})"
-    return f"{name}(...)"

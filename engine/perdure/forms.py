@@ -10,15 +10,16 @@ Not here: when to check, encoding, size limits and the wording for users: that i
 
 from __future__ import annotations
 
+import cmath
 import dataclasses
 import functools
 import importlib
-import math
 import re
 import reprlib
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from enum import Enum
 from itertools import accumulate
 from typing import Any
@@ -37,6 +38,7 @@ SCALARS = frozenset({str, int, bool, type(None)})
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_NUMBER = re.compile(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -87,15 +89,13 @@ def by_hand(value: Any, path: str, depth: int = 0) -> Any:
     kind: Any = type(value)
     if kind in SCALARS:
         return _leaf(value, path)
-    if kind is float:
-        if not math.isfinite(value):
-            raise Misfit("JSON has no such number", path, value)
-        return value
     if isinstance(value, Enum):
         return by_hand(value.value, path, depth)
     fields = _fields(kind)
     if fields is None and not isinstance(value, _CONTAINERS):
-        return _leaf(value, path)
+        if _is_no_number(value):
+            raise Misfit("JSON has no such number", path, value)
+        return value if kind is float else _leaf(value, path)
     if depth >= VALUE_DEPTH_MAX:
         raise Misfit(f"nested more than {VALUE_DEPTH_MAX} deep, or containing itself", path)
     if isinstance(value, dict):
@@ -105,6 +105,13 @@ def by_hand(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((by_hand(item, f"{path}[…]", depth + 1) for item in value), key=_encode)
     return _object_by_hand(value, fields or (), path, depth)
+
+
+def _is_no_number(value: Any) -> bool:
+    """Whether it is a nan or an infinity, of any kind."""
+    if isinstance(value, Decimal):
+        return not value.is_finite()
+    return isinstance(value, float | complex) and not cmath.isfinite(value)
 
 
 def _leaf(value: Any, path: str) -> Any:
@@ -125,7 +132,7 @@ def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any
     for key, item in value.items():
         text = key
         if type(key) is not str:
-            if isinstance(key, float) and not math.isfinite(key):
+            if _is_no_number(key):
                 raise Misfit("JSON has no such number, also as a key,", path, key)
             try:
                 (text,) = msgspec.to_builtins({key: None}, str_keys=True)
@@ -152,6 +159,20 @@ def _fields(cls: Any) -> tuple[tuple[str, str], ...] | None:
     if dataclasses.is_dataclass(cls):
         return tuple((field.name, field.name) for field in dataclasses.fields(cls))
     return None
+
+
+def attributes_of(value: Any) -> dict[str, Any] | None:
+    """Values by name of a dict, or of an object that is stored by its fields; else None."""
+    if isinstance(value, dict):
+        return value
+    if hasattr(type(value), "__pydantic_fields__") and not dataclasses.is_dataclass(value):
+        return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+    cls: Any = type(value)
+    fields = _fields(cls)
+    if fields is None:
+        return None
+    found = [(name, getattr(value, attribute, msgspec.UNSET)) for attribute, name in fields]
+    return {name: item for name, item in found if item is not msgspec.UNSET}
 
 
 def _object_by_hand(
@@ -193,6 +214,17 @@ def refuse_unknown(given: Any, kept: Any, path: str) -> None:
             refuse_unknown(item, other, f"{path}[{i}]")
 
 
+def with_floats(given: Any, kept: Any) -> Any:
+    """Plain JSON as `given`, with each whole number that the annotation `kept` as a float."""
+    if type(given) is int and type(kept) is float:
+        return kept
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return {key: with_floats(item, kept.get(key)) for key, item in given.items()}
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [with_floats(*pair) for pair in zip(given, kept, strict=True)]
+    return given
+
+
 # ---- Annotations ----
 
 _OBJECTS = (shapes.StructType, shapes.DataclassType, shapes.TypedDictType)
@@ -211,6 +243,25 @@ _NO_KEYS = (
 )
 
 
+#: What `Any` gives back as it was given.
+_PLAIN = (
+    shapes.AnyType,
+    shapes.BoolType,
+    shapes.DictType,
+    shapes.FloatType,
+    shapes.IntType,
+    shapes.ListType,
+    shapes.LiteralType,
+    shapes.NoneType,
+    shapes.StrType,
+)
+
+_REMEDY = (
+    ": JSON cannot tell them apart; give each class a tag (msgspec.Struct with tag=True, or a"
+    " pydantic model with a Literal field), or take one type"
+)
+
+
 @attrs.frozen(kw_only=True)
 class Traits:
     """What an annotation lets in, and so which checks its values need."""
@@ -220,6 +271,8 @@ class Traits:
     objects: bool = False  #: fields by name: unknown ones would be dropped
     by_hand: bool = False  #: msgspec may encode in hash order, or leave a field out
     deep: bool = False  #: no bound on nesting
+    floats: bool = False  #: a whole number may have to become a float
+    decimals: bool = False  #: text may stand for a number that is not finite
 
 
 def _parts(node: Any) -> Iterator[Any]:
@@ -249,10 +302,12 @@ def traits_of(annotation: Any) -> Traits:
     try:
         root = shapes.type_info(annotation)
     except Exception as error:  # whatever msgspec or the evaluation of a field's name raises
-        raise Unstorable(str(error)) from None
+        raise Unstorable(f"{error}{_REMEDY if 'unions may not' in str(error) else ''}") from None
     null = objects = unsafe = anything = recursive = False
-    for node in _nodes(root):
+    nodes = _nodes(root)
+    for node in nodes:
         _refuse_custom(node)
+        _refuse_union(node)
         below = _below(node)
         recursive |= any(part is node for part in below)
         anything |= isinstance(node, shapes.AnyType | shapes.CustomType)
@@ -271,6 +326,8 @@ def traits_of(annotation: Any) -> Traits:
         objects=objects,
         by_hand=unsafe or anything,
         deep=recursive or anything,
+        floats=any(isinstance(node, shapes.FloatType) for node in nodes),
+        decimals=any(isinstance(node, shapes.DecimalType) for node in nodes),
     )
 
 
@@ -286,6 +343,52 @@ def _refuse_custom(node: Any) -> None:
     if isinstance(node, shapes.StructType) and node.array_like and not node.forbid_unknown_fields:
         name = node.cls.__qualname__
         raise Unstorable(f"{name} is array_like: give it forbid_unknown_fields=True as well")
+
+
+def _refuse_union(node: Any) -> None:
+    """Unions that msgspec takes, but whose members may come back as others of them."""
+    if isinstance(node, shapes.UnionType):
+        if any(isinstance(part, shapes.AnyType) for part in node.types):
+            for part in _nodes(node):
+                if part is not node and not isinstance(part, _PLAIN):
+                    raise Unstorable(
+                        f"in a union with Any, {_name_of(part)} would come back as plain JSON:"
+                        " leave one of them out"
+                    )
+    elif isinstance(node, shapes.DictType) and isinstance(node.key_type, shapes.UnionType):
+        numbers = [part for part in node.key_type.types if _may_be_number(part)]
+        texts = [part for part in node.key_type.types if _may_look_like_number(part)]
+        if numbers and texts and (len(numbers) > 1 or numbers != texts):
+            raise Unstorable(
+                "keys of a dict are text in JSON, which cannot tell a number from other keys:"
+                " take one type of keys"
+            )
+
+
+def _may_be_number(key: Any) -> bool:
+    if isinstance(key, shapes.LiteralType | shapes.EnumType):
+        return any(isinstance(value, int) for value in _values(key))
+    return isinstance(key, shapes.IntType | shapes.FloatType | shapes.DecimalType)
+
+
+def _may_look_like_number(key: Any) -> bool:
+    """Whether the text of such a key may be that of a number."""
+    if isinstance(key, shapes.LiteralType | shapes.EnumType):
+        return any(isinstance(value, str) and _NUMBER.fullmatch(value) for value in _values(key))
+    return isinstance(
+        key, shapes.StrType | shapes.BytesType | shapes.ByteArrayType | shapes.DecimalType
+    )
+
+
+def _values(node: Any) -> Iterator[Any]:
+    if isinstance(node, shapes.EnumType):
+        return (member.value for member in node.cls)
+    return iter(node.values)
+
+
+def _name_of(part: Any) -> str:
+    cls = getattr(part, "cls", None)
+    return cls.__qualname__ if isinstance(cls, type) else type(part).__name__.removesuffix("Type")
 
 
 def _below(node: Any) -> list[Any]:
@@ -353,13 +456,19 @@ def pydantic_form(annotation: Any) -> tuple[Callable[[Any, str], Any], Callable[
 
 
 def _order_sets(as_python: Any, as_json: Any) -> Any:
-    """The JSON form, with what it hides: the order of sets (by hash), and nan (as null)."""
+    """The JSON form, with what it hides: the order of sets (by hash), and nan (as null or text)."""
     if isinstance(as_python, dict) and isinstance(as_json, dict):
-        pairs = zip(as_json, as_python.values(), as_json.values(), strict=True)
-        return {key: _order_sets(*pair) for key, *pair in pairs}
+        if len(as_python) != len(as_json):
+            return as_json  # a serializer of the user's gives JSON another form
+        pairs = zip(as_json, as_python, as_python.values(), as_json.values(), strict=True)
+        return {was if _is_no_number(was) else key: _order_sets(*pair) for key, was, *pair in pairs}
     if isinstance(as_python, list | tuple | set | frozenset) and isinstance(as_json, list):
+        if len(as_python) != len(as_json):
+            return as_json
         items = [_order_sets(*pair) for pair in zip(as_python, as_json, strict=True)]
         if isinstance(as_python, set | frozenset):
             items.sort(key=lambda item: _encode(by_hand(item, "$")))
         return items
-    return as_python if as_json is None and isinstance(as_python, float) else as_json
+    if type(as_python) in SCALARS:
+        return as_json
+    return as_python if _is_no_number(as_python) else as_json

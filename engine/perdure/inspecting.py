@@ -1,4 +1,4 @@
-"""Looking at journals, and checking code against them: what of a manager changes nothing.
+"""Listings, journals, and code that is checked against them: what of a manager changes nothing.
 
 `WorkflowManager` (manager.py) is this with the verbs that start, change and tell.
 """
@@ -9,28 +9,103 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from perdure.checking import CheckedWorkflow, Checker, CheckReport, check_all
 from perdure.core.workflow import WorkflowState
 from perdure.errors import StoreCorrupt
 from perdure.journals import WorkflowJournal
 from perdure.opening import OpenManager
+from perdure.records import Page, StepInfo, WorkflowInfo
 from perdure.runtime import orders
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import refuse_loop
 from perdure.runtime.operations import not_found
+from perdure.runtime.views import step_info, workflow_info
 from perdure.store.base import Loaded, Reader, WorkflowFilter
 
 T = TypeVar("T")
 
 
 class InspectedManager(OpenManager):
-    """What of a manager looks at journals; for the parameters see `WorkflowManager`."""
+    """What of a manager only looks; for the parameters see `WorkflowManager`."""
 
     @abstractmethod
     async def _read(self, fn: Callable[[Reader], T]) -> T:
         """Read committed rows."""
+
+    async def list_workflows(
+        self,
+        *,
+        name: str | None = None,
+        status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
+        blocked: bool | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[WorkflowInfo]:
+        """Workflows in order of creation, a page at a time.
+
+        Args:
+            name: of the workflow definition.
+            status: only those with it.
+            blocked: only those whose code does not fit their journal; False for all others.
+            order: "asc" for the oldest first.
+            limit: items of a page, 1 to 1,000.
+            cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
+        """
+        if status not in (None, "in_progress", "success", "failed", "canceled"):
+            raise ValueError(
+                f"status={status!r}: give 'in_progress', 'success', 'failed' or 'canceled'"
+            )
+        is_ascending, after = orders.check_page(order, limit, cursor)
+        which = WorkflowFilter(
+            name=orders.checked_filter(name),
+            status=status,
+            is_blocked=orders.checked_flag(blocked, "blocked"),
+            is_ascending=is_ascending,
+            limit=limit + 1,
+            after=after,
+        )
+        rows = await self._read(lambda reader: reader.list_workflows(which))
+        items = [workflow_info(state) for _, state in rows[:limit]]
+        is_done = len(rows) <= limit
+        last = str(rows[limit - 1][0]) if not is_done else None
+        return Page(items=items, cursor=last, is_done=is_done)
+
+    async def list_steps(
+        self,
+        workflow_id: str,
+        *,
+        order: Literal["asc", "desc"] = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[StepInfo]:
+        """The steps of a workflow by number, a page at a time; an unknown id has none.
+
+        Args:
+            workflow_id: as `start` gave it.
+            order: "asc" for the first step first.
+            limit: items of a page, 1 to 1,000.
+            cursor: of the page before.
+
+        Raises:
+            ValueError, TypeError: an option makes no sense.
+        """
+        orders.checked_id(workflow_id)
+        is_ascending, after = orders.check_page(order, limit, cursor)
+        records = await self._read(
+            lambda reader: reader.list_steps(
+                workflow_id, is_ascending=is_ascending, limit=limit + 1, after=after
+            )
+        )
+        items = [step_info(workflow_id, record) for record in records[:limit]]
+        is_done = len(records) <= limit
+        last = str(items[-1].number) if not is_done else None
+        return Page(items=items, cursor=last, is_done=is_done)
 
     async def journal(self, workflow_id: str) -> WorkflowJournal:
         """All that is recorded of a workflow, as of one moment.

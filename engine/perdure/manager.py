@@ -10,13 +10,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perdure.codec import plain
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import duration_ms
 from perdure.core.workflow import WorkflowHeader
-from perdure.definitions import Call, Definition, Mutation, Query, Workflow
+from perdure.definitions import (
+    Call,
+    Definition,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    Workflow,
+    WorkflowCall,
+)
 from perdure.errors import (
     StoreReadOnly,
     WorkflowCanceled,
@@ -24,18 +33,16 @@ from perdure.errors import (
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
-from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
+from perdure.records import Settings, Status
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
-from perdure.runtime.engine import Engine
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
 from perdure.runtime.verbs import Verbs
-from perdure.runtime.views import step_info, workflow_info
-from perdure.runtime.watching import News
-from perdure.store.base import Reader, WorkflowFilter
+from perdure.runtime.watching import watch
+from perdure.store.base import Reader
 
 if TYPE_CHECKING:
     import sqlite3
@@ -94,7 +101,7 @@ class WorkflowManager(InspectedManager):
 
     async def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -108,7 +115,8 @@ class WorkflowManager(InspectedManager):
             call: of a workflow.
             id: makes the start idempotent: the same id with the same call starts nothing new.
             on_complete: a mutation ``(ctx, workflow_id, outcome, context)``, run once, in the
-                transaction that ends the workflow.
+                transaction that ends the workflow. A `Succeeded` outcome holds the plain JSON
+                value, whatever the workflow returns: see `Succeeded`.
             context: a value for `on_complete`, kept with the workflow.
             run_after: delay, a timedelta or seconds.
             run_at: start time, a datetime with a time zone.
@@ -118,6 +126,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowIdConflict: the id belongs to another call.
+            DefinitionError: the parameters of `on_complete` are not those of one, or it is not
+                registered here; nothing was stored.
             ValidationError, LimitExceeded, TypeError, ValueError: nothing was stored.
         """
         refuse_inside("start")
@@ -140,6 +150,10 @@ class WorkflowManager(InspectedManager):
         Args:
             workflow_id: as `start` gave it.
 
+        Returns:
+            The status. Values in it are plain JSON values; `result` gives the workflow's as its
+            return annotation says.
+
         Raises:
             WorkflowNotFound: no workflow has this id.
         """
@@ -160,7 +174,8 @@ class WorkflowManager(InspectedManager):
 
         Raises:
             WorkflowFailed, WorkflowCanceled: it did not succeed.
-            WorkflowNotFound: no workflow has this id.
+            WorkflowNotFound: no workflow has this id, or another process has deleted it before
+                its outcome was read here.
             TimeoutError: it has not ended in time; it goes on.
         """
         refuse_inside("result")
@@ -190,6 +205,7 @@ class WorkflowManager(InspectedManager):
                     raise TimeoutError(text) from None
         finally:
             engine.waiters.discard(workflow_id, waiter)
+            future.cancel()  # should it be told all the same, nobody would take that up
         return self._value(header, outcome)
 
     def _value(self, header: WorkflowHeader, outcome: Outcome) -> Any:
@@ -212,34 +228,21 @@ class WorkflowManager(InspectedManager):
         ``async for status in manager.watch(workflow_id): ...``. A change is whatever makes a status
         differ from the one before, also within `InProgress`: a step that begins or ends, a further
         attempt, code that does not fit. Whoever is slow gets the newest, not each in between.
+        The last one is given also of a workflow that was deleted meanwhile, if this process did
+        that: `cleanup` with ``force=True`` cancels first.
 
         Args:
             workflow_id: as `start` gave it.
 
         Raises:
-            WorkflowNotFound: there is no such workflow, or not any more.
+            WorkflowNotFound: there is no such workflow, or another process has deleted it before
+                its last status was read here.
             NotOpen: the manager is not open, or was closed meanwhile.
         """
         refuse_inside("watch")
         orders.checked_id(workflow_id)
-        return self._watch(self._open_one(), workflow_id)
-
-    async def _watch(self, engine: Engine, workflow_id: str) -> AsyncGenerator[Status, None]:
-        news = News(bridge_of(asyncio.get_running_loop()))
-        engine.watchers.add(workflow_id, news.wake)
-        try:
-            engine.check()  # after that: a manager that is closed from now on tells it
-            last: Status | None = None
-            while last is None or isinstance(last, InProgress):
-                news.take()
-                status = await self.status(workflow_id)
-                if status == last:
-                    await news.wait()
-                else:
-                    last = status
-                    yield status
-        finally:
-            engine.watchers.discard(workflow_id, news.wake)
+        engine = self._open_one()
+        return watch(engine, workflow_id, lambda: self.status(workflow_id))
 
     async def cancel(self, workflow_id: str) -> None:
         """Cancel a workflow and its children, whoever owns them; done when this returns.
@@ -395,7 +398,7 @@ class WorkflowManager(InspectedManager):
 
     # --- functions ----------------------------------------------------------------------------
 
-    async def run_query(self, call: Call[R]) -> R:
+    async def run_query(self, call: QueryCall[R]) -> R:
         """Run a query in a read-only transaction of its own.
 
         Args:
@@ -406,8 +409,8 @@ class WorkflowManager(InspectedManager):
         """
         return await self._run_function(call, Query, "run_query")
 
-    async def run_mutation(self, call: Call[R]) -> R:
-        """Run a mutation in a transaction of its own.
+    async def run_mutation(self, call: MutationCall[R]) -> R:
+        """Run a mutation in a transaction of its own; twice if the answer to its commit is lost.
 
         Args:
             call: of a mutation.
@@ -439,7 +442,8 @@ class WorkflowManager(InspectedManager):
                 with psycopg likewise, unless the connection is in autocommit mode.
 
         Raises:
-            ConnectionMisuse: no transaction is open, or it is a connection to another database.
+            ConnectionMisuse: no transaction is open, or it is a connection to another database, is
+                closed, or belongs to another thread.
             StoreError: the database is in trouble.
         """
         refuse_inside("over")
@@ -447,80 +451,7 @@ class WorkflowManager(InspectedManager):
         own: Any = connection  # each store checks that it is of its own kind
         return OverContext(self._env, store.guest(own, max_parallelism=self._max_parallelism))
 
-    # --- reading ------------------------------------------------------------------------------
-
-    async def list_workflows(
-        self,
-        *,
-        name: str | None = None,
-        status: Literal["in_progress", "success", "failed", "canceled"] | None = None,
-        blocked: bool | None = None,
-        order: Literal["asc", "desc"] = "asc",
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[WorkflowInfo]:
-        """Workflows in order of creation, a page at a time.
-
-        Args:
-            name: of the workflow definition.
-            status: only those with it.
-            blocked: only those whose code does not fit their journal; False for all others.
-            order: "asc" for the oldest first.
-            limit: items of a page, 1 to 1,000.
-            cursor: of the page before.
-
-        Raises:
-            ValueError, TypeError: an option makes no sense.
-        """
-        if status not in (None, "in_progress", "success", "failed", "canceled"):
-            raise ValueError(
-                f"status={status!r}: give 'in_progress', 'success', 'failed' or 'canceled'"
-            )
-        is_ascending, after = orders.check_page(order, limit, cursor)
-        which = WorkflowFilter(
-            name=orders.checked_filter(name),
-            status=status,
-            is_blocked=orders.checked_flag(blocked, "blocked"),
-            is_ascending=is_ascending,
-            limit=limit + 1,
-            after=after,
-        )
-        rows = await self._read(lambda reader: reader.list_workflows(which))
-        items = [workflow_info(state) for _, state in rows[:limit]]
-        is_done = len(rows) <= limit
-        last = str(rows[limit - 1][0]) if not is_done else None
-        return Page(items=items, cursor=last, is_done=is_done)
-
-    async def list_steps(
-        self,
-        workflow_id: str,
-        *,
-        order: Literal["asc", "desc"] = "asc",
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[StepInfo]:
-        """The steps of a workflow by number, a page at a time; an unknown id has none.
-
-        Args:
-            workflow_id: as `start` gave it.
-            order: "asc" for the first step first.
-            limit: items of a page, 1 to 1,000.
-            cursor: of the page before.
-
-        Raises:
-            ValueError, TypeError: an option makes no sense.
-        """
-        orders.checked_id(workflow_id)
-        is_ascending, after = orders.check_page(order, limit, cursor)
-        records = await self._read(
-            lambda reader: reader.list_steps(
-                workflow_id, is_ascending=is_ascending, limit=limit + 1, after=after
-            )
-        )
-        items = [step_info(workflow_id, record) for record in records[:limit]]
-        is_done = len(records) <= limit
-        last = str(items[-1].number) if not is_done else None
-        return Page(items=items, cursor=last, is_done=is_done)
+    # --- settings -----------------------------------------------------------------------------
 
     async def config(self) -> Settings:
         """The settings that all workers of the store share."""

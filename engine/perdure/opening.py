@@ -10,30 +10,35 @@ import os
 import signal
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import attrs
 
 from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy, duration_ms
-from perdure.definitions import Definer
-from perdure.determinism import install
+from perdure.definitions import Definer, Kind
 from perdure.errors import NotOpen, PerdureError, StoreUnsupported
+from perdure.guard import install
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.clock import RealClock
-from perdure.runtime.contexts import make_context
+from perdure.runtime.contexts import (
+    ActionContext,
+    MutationContext,
+    QueryContext,
+    make_context,
+)
 from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
 from perdure.runtime.scope import Env
 from perdure.runtime.verbs import Verbs
-from perdure.step import StepRules
+from perdure.step import Step, StepRules
 from perdure.store.base import Access
 from perdure.store.sqlite import SqliteStore
 
@@ -60,6 +65,13 @@ class Opening:
 
 class OpenManager(Definer):
     """What of a manager opens and closes it; for the parameters see `WorkflowManager`."""
+
+    _contexts: ClassVar[Mapping[Kind, type]] = {
+        "query": QueryContext,
+        "mutation": MutationContext,
+        "action": ActionContext,
+        "workflow": Step,
+    }
 
     def __init__(
         self,

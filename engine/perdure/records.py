@@ -13,7 +13,7 @@ from perdure.errors import ErrorInfo
 
 T = TypeVar("T")
 
-#: How a workflow ended; a value is a plain JSON value.
+#: How a workflow ended; a value is a plain JSON value, see `Succeeded`.
 Outcome: TypeAlias = Succeeded[Any] | Failed | Canceled
 
 
@@ -64,7 +64,7 @@ class InProgress:
     kind: Literal["in_progress"] = attrs.field(default="in_progress", init=False, repr=False)
 
 
-#: What `status` gives.
+#: What `status` gives; the value of a `Succeeded` is a plain JSON value, `result` gives it typed.
 Status: TypeAlias = InProgress | Succeeded[Any] | Failed | Canceled
 
 

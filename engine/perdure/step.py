@@ -24,7 +24,19 @@ from .core.limits import NAME_LENGTH_MAX, SLEEP_MS_MAX, Limits
 from .core.outcomes import Failed, Outcome, Succeeded
 from .core.replay import Handler, Raise, Resolve, Value
 from .core.retry import AT_MOST_ONCE, RetryPlan, RetryPolicy, duration_ms
-from .definitions import Action, Call, Definition, Mutation, Query, Registry, Workflow
+from .definitions import (
+    Action,
+    ActionCall,
+    Call,
+    Definition,
+    Mutation,
+    MutationCall,
+    Query,
+    QueryCall,
+    Registry,
+    Workflow,
+    WorkflowCall,
+)
 from .errors import (
     DefinitionError,
     ErrorInfo,
@@ -114,6 +126,10 @@ def due_ms(run_after: timedelta | float | None, run_at: datetime | None, now_ms:
     return None
 
 
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind == "action" else f"a {kind}"
+
+
 def check_call(
     call: object, kind: type[Definition[..., Any]], verb: str, registry: Registry
 ) -> Any:
@@ -126,13 +142,14 @@ def check_call(
     if not isinstance(call, Call):
         if isinstance(call, Definition):
             raise TypeError(f"{verb}({call.name}): call it: {verb}({call.name}(…))")
-        raise TypeError(f"{verb}: give a call of a {kind.__name__.lower()}, not {call!r}")
+        raise TypeError(
+            f"{verb}: give a call of {_with_article(kind.__name__.lower())}, not {call!r}"
+        )
     definition = call.definition
     if not isinstance(definition, kind):
         kind_found = definition.kind
-        article = "an" if kind_found == "action" else "a"
         raise TypeError(
-            f"{verb}: {definition.name} is {article} {kind_found}: use run_{kind_found}"
+            f"{verb}: {definition.name} is {_with_article(kind_found)}: use run_{kind_found}"
         )
     if registry.get(definition.name) is not definition:
         raise DefinitionError(
@@ -269,7 +286,7 @@ class Step:
 
     def run_query(
         self,
-        call: Call[R],
+        call: QueryCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -284,7 +301,7 @@ class Step:
 
     def run_mutation(
         self,
-        call: Call[R],
+        call: MutationCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -311,7 +328,7 @@ class Step:
 
     def run_action(
         self,
-        call: Call[R],
+        call: ActionCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,
@@ -347,7 +364,7 @@ class Step:
 
     def run_workflow(
         self,
-        call: Call[R],
+        call: WorkflowCall[R],
         *,
         name: str | None = None,
         run_after: timedelta | float | None = None,

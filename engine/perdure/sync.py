@@ -13,16 +13,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from perdure.checking import CheckedWorkflow, CheckReport
-from perdure.definitions import Call, Definition, Mutation
+from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
 from perdure.errors import NotOpen
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
-from perdure.records import Page, Settings, Status, StepInfo, WorkflowInfo
+from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.loops import OwnLoop, refuse_loop
 
 if TYPE_CHECKING:
     from perdure.manager import WorkflowManager
+    from perdure.runtime.engine import Engine
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,7 +93,7 @@ class SyncManager:
 
     def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -122,14 +123,22 @@ class SyncManager:
     def watch(self, workflow_id: str) -> Generator[Status, None, None]:
         """See `WorkflowManager.watch`; a plain generator."""
         self._be_ready("watch")
-        return self._watch(self._manager.watch(workflow_id))
+        return self._watch(self._manager._engine, self._manager.watch(workflow_id))
 
-    def _watch(self, changes: AsyncGenerator[Status, None]) -> Generator[Status, None, None]:
+    def _watch(
+        self, engine: Engine | None, changes: AsyncGenerator[Status, None]
+    ) -> Generator[Status, None, None]:
         async def following() -> Status | None:
             return await anext(changes, None)
 
+        status: Status | None = None
         try:
-            while (status := self._call(following())) is not None:
+            while status is None or isinstance(status, InProgress):
+                # Closed with the loop that it lives on, it would end as if there were no more.
+                is_open = self._manager._engine is engine
+                status = self._call(following()) if is_open else None
+                if status is None:
+                    raise NotOpen("the manager has been closed")
                 yield status
         finally:
             # Without the loop, which may be gone: there is nothing to wait for at its end.
@@ -205,11 +214,11 @@ class SyncManager:
         """See `WorkflowManager.create_event`."""
         return self._do(self._manager.create_event, event, workflow_id=workflow_id)
 
-    def run_query(self, call: Call[R]) -> R:
+    def run_query(self, call: QueryCall[R]) -> R:
         """See `WorkflowManager.run_query`."""
         return self._do(self._manager.run_query, call)
 
-    def run_mutation(self, call: Call[R]) -> R:
+    def run_mutation(self, call: MutationCall[R]) -> R:
         """See `WorkflowManager.run_mutation`."""
         return self._do(self._manager.run_mutation, call)
 

@@ -1,6 +1,7 @@
 """The transition: steps from asked to settled, attempts, retries, time-outs, children.
 
-Events and sleeps are in test_transition_events.py, cancelling and ends in test_transition_ends.py.
+Events and sleeps are in test_transition_events.py, cancelling and ends in test_transition_ends.py,
+what other workers run in test_transition_taken.py.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from perdure.core.messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     ChildEnded,
     FactDelivered,
     FunctionEnded,
@@ -56,7 +58,7 @@ from perdure.core.workflow import STEP_EDGES, WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 BOOM = Failed(ErrorInfo("ValueError", "boom"))
-ADMIT = StepAdmitted(number=0, runner="w1")
+ADMIT = StepAdmitted(number=0, runner="worker")
 
 
 def ended(of: int = 1, *, epoch: int = 1, at: int = NOW, retry: bool = True) -> AttemptEnded:
@@ -71,6 +73,11 @@ def failed(of: int = 1, *, at: int = NOW, retry: bool = True) -> AttemptEnded:
     return AttemptEnded(
         number=0, epoch=1, attempt=of, outcome=BOOM, accepted_at=at, is_retryable=retry
     )
+
+
+def taken(of: int = 1, *, epoch: int = 1) -> AttemptStarted:
+    """Attempt `of` of step 0 was started by another worker than the owner."""
+    return AttemptStarted(number=0, epoch=epoch, attempt=of, runner="other", started_at=NOW)
 
 
 def lost(of: int = 1, *, epoch: int = 1) -> AttemptLost:
@@ -103,6 +110,7 @@ SITUATIONS: dict[str, WorkflowState] = {
 MESSAGES: dict[str, Message] = {
     "admit": ADMIT,
     "function": FunctionEnded(number=0, outcome=ok()),
+    "taken": taken(),
     "ended": ended(),
     "failed": failed(),
     "lost": lost(),
@@ -113,18 +121,18 @@ MESSAGES: dict[str, Message] = {
 
 #: The state of the step afterwards; "." where the message changes nothing; "!" is never sent.
 TABLE = """
-            admit    function ended    failed   lost     child    due      cancel
-unknown     .        .        .        .        .        .        .        .
-run_at      .        .        .        .        .        .        ready    settled
-sleep       .        .        .        .        .        .        settled  settled
-event       .        .        .        .        .        .        settled  settled
-child       .        .        .        .        .        settled  .        settled
-mutation    ready    settled  .        .        .        .        .        settled
-ready       started  !        .        .        .        .        .        settled
-started     .        .        settled  settled  settled  .        settled  settled
-retried     .        .        settled  backoff  backoff  .        backoff  settled
-backoff     .        .        .        .        .        .        ready    settled
-settled     .        .        .        .        .        .        .        settled
+            admit    function taken    ended    failed   lost     child    due      cancel
+unknown     .        .        .        .        .        .        .        .        .
+run_at      .        .        .        .        .        .        .        ready    settled
+sleep       .        .        .        .        .        .        .        settled  settled
+event       .        .        .        .        .        .        .        settled  settled
+child       .        .        .        .        .        .        settled  .        settled
+mutation    ready    settled  .        .        .        .        .        .        settled
+ready       started  !        started  .        .        .        .        .        settled
+started     .        .        .        settled  settled  settled  .        settled  settled
+retried     .        .        .        settled  backoff  backoff  .        backoff  settled
+backoff     .        .        .        .        .        .        .        ready    settled
+settled     .        .        .        .        .        .        .        .        settled
 """
 
 
@@ -147,7 +155,10 @@ def test_each_message_in_each_state(situation: str, message: str, expected: str)
     if expected == ".":
         assert (decision.state, outputs(decision)) == (before, [])
     else:
-        (record,) = [write.record for write in decision.writes if isinstance(write, PutStep)]
+        records = [write.record for write in decision.writes if isinstance(write, PutStep)]
+        if message == "taken":  # its row is written by who has taken it
+            records.append(decision.state.live[0])
+        (record,) = records
         assert record.state == expected
 
 

@@ -35,6 +35,7 @@ from perdure.core.messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     CancelWorkflow,
     ChildEnded,
     Ended,
@@ -52,7 +53,7 @@ from perdure.core.workflow import WorkflowState, next_fact
 from perdure.errors import ErrorInfo
 
 ERROR = ErrorInfo("ValueError", "boom")
-ADMIT = StepAdmitted(number=0, runner="w1")
+ADMIT = StepAdmitted(number=0, runner="worker")
 FULL = {"on_complete": "done", "context": "7", "parent_id": "p", "parent_number": 3}
 
 
@@ -155,6 +156,7 @@ def test_a_workflow_that_has_not_begun_can_be_canceled() -> None:
         FunctionEnded(number=0, outcome=ok()),
         AttemptEnded(number=0, epoch=1, attempt=1, outcome=ok(), accepted_at=NOW),
         AttemptLost(number=0, epoch=1, attempt=1, accepted_at=NOW),
+        AttemptStarted(number=0, epoch=1, attempt=1, runner="other", started_at=NOW),
         sent(1),
         ChildEnded(number=0, child_id="w/0@1", outcome=ok(), accepted_at=NOW),
         StepDue(number=0),

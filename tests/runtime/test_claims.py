@@ -337,8 +337,9 @@ def test_nothing_starts_during_a_pause(rigs: Make) -> None:
 
 
 def test_two_workers_share_the_limit(rigs: Make) -> None:
-    """An idle worker gives its permits back when another one wants them."""
-    one, two = rigs(d, parallelism=4), rigs(d)
+    """An idle worker gives its permits back when another one wants them, and it has no use for
+    them: it does not know the steps that wait."""
+    one, two = rigs(Definer(), parallelism=4), rigs(d)
     both(one, two)
     two.start(fanning(6))
     both(one, two)

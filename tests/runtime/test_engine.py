@@ -21,10 +21,11 @@ from perdure.errors import NotOpen, PerdureError, StoreBusy
 from perdure.runtime.bridge import Bridge
 from perdure.runtime.clock import RealClock
 from perdure.runtime.contexts import ActionContext, make_context
-from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine, Waiters
+from perdure.runtime.engine import Engine, LoopEngine, ThreadEngine
 from perdure.runtime.orders import start_order
 from perdure.runtime.requests import Cancel, Read
 from perdure.runtime.scope import Env
+from perdure.runtime.watching import Waiters
 from perdure.step import Step, StepRules
 from perdure.store.base import Reader
 

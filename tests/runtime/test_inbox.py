@@ -122,6 +122,11 @@ def test_a_row_stored_by_a_doubtful_commit_counts_once(rigs: Make) -> None:
     assert rig.outcome(workflow_id) == 5
 
 
+def cancel_by_hand(rig: Rig) -> None:
+    """What it had started is over, on record."""
+    rig.rows("UPDATE perdure_steps SET state = 'settled', outcome = 'canceled', runner = NULL")
+
+
 def test_a_revoked_workflow_is_dropped(rigs: Make) -> None:
     """The actor goes, its attempts are told, and the row goes with the next commit."""
     rig = rigs(d)
@@ -129,6 +134,7 @@ def test_a_revoked_workflow_is_dropped(rigs: Make) -> None:
     rig.settle()
     # Whoever takes it out of our hands gives it another epoch.
     rig.rows("UPDATE perdure_workflows SET epoch = epoch + 1000, owner = NULL")
+    cancel_by_hand(rig)
     put(rig, workflow_id=workflow_id, kind="revoked", body="null", worker=rig.worker_id)
     rig.worker._inbox.look = True
     rig.settle()
@@ -144,6 +150,7 @@ def test_the_attempts_of_a_revoked_workflow_are_told_though_it_was_dropped(rigs:
     workflow_id = rig.start(working())
     rig.settle()
     rig.worker.actors.drop(workflow_id)
+    cancel_by_hand(rig)
     put(rig, workflow_id=workflow_id, kind="revoked", body="null", worker=rig.worker_id)
     rig.worker._inbox.look = True
     rig.settle()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NewType
 
 import pytest
 from tests.runtime.harness import NOW, Rig
 
-from perdure.core.outcomes import Failed, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import DefinitionError, LimitExceeded, ValidationError
 from perdure.events import define_event
@@ -22,6 +22,7 @@ from perdure.step import Step
 Make = Callable[..., Rig]
 d = Definer()
 stranger = Definer()
+WorkflowId = NewType("WorkflowId", str)
 number = define_event("number", int)
 
 
@@ -42,6 +43,40 @@ def ended_plainly(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> N
 
 @d.mutation
 def unfit(ctx: MutationContext, one: int) -> None:
+    pass
+
+
+@d.mutation
+def with_number(ctx: MutationContext, workflow_id: int, outcome: Outcome) -> None:
+    pass
+
+
+@d.mutation
+def with_dict(ctx: MutationContext, workflow_id: str, outcome: dict[str, Any]) -> None:
+    pass
+
+
+@d.mutation
+def by_keyword(
+    ctx: MutationContext, workflow_id: str, outcome: Outcome, *, context: list[int]
+) -> None:
+    pass
+
+
+@d.mutation
+def one_class(ctx: MutationContext, workflow_id: str, outcome: str | None, context: Any) -> None:
+    pass
+
+
+@d.mutation
+def written_out(
+    ctx: MutationContext, workflow_id: WorkflowId, outcome: Succeeded[Any] | Failed | Canceled
+) -> None:
+    pass
+
+
+@d.mutation
+def untyped(ctx, workflow_id, outcome, context=None):  # type: ignore[no-untyped-def]
     pass
 
 
@@ -89,6 +124,31 @@ def test_bad_starts(rigs: Make, options: dict[str, Any], error: type[Exception])
     """Each is refused with an error that says what to give."""
     with pytest.raises(error):
         order(rigs(d), flow(1), **options)
+
+
+@pytest.mark.parametrize(
+    ("on_complete", "message"),
+    [
+        (unfit, r"its parameters are \(ctx, one\)"),
+        (with_number, "its parameter `workflow_id` is annotated with int"),
+        (with_dict, r"its parameter `outcome` is annotated with dict\[str, "),
+        (one_class, r"its parameter `outcome` is annotated with str \| None"),
+        (by_keyword, "its parameters are keyword-only: context"),
+    ],
+)
+def test_an_on_complete_that_could_not_be_called_is_refused_at_the_start(
+    rigs: Make, on_complete: Any, message: str
+) -> None:
+    """By then the workflow would have ended; nothing of it is written."""
+    remedy = r".*, but an on_complete takes \(ctx, workflow_id: str, outcome: Outcome, context\)"
+    with pytest.raises(DefinitionError, match=message + remedy):
+        order(rigs(d), flow(1), on_complete=on_complete, context=[1])
+
+
+@pytest.mark.parametrize("on_complete", [written_out, untyped])
+def test_an_on_complete_may_be_annotated_in_other_words(rigs: Make, on_complete: Any) -> None:
+    """A name for text, the three classes of an outcome, or no annotation at all."""
+    assert order(rigs(d), flow(1), on_complete=on_complete).on_complete == on_complete.name
 
 
 def test_the_context_of_an_on_complete() -> None:

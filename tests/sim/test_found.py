@@ -9,10 +9,15 @@ from __future__ import annotations
 import pytest
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
+from tests.sim.scenes import SCENARIOS
+from tests.sim.spreads import SPREADS
+from tests.sim.watched import WATCHED
 
 from perdure_sim.explore.explorer import run
 from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
+
+SCENES = (*SCENARIOS, *EDGES, *CORNERS, *SPREADS, WATCHED)
 
 FOUND = {
     "an outcome after its deadline counted": ("hasty", "pd1:w0/carried_out#3=pause:2s"),
@@ -39,6 +44,26 @@ FOUND = {
         "late",
         "pd1:c0/commit#2=disk_full:1m;w0/decided#4=crash;w1/decided#4=crash",
     ),
+    "an attempt in doubt kept its permit when its workflow was taken up again": (
+        "hasty",
+        "pd1:c0/commit#2=disk_full:1m;h/touched#7=rerun;w0/boot#1=crash*3;world/permits#1=one",
+    ),
+    "a step was taken before it was ready, by a clock that was read too soon": (
+        "crawling",
+        "pd1:w1/begin#7=stall:2s",
+    ),
+    "what ran after a restart that the power took back was held against its next key": (
+        "leaders",
+        "pd1:c0/told#3=crash;leader/touched#3=rerun;w0/commit#18=power_loss:50ms",
+    ),
+    "an outcome that waited for the store lost against its time-out, after a take-over": (
+        "fans",
+        "pd1:w0/begin#18=read_only:1m;w0/committed#16=zombie:40s",
+    ),
+    "an outage with many watchers was taken for a spin": (
+        "watched",
+        "pd1:w0/begin#12=read_only:1m;w1/boot#1=crash",
+    ),
 }
 
 
@@ -46,7 +71,7 @@ FOUND = {
 def test_what_was_found_is_mended(name: str) -> None:
     """All laws hold, as without the faults."""
     scene, plan = FOUND[name]
-    scenario = next(each for each in (*EDGES, *CORNERS) if each.name == scene)
+    scenario = next(each for each in SCENES if each.name == scene)
     found = run(scenario, FaultPlan.parse(plan), memory_disk)
     assert found.failure is None
     assert len(found.world.faults.fired) == len(found.plan)

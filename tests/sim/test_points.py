@@ -10,7 +10,9 @@ import pytest
 from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.scenes import SCENARIOS
+from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
+from tests.sim.watched import WATCHED
 from tests.sources import parse
 
 from perdure_sim.explore.explorer import run
@@ -18,7 +20,8 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *CORNERS, TICKETS, AGAIN, GONE)}
+SCENES = (*SCENARIOS, *CORNERS, *SPREADS, TICKETS, AGAIN, GONE, WATCHED)
+BY_NAME = {scenario.name: scenario for scenario in SCENES}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
@@ -32,6 +35,10 @@ WAYS = {
     "a cleanup that was carried out is asked for again": ("again", "pd1:c0/commit#4=lost_ack"),
     "a decision is dropped because the workflow belongs to another now": (
         "late",
+        "pd1:w0/collected#2=pause:2s",
+    ),
+    "a decision is dropped because another worker has taken a step": (
+        "spread",
         "pd1:w0/collected#2=pause:2s",
     ),
     "a function waits because the pool is paused": ("paused", ""),
@@ -55,17 +62,24 @@ WAYS = {
         "race",
         "pd1:w0/commit#3=lost_ack*3",
     ),
+    "a workflow that is waited for was deleted by another process": ("watched", ""),
     "a worker begins a new life": ("events", "pd1:w0/carried_out#1=zombie:40s"),
     "a worker finds another one dead": ("events", "pd1:w0/carried_out#1=crash"),
     "a worker finds itself fenced when it looks for work": ("events", "pd1:w0/turn#1=fenced"),
+    "a worker finds itself fenced when it takes steps from others": (
+        "choosy",
+        "pd1:w1/begin#5=overtaken:200ms",
+    ),
     "a worker finds itself struck off when it looks for permits": (
         "events",
         "pd1:w0/carried_out#1=zombie:40s",
     ),
+    "a worker is told that nobody waits for a step that it has taken": ("impatient", ""),
     "a worker reads that a workflow is no longer its own": (
         "trees",
         "pd1:felled/0/touched#1=cancel",
     ),
+    "a worker takes steps from another one": ("spread", ""),
     "a worker that was taken for dead tries to start something": (
         "help",
         "pd1:w0/collected#2=zombie:40s",
@@ -115,6 +129,10 @@ WAYS = {
     ),
     "an event that is awaited again went with the step that consumed it": ("gone", ""),
     "an on_complete restarts what is to be deleted": ("again", ""),
+    "an outcome that was not passed on yet is for a workflow of ours by now": (
+        "fans",
+        "pd1:w0/begin#18=read_only:1m;w0/committed#16=zombie:40s",
+    ),
     "an outcome that is too late comes before the timer of its timeout": (
         "late",
         "pd1:bounded/attempt#1=slow:1s;w0/carried_out#1=pause:3s",
@@ -124,8 +142,13 @@ WAYS = {
         "pd1:bounded/attempt#1=deaf:1s",
     ),
     "an outcome comes for an attempt that was canceled, timed out, or reported": ("race", ""),
+    "steps were taken by a commit that seemed to fail": (
+        "spread once",
+        "pd1:w1/commit#3=lost_ack*3",
+    ),
     "the attempts of a step are used up": ("race", "pd1:once/attempt#1=raises"),
     "the outcome of an attempt is passed on to another worker": ("race", ""),
+    "the owner learns that another worker has taken a step": ("spread", ""),
     "what a function did is undone": ("transfers", ""),
 }
 

@@ -210,6 +210,14 @@ def test_factories_are_put_back(db: Connection) -> None:
     assert db.engine_execute("SELECT 'x'").fetchone() == ("x",)
 
 
+def test_a_dump_reads_all(db: Connection) -> None:
+    """`iterdump` only reads; the engine's tables are in it as well."""
+    dump = query(db, lambda: "\n".join(db.iterdump()))
+    assert "neighbour" in dump
+    assert mutate(db, lambda: list(db.iterdump()))
+    assert (neighbours(db), db.in_transaction) == (1, True)
+
+
 def test_engine_code_inside_a_step_is_outside_of_the_fence(db: Connection) -> None:
     """A verb of `ctx` sees plain rows whatever factories the user set."""
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.errors import ConnectionMisuse, StoreBusy, StoreError, StoreVersionError
+from perdure.errors import (
+    ConnectionMisuse,
+    StoreBusy,
+    StoreError,
+    StoreReadOnly,
+    StoreVersionError,
+)
 from perdure.store.base import TransactionLost
 from perdure.store.connection import Connection
 from perdure.store.guest import Guest
@@ -157,6 +166,137 @@ def test_user_code_that_ends_the_transaction(path: str, user: sqlite3.Connection
     with pytest.raises(TransactionLost):
         guest.run_user_code(user.commit, read_only=False)
     assert not user.in_transaction
+
+
+def in_a_thread(fn: Callable[[], object]) -> BaseException | None:
+    """What a function raises in a thread of its own."""
+    found: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fn()
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found[0] if found else None
+
+
+def test_a_closed_connection(path: str, user: sqlite3.Connection) -> None:
+    """Before, and between two verbs."""
+    guest = guest_of(path, user)
+    user.close()
+    with pytest.raises(ConnectionMisuse, match="the connection is closed: keep it open"):
+        guest.run_engine_code(guest.config)
+    with pytest.raises(ConnectionMisuse, match="the connection is closed: keep it open"):
+        guest_of(path, user)
+
+
+def test_a_connection_of_another_thread(path: str, user: sqlite3.Connection) -> None:
+    """Unless sqlite3 was told that it is looked after. Nothing is begun, nothing ended."""
+    error = in_a_thread(lambda: guest_of(path, user))
+    assert isinstance(error, ConnectionMisuse)
+    assert "in the thread that opened it" in str(error)
+    assert not user.in_transaction
+    guest = guest_of(path, user)
+    error = in_a_thread(lambda: guest.run_engine_code(guest.config))
+    assert isinstance(error, ConnectionMisuse)
+    assert user.in_transaction
+    shared = sqlite3.connect(path, check_same_thread=False, timeout=0)
+    user.rollback()
+    assert in_a_thread(lambda: guest_of(path, shared)) is None
+    shared.close()
+
+
+def test_what_the_user_forbids_or_breaks(path: str, user: sqlite3.Connection) -> None:
+    """SQLite's own error says little: told as a misuse, and nothing of the verb is left."""
+    guest = guest_of(path, user)
+    user.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    with pytest.raises(ConnectionMisuse, match=r"not authorized: take your authorizer off"):
+        guest.run_engine_code(guest.config)
+    user.set_authorizer(None)
+    user.execute("DROP TABLE perdure_config")
+    with pytest.raises(ConnectionMisuse, match="no such table: perdure_config"):
+        guest.run_engine_code(guest.config)
+    assert user.in_transaction
+
+
+@pytest.mark.parametrize("isolation", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
+def test_modes_in_which_sqlite3_begins(path: str, isolation: Any) -> None:
+    """A transaction is begun, or the one that is open is taken; `commit` ends it."""
+    for statement in (None, "BEGIN", "BEGIN IMMEDIATE"):
+        user = sqlite3.connect(path, isolation_level=isolation)
+        if statement is not None:
+            user.execute(statement)
+        guest_of(path, user).set_max_parallelism(5)
+        user.commit()
+        user.close()
+        assert "perdure_config" in tables(path)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the attribute came with 3.12")
+def test_the_modes_of_python_3_12(path: str) -> None:
+    """`autocommit=False`: there is always a transaction. True: the user has to begin."""
+    connect: Any = sqlite3.connect
+    user = connect(path, autocommit=False)
+    guest_of(path, user)
+    user.commit()
+    guest_of(path, user).set_max_parallelism(5)
+    user.rollback()
+    assert guest_of(path, user).config().max_parallelism == 7
+    user.close()
+    user = connect(path, autocommit=True)
+    with pytest.raises(ConnectionMisuse, match="execute BEGIN IMMEDIATE first"):
+        guest_of(path, user)
+    user.execute("BEGIN IMMEDIATE")
+    guest_of(path, user).set_max_parallelism(5)
+    user.execute("COMMIT")
+    user.execute("BEGIN")
+    assert guest_of(path, user).config().max_parallelism == 5
+    user.close()
+
+
+def test_a_transaction_that_has_read_before_another_wrote(path: str) -> None:
+    """It can write no more, however long it waits: it must be begun anew."""
+    store = SqliteStore(path)
+    store.open(max_parallelism=None)
+    store.close()
+    user, other = sqlite3.connect(path, timeout=0), sqlite3.connect(path)
+    user.execute("BEGIN")
+    user.execute("SELECT * FROM perdure_config").fetchall()
+    guest_of(path, other).set_max_parallelism(5)
+    other.commit()
+    guest = guest_of(path, user)
+    with pytest.raises(StoreBusy, match="roll back, and begin anew with BEGIN IMMEDIATE"):
+        guest.run_engine_code(lambda: guest.set_max_parallelism(6))
+    for each in (user, other):
+        each.close()
+
+
+def test_an_error_leaves_no_lock_behind(path: str) -> None:
+    """Once the user has closed his connection; the garbage collector may come much later."""
+    store = SqliteStore(path)
+    store.open(max_parallelism=None)
+    store.close()
+
+    def fail() -> None:
+        user = sqlite3.connect(path)
+        guest = guest_of(path, user)
+        user.execute("PRAGMA query_only = 1")
+        with pytest.raises(StoreReadOnly):
+            guest.run_engine_code(lambda: guest.set_max_parallelism(5))
+        user.close()
+
+    gc.disable()
+    try:
+        fail()
+        other = sqlite3.connect(path, timeout=0)
+        other.execute("BEGIN IMMEDIATE")
+        other.close()
+    finally:
+        gc.enable()
 
 
 def test_a_lock_that_somebody_else_holds(path: str, user: sqlite3.Connection) -> None:

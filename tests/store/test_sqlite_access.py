@@ -107,6 +107,7 @@ def locked() -> Iterator[Path]:
 #: As somebody who may not write there, opens the file of its argument, and prints the ids in it.
 READ = """
 import os, sys
+import urllib.parse  # Path.as_uri imports it late, from Python 3.13 on
 from perdure.store.base import WorkflowFilter
 from perdure.store.sqlite import SqliteStore
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from perdure.core.commands import Sleep
+from perdure.core.commands import RunStep, Sleep
 from perdure.core.ids import WorkflowId
 from perdure.core.journal import StepRecord
 from perdure.core.messages import SentEvent
@@ -21,7 +22,7 @@ from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.errors import StoreCorrupt, StoreVersionError
 from perdure.store.base import InboxRow, StateWrite, StepWrite, WorkflowFilter
 from perdure.store.sqlite import SqliteStore
-from perdure.store.sqlite_sql import SqliteReader
+from perdure.store.sqlite_sql import READY_LOOK, SqliteReader
 
 
 def asleep(number: int) -> StepRecord:
@@ -192,3 +193,49 @@ def test_an_error_that_cannot_be_read_says_so(store: SqliteStore, column: str) -
     error = found.on_complete_error if found.blocked is None else found.blocked.error
     assert error is not None
     assert error.type == "StoreCorrupt"
+
+
+def ready(number: int, function: str) -> StepRecord:
+    """An action that waits for a permit."""
+    command = RunStep(kind="action", name="f", function=function, arguments="{}")
+    return StepRecord(
+        number=number,
+        command=command,
+        asked_position=0,
+        asked_at=1,
+        asked_epoch=1,
+        state="ready",
+        due_at=5,
+    )
+
+
+def test_only_the_head_of_a_long_queue_is_looked_at(store: SqliteStore) -> None:
+    """Who wants to help looks often: a queue of any length must not make that dear."""
+    with store.transaction() as tx:
+        tx.add_worker("u", 1)
+        tx.insert_workflows([replace(state("a"), owner="u"), replace(state("b"), owner="u")])
+        for workflow_id, function in (("a", "f"), ("b", "g")):
+            tx.put_steps(
+                StepWrite(workflow_id=workflow_id, record=ready(number, function), is_new=True)
+                for number in range(READY_LOOK)
+            )
+    found = store.reader().ready_steps("v", ("f", "g"), 2)
+    assert [step.record.number for step in found] == [READY_LOOK - 1, READY_LOOK - 2]
+    assert store.reader().ready_steps("v", ("g",), 2) == []
+
+
+def test_a_step_that_cannot_be_read_is_not_offered(store: SqliteStore) -> None:
+    """Nobody but its owner can tell what is wrong with it; the others are there."""
+    with store.transaction() as tx:
+        tx.add_worker("u", 1)
+        tx.insert_workflows([replace(state("a"), owner="u")])
+        tx.put_steps(
+            StepWrite(workflow_id="a", record=ready(number, "f"), is_new=True)
+            for number in range(3)
+        )
+    connection = store._engine_connection()
+    connection.begin()
+    connection.engine_execute("UPDATE perdure_steps SET options = '{' WHERE number = 1")
+    connection.commit()
+    found = store.reader().ready_steps("v", ("f",), 9)
+    assert [step.record.number for step in found] == [2, 0]

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from perdure import InProgress, Settings, Status, WorkflowJournal, WorkflowManager, WorkflowNotFound
+from perdure import (
+    InProgress,
+    Settings,
+    Status,
+    Workflow,
+    WorkflowJournal,
+    WorkflowManager,
+    WorkflowNotFound,
+)
 from perdure.cli.checks import check, journal
 from perdure.cli.options import find_manager, given, parse_json, run_client, shared_options
 from perdure.cli.showing import (
@@ -60,7 +68,7 @@ def start(name: str, arguments: str, workflow_id: str | None) -> None:
         raise click.UsageError(f'give an object of arguments, such as {{"user": "ann"}}: {values}')
     known = manager.registry.workflow_names
     definition = manager.registry.get(name)
-    if definition is None or name not in known:
+    if not isinstance(definition, Workflow):
         raise click.UsageError(f"there is no workflow {name}; there are: {', '.join(known)}")
     started = run_client(
         manager, lambda: manager.start(definition(**values), id=workflow_id), "create"

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, TypeAlias
 from msgspec import Struct
 
 from .ids import EventId, WorkflowId
-from .outcomes import Json
+from .outcomes import Json, is_same_json
 from .retry import AT_MOST_ONCE, RetryPlan
 
 FunctionKind: TypeAlias = Literal["query", "mutation", "action"]
@@ -94,6 +94,16 @@ def is_same(asked: StepCommand, recorded: StepCommand) -> bool:
         assert isinstance(recorded, AwaitEvent)  # same kind
         return (asked.event_name, asked.event_id) == (recorded.event_name, recorded.event_id)
     return True
+
+
+def is_alike(asked: StepCommand, recorded: StepCommand) -> bool:
+    """Whether only the form of a number in the arguments differs: older code stored 1 for 1.0."""
+    if not (isinstance(asked, RunStep | RunChild) and isinstance(recorded, RunStep | RunChild)):
+        return False
+    mine = (asked.kind, asked.name, asked.function)
+    return mine == (recorded.kind, recorded.name, recorded.function) and is_same_json(
+        asked.arguments, recorded.arguments
+    )
 
 
 def describe(command: StepCommand) -> str:

@@ -7,19 +7,23 @@ collects writes and effects. It holds no rules: which change is made when is sai
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
 from ..errors import ErrorInfo
+from .awaits import Awaits
 from .effects import Effect, PutStep, WarnJournalSize, Write
-from .ids import Epoch, WorkerId
+from .ids import Epoch, EventId, WorkerId
 from .journal import StepRecord, command_bytes, outcome_bytes, record_canceled
 from .limits import JOURNAL_WARNING_SHARE, Limits
 from .messages import SentEvent
 from .outcomes import Outcome
 from .pages import Pages, copied
 from .workflow import STEP_EDGES, Blocked, WorkflowHeader, WorkflowState, WorkflowStatus
+
+T = TypeVar("T")
 
 
 class Decision(Struct, frozen=True):
@@ -42,6 +46,14 @@ def _without(settled: tuple[tuple[int, int], ...], number: int) -> tuple[tuple[i
     if settled and settled[0][1] == number:
         return settled[1:]  # the one that is delivered: a search would be quadratic
     return tuple(pair for pair in settled if pair[1] != number)
+
+
+def _less(items: tuple[T, ...], item: T) -> tuple[T, ...]:
+    """All but one, which is there: mostly the first."""
+    if items[0] == item:
+        return items[1:]
+    index = items.index(item)
+    return items[:index] + items[index + 1 :]
 
 
 class Draft(Struct):
@@ -80,6 +92,8 @@ class Draft(Struct):
     effects: list[Effect] = []
     ready: list[StepRecord] = []
     owns_live: bool = False
+    known_awaits: Awaits | None = None
+    known_events: set[EventId] | None = None
 
     @staticmethod
     def of(state: WorkflowState, now: int, limits: Limits) -> Draft:
@@ -97,8 +111,46 @@ class Draft(Struct):
         assert isinstance(self.live, (dict, Pages))
         return self.live
 
-    def put(self, old: StepRecord | None, new: StepRecord) -> None:
-        """Record a step's new row, and keep what is derived from it."""
+    def awaits(self) -> Awaits:
+        """Which of `awaiting` takes which event."""
+        if self.known_awaits is None:
+            self.known_awaits = Awaits(self.awaiting, self.live)
+        return self.known_awaits
+
+    def has_event(self, event_id: EventId) -> bool:
+        """Whether an event with this id is among `events`."""
+        if self.known_events is None:
+            self.known_events = {event.event_id for event in self.events}
+        return event_id in self.known_events
+
+    def add_event(self, event: SentEvent) -> None:
+        """An event was made or sent; it takes the place of the one that it was."""
+        created = len(self.events)
+        while created and self.events[created - 1].sequence is None:
+            created -= 1
+        sent, others = self.events[:created], self.events[created:]
+        others = tuple(each for each in others if each.event_id != event.event_id)
+        last = sent[-1] if sent else None
+        if event.sequence is None:
+            others = (*others, event)
+        elif last is None or (last.sequence is not None and last.sequence < event.sequence):
+            sent = (*sent, event)  # almost always: to sort for each of thousands is quadratic
+        else:
+            sent = tuple(each for each in sent if each.event_id != event.event_id)
+            sent = tuple(sorted((*sent, event), key=lambda each: each.sequence or 0))
+        self.events = sent + others
+        if self.known_events is not None:
+            self.known_events.add(event.event_id)
+
+    def remove_event(self, event: SentEvent) -> None:
+        """An event is consumed."""
+        self.events = _less(self.events, event)
+        if self.known_events is not None:
+            self.known_events.discard(event.event_id)
+
+    def put(self, old: StepRecord | None, new: StepRecord, *, is_last: bool = False) -> None:
+        """Record a step's new row, and keep what is derived from it. `is_last`: its outcome is not
+        for the handler."""
         number, after = new.number, new.state
         before = None if old is None else old.state
         assert (before, after) in STEP_EDGES, (before, new)
@@ -107,11 +159,13 @@ class Draft(Struct):
         if new.command.kind == "event":
             if before is None and after == "asked":
                 self.awaiting += (number,)
+                if self.known_awaits is not None:
+                    self.known_awaits.add(new)
             elif before == "asked" and after == "settled":
-                self.awaiting = tuple(n for n in self.awaiting if n != number)
+                self.awaiting = _less(self.awaiting, number)
         if after != "settled":
             live[number] = new
-        elif new.delivered_position is not None:
+        elif is_last or new.delivered_position is not None:
             del live[number]
             if before == "settled":
                 self.settled = _without(self.settled, number)
@@ -119,11 +173,17 @@ class Draft(Struct):
             live[number] = new
             if before != "settled":
                 self._queue(new)
-        self.writes.append(PutStep(new, old is None))
+        was_ready = before == "ready" and new.command.kind == "action"
+        self.writes.append(PutStep(new, old is None, was_ready))
         if old is None:
             self.journal_bytes += command_bytes(new.command)
         if after == "settled" and before != "settled" and new.outcome is not None:
             self.journal_bytes += outcome_bytes(new.outcome)
+
+    def learn(self, old: StepRecord, new: StepRecord) -> None:
+        """Take in what another worker has written of a ready step: that it has started it."""
+        assert (old.state, new.state) == ("ready", "started"), (old, new)
+        self.open_steps()[new.number] = new
 
     def _queue(self, record: StepRecord) -> None:
         assert record.settled_at is not None
@@ -136,9 +196,7 @@ class Draft(Struct):
 
     def drop(self, record: StepRecord) -> None:
         """Write a step's last row and forget it: its outcome is not for the handler."""
-        self.put(record, record_canceled(record, self.now))
-        self.settled = tuple(pair for pair in self.settled if pair[1] != record.number)
-        del self.open_steps()[record.number]
+        self.put(record, record_canceled(record, self.now), is_last=True)
 
     def survive(self) -> None:
         """A worker took in all that was recorded for it, and lives.

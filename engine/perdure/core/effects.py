@@ -12,7 +12,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from .commands import RunChild
-from .ids import Epoch, EventId, WorkflowId
+from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .journal import StepRecord
 from .outcomes import Outcome
 
@@ -20,10 +20,15 @@ from .outcomes import Outcome
 
 
 class PutStep(Struct, frozen=True):
-    """Insert (`is_new`) or update the row of one step."""
+    """Insert (`is_new`) or update the row of one step.
+
+    `was_ready`: it was a ready action, which another worker may have taken meanwhile: if the stored
+    row is not ready any more, this must not be written.
+    """
 
     record: StepRecord
     is_new: bool = False
+    was_ready: bool = False
 
 
 class PutTick(Struct, frozen=True):
@@ -79,6 +84,14 @@ class CancelChild(Struct, frozen=True):
     child_id: WorkflowId
 
 
+class RevokeAttempt(Struct, frozen=True):
+    """Tell the worker that runs an attempt of step `number`, and is not the workflow's owner, that
+    nobody waits for it any more."""
+
+    number: int
+    runner: WorkerId
+
+
 class TellParent(Struct, frozen=True):
     """Put this workflow's outcome into its parent's inbox."""
 
@@ -96,6 +109,7 @@ Write: TypeAlias = (
     | CallOnComplete
     | StartChild
     | CancelChild
+    | RevokeAttempt
     | TellParent
 )
 

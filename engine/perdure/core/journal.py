@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from perdure.errors import ErrorInfo
 
-from .commands import StepCommand, describe, is_same
+from .commands import RunStep, StepCommand, describe, is_alike, is_same
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
 from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
@@ -62,6 +62,25 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     canceled_position: int | None = None
     child_id: WorkflowId | None = None
     event_id: EventId | None = None
+
+
+def record_started(record: StepRecord, *, epoch: Epoch, runner: WorkerId, now: int) -> StepRecord:
+    """The record of a ready action whose next attempt begins on `runner`.
+
+    Whoever starts it writes this: the workflow's owner, or a worker that takes the step from it.
+    """
+    command = record.command
+    assert isinstance(command, RunStep) and record.state == "ready", record
+    return replace(
+        record,
+        state="started",
+        due_at=None,
+        runner=runner,
+        attempt=record.attempt + 1,
+        started_at=now,
+        started_epoch=epoch,
+        deadline_at=None if command.timeout_ms is None else now + command.timeout_ms,
+    )
 
 
 def record_canceled(record: StepRecord, now: int) -> StepRecord:
@@ -164,6 +183,10 @@ class Batch:
         steps = self._steps
         for i, record in enumerate(steps):
             if is_same(command, record.command):
+                del steps[i]
+                return record
+        for i, record in enumerate(steps):  # only then: it costs more
+            if is_alike(command, record.command):
                 del steps[i]
                 return record
         return None

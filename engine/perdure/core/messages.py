@@ -101,6 +101,19 @@ class FunctionEnded(Struct, frozen=True, kw_only=True):
     outcome: Outcome
 
 
+class AttemptStarted(Struct, frozen=True, kw_only=True):
+    """Another worker has taken step `number`, which was ready, from this workflow's owner.
+
+    Its row is written already: the attempt runs on `runner`, whose outcome will come.
+    """
+
+    number: int
+    epoch: Epoch
+    attempt: int
+    runner: WorkerId
+    started_at: int
+
+
 class AttemptEnded(Struct, frozen=True, kw_only=True):
     """An attempt of an action ended.
 
@@ -171,6 +184,7 @@ Message: TypeAlias = (
     | HandlerBlocked
     | StepAdmitted
     | FunctionEnded
+    | AttemptStarted
     | AttemptEnded
     | AttemptLost
     | EventSent

@@ -30,6 +30,7 @@ from .effects import (
     CheckEvent,
     ConsumeEvent,
     PutTick,
+    RevokeAttempt,
     RunAttempt,
     SetTimer,
     StartChild,
@@ -45,6 +46,7 @@ from .journal import (
     outcome_bytes,
     overfull,
     record_canceled,
+    record_started,
 )
 from .limits import TICK_BYTES, Limits
 from .messages import (
@@ -52,6 +54,7 @@ from .messages import (
     Asked,
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     CancelWorkflow,
     ChildEnded,
     Ended,
@@ -62,7 +65,6 @@ from .messages import (
     FunctionEnded,
     HandlerBlocked,
     Message,
-    SentEvent,
     StepAdmitted,
     StepDue,
 )
@@ -110,13 +112,15 @@ def advance(draft: Draft, message: Message) -> None:
         case Ended():
             _on_ended(draft, message)
         case EventSent():
-            _on_event_sent(draft, message.event)
+            draft.add_event(message.event)
         case EventMissing():
             _on_event_missing(draft, message)
         case ChildEnded():
             _on_child_ended(draft, message)
         case HandlerBlocked():
             _on_handler_blocked(draft, message.error)
+        case AttemptStarted():
+            _on_attempt_started(draft, message)
         case AttemptLost():
             _on_attempt_lost(draft, message)
         case CancelWorkflow():
@@ -161,7 +165,7 @@ def _delivered(
     match = match_event(draft)
     assert match is not None and match[1] == record.number, fact
     event = match[0]
-    draft.events = tuple(e for e in draft.events if e is not event)
+    draft.remove_event(event)
     draft.writes.append(ConsumeEvent(event.event_id, record.number))
     return replace(
         record,
@@ -221,9 +225,7 @@ def _cancel(draft: Draft, number: int) -> None:
     _stop(draft, record)
     position = draft.position
     final = replace(record_canceled(record, draft.now), canceled_position=position)
-    draft.put(record, final)
-    draft.settled = tuple(pair for pair in draft.settled if pair[1] != number)
-    del draft.open_steps()[number]
+    draft.put(record, final, is_last=True)
 
 
 def _ask(
@@ -268,7 +270,7 @@ def _ask(
                 )
         case AwaitEvent():
             if command.event_id is not None:
-                other = _awaited_by(draft, command.event_id)
+                other = draft.awaits().waiting_for(command.event_id, draft.live)
                 if other is not None:
                     sometimes("an event is awaited by id twice")
                     text = f"event {command.event_id!r} is awaited by step {other} already"
@@ -276,7 +278,7 @@ def _ask(
                     record = replace(
                         record, state="settled", outcome=failed, settled_at=now, due_at=None
                     )
-                elif all(event.event_id != command.event_id for event in draft.events):
+                elif not draft.has_event(command.event_id):
                     draft.writes.append(CheckEvent(command.event_id, number))
         case _:
             assert_never(command)
@@ -292,15 +294,6 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
     if command.kind == "action":
         return permits > 0
     return command.inline or admission.functions
-
-
-def _awaited_by(draft: Draft, event_id: str) -> int | None:
-    """The step that awaits an event by its id, if one does."""
-    for number in draft.awaiting:
-        record = draft.live.get(number)
-        if record is not None and getattr(record.command, "event_id", None) == event_id:
-            return number
-    return None
 
 
 def _on_handler_blocked(draft: Draft, error: ErrorInfo) -> None:
@@ -329,25 +322,14 @@ def _on_step_admitted(draft: Draft, message: StepAdmitted) -> None:
 def _begun(draft: Draft, record: StepRecord, runner: WorkerId) -> StepRecord:
     """The record of a ready step whose next attempt begins; an action is told to run."""
     assert isinstance(record.command, RunStep)
-    now, command = draft.now, record.command
-    attempt = record.attempt + 1
-    if command.kind != "action":
+    now = draft.now
+    if record.command.kind != "action":
         # It runs and is settled inside the transaction that records this.
-        return replace(record, attempt=attempt, started_at=now)
-    deadline = None if command.timeout_ms is None else now + command.timeout_ms
-    started = replace(
-        record,
-        state="started",
-        due_at=None,
-        runner=runner,
-        attempt=attempt,
-        started_at=now,
-        started_epoch=draft.epoch,
-        deadline_at=deadline,
-    )
+        return replace(record, attempt=record.attempt + 1, started_at=now)
+    started = record_started(record, epoch=draft.epoch, runner=runner, now=now)
     draft.effects.append(RunAttempt(started))
-    if deadline is not None:
-        draft.effects.append(SetTimer(deadline, record.number))
+    if started.deadline_at is not None:
+        draft.effects.append(SetTimer(started.deadline_at, record.number))
     return started
 
 
@@ -356,6 +338,21 @@ def _on_function_ended(draft: Draft, message: FunctionEnded) -> None:
     if record is None or record.state != "ready":
         return  # it was canceled in the meantime
     _settle(draft, record, message.outcome, draft.now)
+
+
+def _on_attempt_started(draft: Draft, message: AttemptStarted) -> None:
+    record = draft.live.get(message.number)
+    if record is None or record.state != "ready" or record.command.kind != "action":
+        return  # read with its row, when the workflow was loaded
+    if (draft.epoch, record.attempt + 1) != (message.epoch, message.attempt):
+        return  # taken from a former owner, or retried since
+    sometimes("the owner learns that another worker has taken a step")
+    started = record_started(
+        record, epoch=message.epoch, runner=message.runner, now=message.started_at
+    )
+    draft.learn(record, started)
+    if started.deadline_at is not None:
+        draft.effects.append(SetTimer(started.deadline_at, record.number))
 
 
 def _on_attempt_ended(draft: Draft, message: AttemptEnded) -> None:
@@ -427,13 +424,6 @@ def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int
     draft.put(record, settled)
 
 
-def _on_event_sent(draft: Draft, event: SentEvent) -> None:
-    others = [known for known in draft.events if known.event_id != event.event_id]
-    others.append(event)
-    others.sort(key=lambda known: (known.sequence is None, known.sequence or 0))
-    draft.events = tuple(others)
-
-
 def _on_event_missing(draft: Draft, message: EventMissing) -> None:
     record = draft.live.get(message.number)
     if record is None or record.state != "asked":
@@ -498,6 +488,10 @@ def _stop(draft: Draft, record: StepRecord) -> None:
     if record.state == "started":
         assert record.started_epoch is not None
         draft.effects.append(CancelAttempt(record.number, record.started_epoch, record.attempt))
+        # (Who ends a workflow that nobody owns tells all that it concerns.)
+        if draft.owner is not None and record.runner not in (None, draft.owner):
+            assert record.runner is not None
+            draft.writes.append(RevokeAttempt(record.number, record.runner))
     if record.child_id is not None and record.state != "settled":
         draft.writes.append(CancelChild(record.number, record.child_id))
 

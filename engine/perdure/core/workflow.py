@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 from msgspec import Struct, field
 
 from ..errors import ErrorInfo
+from .awaits import Awaits
 from .commands import AwaitEvent
 from .effects import SetTimer
 from .ids import Epoch, WorkerId, WorkflowId
@@ -119,6 +120,10 @@ class WorkflowState(Struct, frozen=True):
     def workflow_id(self) -> WorkflowId:
         return self.header.workflow_id
 
+    def awaits(self) -> Awaits:
+        """Which of `awaiting` takes which event."""
+        return Awaits(self.awaiting, self.live)
+
     def check(self) -> None:
         """Assert every invariant of the value; a failure is a bug of the engine."""
         live = self.live
@@ -163,6 +168,7 @@ class Waiting(Protocol):
     def events(self) -> tuple[SentEvent, ...]: ...
     @property
     def timer_at(self) -> int | None: ...
+    def awaits(self) -> Awaits: ...
 
 
 def next_fact(state: Waiting, now: int) -> Fact | None:
@@ -199,32 +205,24 @@ def next_fact(state: Waiting, now: int) -> Fact | None:
 
 def match_event(state: Waiting) -> tuple[SentEvent, int] | None:
     """The event that is delivered next, and to which wait; None if none fits."""
-    return next(match_events(state), None)
+    awaits, live = state.awaits(), state.live
+    for event in state.events:
+        number = None if event.outcome is None else awaits.taker(event, live)
+        if number is not None:
+            return event, number
+    return None
 
 
 def match_events(state: Waiting) -> Iterator[tuple[SentEvent, int]]:
     """Which waiting step gets which sent event: each event, in the order sent, goes to the step
     that awaits it by its id, else to the one that has waited longest for its name."""
-    waiting = list(state.awaiting)
+    if not state.events:
+        return
+    awaits, live = Awaits(state.awaiting, state.live), state.live
     for event in state.events:
-        if event.outcome is None:
-            continue
-        number = _taker(state, waiting, event)
+        number = None if event.outcome is None else awaits.take(event, live)
         if number is not None:
-            waiting.remove(number)
             yield event, number
-
-
-def _taker(state: Waiting, waiting: list[int], event: SentEvent) -> int | None:
-    found = None
-    for number in waiting:
-        command = state.live[number].command
-        assert isinstance(command, AwaitEvent)
-        if command.event_id == event.event_id:
-            return number
-        if found is None and command.event_name == event.name:
-            found = number
-    return found
 
 
 def created_event_for(state: Waiting, name: str) -> SentEvent | None:

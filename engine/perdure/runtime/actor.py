@@ -14,7 +14,7 @@ import attrs
 import msgspec
 from msgspec.structs import replace
 
-from perdure import determinism
+from perdure import guard
 from perdure.core.commands import RunStep
 from perdure.core.draft import Draft
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
@@ -246,7 +246,9 @@ class Decider:
         if is_parkable(draft, draft.now):
             draft.give_up(next_wake(draft))
         elif is_draining and draft.status == "in_progress" and draft.owner is not None:
-            if all(record.state != "started" for record in draft.live.values()):
+            # What others run for it goes on without its owner.
+            owner = draft.owner
+            if all(r.state != "started" or r.runner != owner for r in draft.live.values()):
                 draft.give_up(draft.now)
         unit.state, unit.writes, unit.effects = draft.state(), draft.writes, draft.effects
         unit.draft = None
@@ -277,11 +279,11 @@ def _left(admission: Admission, draft: Draft) -> Admission:
 
 def _guarded(handler: Handler, delivery: Delivery | None) -> Reaction:
     """Advance a handler, with sockets, threads and the like refused meanwhile."""
-    token = determinism.enter()
+    token = guard.enter()
     try:
         return handler.replay() if delivery is None else handler.deliver(delivery)
     finally:
-        determinism.leave(token)
+        guard.leave(token)
         if handler.loop.unhandled:
             _report(handler, is_replay=delivery is None)
 

@@ -5,7 +5,7 @@ All of it is a cache of stored rows: it can be dropped and loaded again at any t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -36,6 +36,7 @@ class Actors:
         doubtful: attempts of commits that seemed to fail: to be run should they be stored.
         unsure: attempts that ran when a commit seemed to fail: to be told should it be stored, and
             nobody wait for them any more.
+        taking: attempts at steps of others, of a transaction that seemed to fail.
         timers_max: so many timers, and the stale ones are dropped.
     """
 
@@ -47,6 +48,7 @@ class Actors:
     runnable: dict[WorkflowId, None] = attrs.field(factory=dict)
     doubtful: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
     unsure: dict[WorkflowId, set[AttemptKey]] = attrs.field(factory=dict)
+    taking: list[Attempt] = attrs.field(factory=list)
     timers_max: int = TIMERS_MAX
 
     def __iter__(self) -> Iterator[WorkflowId]:
@@ -113,11 +115,23 @@ class Actors:
             self.held.pop(workflow_id, None)
             actor.close()
 
-    def cancel_others(self, workflow_id: WorkflowId, state: WorkflowState) -> None:
-        """Tell the attempts of a workflow that its state does not know: they are of a former life
-        of it."""
+    def drop_stale(self) -> None:
+        """Take from the head of the queue what is not to be started any more: it is queued again
+        when its workflow is loaded, or it was started or canceled."""
+        queue = self.queue
+        while queue:
+            step = queue.peek()
+            actor = self.by_id.get(step.workflow_id)
+            record = None if actor is None else actor.state.live.get(step.number)
+            if record is not None and record.state == "ready":
+                return
+            queue.take(1)
+
+    def cancel_others(self, workflow_id: WorkflowId, records: Iterable[StepRecord]) -> None:
+        """Tell the attempts of a workflow that these records do not know: nobody waits for them, or
+        they are of a former life of it."""
         assert self.runner is not None
-        known = _started(state)
+        known = _started(workflow_id, records)
         for attempt in self.runner.attempts():
             if attempt.workflow_id == workflow_id and attempt.key not in known:
                 self.runner.cancel(attempt.key)
@@ -125,16 +139,24 @@ class Actors:
     def doubt(self, workflow_id: WorkflowId) -> None:
         """A commit seemed to fail, and may be stored: see `unsure`."""
         actor = self.by_id.get(workflow_id)
-        keys = () if actor is None else _started(actor.state)
+        keys = () if actor is None else _started(workflow_id, actor.state.live.values())
         if keys:
             self.unsure.setdefault(workflow_id, set()).update(keys)
+
+    def doubt_attempts(self, workflow_id: WorkflowId) -> None:
+        """A workflow was taken out of our hands: which of the attempts that run here are still
+        waited for is known when it is loaded."""
+        if self.runner is not None:
+            keys = {a.key for a in self.runner.attempts() if a.workflow_id == workflow_id}
+            if keys:
+                self.unsure.setdefault(workflow_id, set()).update(keys)
 
     def cancel_unsure(self, workflow_id: WorkflowId, state: WorkflowState | None) -> None:
         """Now it is known what is stored of a workflow, if anything is."""
         keys = self.unsure.pop(workflow_id, None)
         if keys:
             assert self.runner is not None
-            recorded = () if state is None else _started(state)
+            recorded = () if state is None else _started(workflow_id, state.live.values())
             for key in sorted(keys.difference(recorded)):
                 self.runner.cancel(key)
 
@@ -147,10 +169,6 @@ class Actors:
         self.runnable.clear()
 
 
-def _started(state: WorkflowState) -> list[AttemptKey]:
-    """The attempts that run, as far as a state knows."""
-    return [
-        Attempt.of(state.workflow_id, record).key
-        for record in state.live.values()
-        if record.state == "started"
-    ]
+def _started(workflow_id: WorkflowId, records: Iterable[StepRecord]) -> list[AttemptKey]:
+    """The attempts that run, as far as these records know."""
+    return [Attempt.of(workflow_id, record).key for record in records if record.state == "started"]

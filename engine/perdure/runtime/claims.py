@@ -8,7 +8,7 @@ every worker in turn without a trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec.structs import replace
@@ -21,7 +21,16 @@ from perdure.core.pool import Share, permits_to_hold
 from perdure.core.workflow import Blocked, WorkflowState
 from perdure.errors import ErrorInfo
 from perdure.sometimes import sometimes
-from perdure.store.base import Fenced, InboxRow, Loaded, StateWrite, Store, Transaction, WorkerRow
+from perdure.store.base import (
+    Fenced,
+    InboxRow,
+    Loaded,
+    Reader,
+    StateWrite,
+    Store,
+    Transaction,
+    WorkerRow,
+)
 
 from .operations import encode_inbox
 from .scope import Env
@@ -46,15 +55,23 @@ class Claimed(msgspec.Struct, frozen=True):
 class Claims:
     """What one worker takes, and when it looks again.
 
+    Args:
+        count_steps: counts, up to a number, steps of others that could be started here.
+
     Attributes:
         next_at: when to look at the latest for what wants to be woken; None for not at all.
         permits: how many attempts may run here.
+        offered: how many steps of others could be started here, when that was last looked for.
         reserved: epochs for workflows that start here, used up from the end.
         is_paused: whether `max_parallelism` is 0.
     """
 
-    def __init__(self, env: Env, store: Store) -> None:
+    def __init__(
+        self, env: Env, store: Store, count_steps: Callable[[Reader, int], int] | None = None
+    ) -> None:
         self._env = env
+        self._count_steps = count_steps
+        self.offered = 0
         self._store = store
         self.next_at: int | None = 0
         self.permits = 0
@@ -230,14 +247,20 @@ class Claims:
 
     # --- permits
 
-    def update_permits(self, running: int, needed: int, *, has_changed: bool) -> None:
+    def update_permits(
+        self, running: int, needed: int, *, has_changed: bool, may_take: bool = False
+    ) -> None:
         """Take permits that are free and needed; give back what others want and we do not use.
+
+        What others want permits for may be started here instead: then they are needed here.
 
         Args:
             running: attempts that run here.
             needed: those, and the ready actions that wait here.
             has_changed: another process has committed something.
+            may_take: steps may be taken from others.
         """
+        self.offered = 0
         wants = needed > self.permits
         # What others lack, or the limit no longer allows, goes back as soon as an attempt ends.
         gives_back = self._is_contended and running < self.permits
@@ -249,8 +272,13 @@ class Claims:
         if mine is None:
             sometimes("a worker finds itself struck off when it looks for permits")
             raise Fenced
+        if may_take and any(row.wanting for row in rows if row.worker_id != self._me):
+            self.offered = self._offered(reader, limit, len(rows), running)
+            needed += self.offered
         share = self._share(rows, limit, running, needed)
-        wanting = mine.wanting if len(rows) == 1 else share.wanting  # alone nobody needs to know
+        wanting = share.wanting
+        if len(rows) == 1 or (wanting and mine.wanting and share.permits == mine.permits):
+            wanting = mine.wanting  # alone nobody needs to know, nor how many it lacks by now
         if (share.permits, wanting) != (mine.permits, mine.wanting):
             with self._store.transaction() as tx:
                 if tx.is_fenced(self._me):
@@ -264,6 +292,13 @@ class Claims:
         self._is_contended = held > limit or any(row.wanting for row in others)
         self.permits, self._wanting = share.permits, share.wanting
         self.is_paused, self._look_config = limit == 0, False
+
+    def _offered(self, reader: Reader, limit: int, workers: int, running: int) -> int:
+        """How many steps of others could be started here: no more than a fair share allows."""
+        if self._count_steps is None:
+            return 0
+        most = -(-limit // workers) - running
+        return self._count_steps(reader, min(most, self._env.portions.claims))
 
     def _share(self, rows: Collection[WorkerRow], limit: int, running: int, needed: int) -> Share:
         shares = {row.worker_id: Share(row.worker_id, row.permits, row.wanting) for row in rows}

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from perdure.core.ids import WorkflowId
-from perdure.core.messages import EventSent, StepDue
+from perdure.core.messages import EventSent, Message, StepDue
 from perdure.core.workflow import WorkflowState, due_timers
 from perdure.sometimes import sometimes
 from perdure.store.base import Store
@@ -22,9 +22,10 @@ from .actors import Actors
 from .attempts import Attempt
 from .batch import Batch
 from .claims import Claims
-from .inbox import InboxReader
+from .inbox import InboxReader, PassOn
 from .mailbox import Mailbox, Post, Ticket
 from .scope import Env
+from .spread import Taker
 
 logger = logging.getLogger("perdure.worker")
 
@@ -48,6 +49,7 @@ class CollectPhase:
     actors: Actors
     claims: Claims
     inbox: InboxReader
+    taker: Taker
     pending: list[Post | Ticket] = attrs.field(factory=list)
     is_draining: bool = False
     foreign_change: bool = True
@@ -118,16 +120,20 @@ class CollectPhase:
         for claimed in claims:
             workflow_id = claimed.loaded.state.workflow_id
             self.actors.adopt(Actor.of(claimed.loaded))
+            # It may have been ours before, and out of our hands since.
+            self.actors.cancel_unsure(workflow_id, claimed.loaded.state)
+            self._start_doubtful(claimed.loaded.state)
             self._forget_events(workflow_id, batch)
-            batch.messages[workflow_id] = []
+            kept = self._not_passed_on(workflow_id)
+            batch.messages[workflow_id] = list(kept)
             # As posts: should this turn fail, nothing else would tell them again.
-            batch.posts.extend(Post(workflow_id, message) for message in claimed.messages)
+            batch.posts.extend(Post(workflow_id, each) for each in (*kept, *claimed.messages))
         if claims or self.claims.take_buried():
             self.inbox.look = True
         if self.claims.take_given_up():
             self.foreign_change = True  # as if it was another's: no unit of ours is about it
-        self._update_permits(has_changed)
         is_suspect = bool(claims) and claims[0].is_suspect
+        self._update_permits(has_changed, may_take=not is_suspect)
         for letter in self.inbox.read(has_changed=has_changed):
             if is_suspect and letter.workflow_id not in batch.messages:
                 self.inbox.release([letter.row_id])
@@ -142,28 +148,60 @@ class CollectPhase:
             batch.messages[claimed.loaded.state.workflow_id].extend(claimed.messages)
         return is_suspect
 
+    def _not_passed_on(self, workflow_id: WorkflowId) -> list[Message]:
+        """Outcomes of attempts that ran here for another owner, and that the store has not taken
+        yet: the workflow is ours now, and they came before whatever is due by now."""
+
+        kept: list[Message] = []
+        others: list[Post | Ticket] = []
+        for item in self.pending:
+            request = item.request if isinstance(item, Ticket) else None
+            if isinstance(request, PassOn) and request.workflow_id == workflow_id:
+                sometimes("an outcome that was not passed on yet is for a workflow of ours by now")
+                kept += request.messages
+            else:
+                others.append(item)
+        self.pending = others
+        return kept
+
     def _lose(self, workflow_id: WorkflowId) -> None:
-        """A workflow was taken out of our hands, some time ago: it may be ours again."""
+        """A workflow, or an attempt of ours, was taken out of our hands, some time ago: it may be
+        ours again, and other attempts may go on."""
         actor = self.actors.get(workflow_id)
-        stored = self.store.reader().states([workflow_id])
-        if actor is None or not stored or stored[0].epoch != actor.state.epoch:
-            self.actors.drop(workflow_id, cancel=True)
+        stored = self.store.reader().load([workflow_id])
+        if actor is None or not stored or stored[0].state.epoch != actor.state.epoch:
+            self.actors.drop(workflow_id)
+            steps = stored[0].steps if stored else ()
+            self.actors.cancel_others(workflow_id, steps)
         else:
             sometimes("a workflow was lost, and is ours again when that is read")
-            self.actors.cancel_others(workflow_id, actor.state)
+            self.actors.cancel_others(workflow_id, actor.state.live.values())
 
-    def _update_permits(self, has_changed: bool) -> None:
+    def _update_permits(self, has_changed: bool, *, may_take: bool) -> None:
         assert self.actors.runner is not None
+        self._run_in_doubt()
+        self.actors.drop_stale()
         claims, queue = self.claims, self.actors.queue
         was_paused = claims.is_paused
         running = self.actors.running
-        claims.update_permits(running, running + len(queue), has_changed=has_changed)
+        # What is its own comes first.
+        may_take = may_take and not (queue or self.is_draining)
+        claims.update_permits(
+            running, running + len(queue), has_changed=has_changed, may_take=may_take
+        )
         if was_paused and not claims.is_paused:
             self.actors.runnable.update(dict.fromkeys(self.actors.held))
-        while queue and queue.peek().workflow_id not in self.actors:
-            queue.take(1)  # dropped since; it is queued again when it is loaded
         if queue and claims.permits > running and not self.is_draining:
             self.actors.runnable[queue.peek().workflow_id] = None
+        most = min(claims.offered, claims.permits - running)
+        if most > 0:
+            self.actors.runner.start(self.taker.take(most))
+
+    def _run_in_doubt(self) -> None:
+        """Run attempts at steps of others whose taking is stored after all."""
+        if self.actors.taking:
+            assert self.actors.runner is not None
+            self.actors.runner.start(self.taker.found_in_doubt())
 
     def _collect_due(self, batch: Batch) -> None:
         # What was read came by now, which may be long after the turn began.
@@ -199,7 +237,7 @@ class CollectPhase:
         if not missing:
             return False
         has_loaded = False
-        for loaded in self.claims.load(missing):
+        for loaded in self.claims.load(self._ours(missing)):
             self.actors.cancel_unsure(loaded.state.workflow_id, loaded.state)
             if loaded.state.owner == self.env.worker_id:
                 has_loaded = True
@@ -223,13 +261,27 @@ class CollectPhase:
                 batch.tickets.append(Ticket(request, _no_answer, float("inf")))
         return has_loaded
 
+    def _ours(self, ids: list[WorkflowId]) -> list[WorkflowId]:
+        """Those of these workflows whose journals are needed: not those that only some step was
+        taken from, whose outcome goes to their owner."""
+        if not self.taker.has_taken:
+            return ids
+        ours = {
+            state.workflow_id
+            for state in self.store.reader().states(ids)
+            if state.owner == self.env.worker_id
+        }
+        return [each for each in ids if each in ours or each in self.actors.unsure]
+
     def _start_doubtful(self, state: WorkflowState) -> None:
         """Run attempts whose start is stored after all, though its commit seemed to fail."""
         keys = self.actors.doubtful.pop(state.workflow_id, ())
         attempts = [
             attempt
             for record in state.live.values()
+            # Should that commit have failed indeed, another worker may have taken the step.
             if record.state == "started"
+            and record.runner == self.env.worker_id
             and (attempt := Attempt.of(state.workflow_id, record)).key in keys
         ]
         if attempts:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core.commands import RunStep
+from perdure.core.draft import Draft
 from perdure.core.effects import (
     CallFunction,
     CallOnComplete,
@@ -24,15 +25,17 @@ from perdure.core.effects import (
     Effect,
     PutStep,
     PutTick,
+    RevokeAttempt,
     StartChild,
     TellParent,
     Write,
 )
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
+from perdure.core.limits import Limits
 from perdure.core.messages import ChildEnded, EventMissing, FunctionEnded, Message
 from perdure.core.outcomes import Failed, Outcome
-from perdure.core.transition import transition
+from perdure.core.transition import advance
 from perdure.core.workflow import WorkflowState
 from perdure.errors import DefinitionError, ErrorInfo, PerdureError, StoreError
 from perdure.sometimes import sometimes
@@ -62,6 +65,14 @@ class StaleUnits(Exception):
         self.workflow_ids = workflow_ids
 
 
+class StepsTaken(Exception):
+    """Other workers have taken ready steps of these workflows meanwhile; nothing was committed."""
+
+    def __init__(self, workflow_ids: set[WorkflowId]) -> None:
+        super().__init__(workflow_ids)
+        self.workflow_ids = workflow_ids
+
+
 class UnitFailed(Exception):
     """The unit of one workflow cannot be committed, and its cause is neither store nor user."""
 
@@ -78,6 +89,24 @@ class Committed(msgspec.Struct):
     effects: list[Effect]
     ready: list[StepRecord]
     writes: list[Write] = msgspec.field(default_factory=list)
+    draft: Draft | None = None
+
+    def take(self, message: Message, now: int, limits: Limits) -> None:
+        """Take in what became of a write. All of them go into one draft: to freeze the state after
+        each would be quadratic in their number."""
+        if self.draft is None:
+            self.draft = Draft.of(self.state, now, limits)
+        advance(self.draft, message)
+
+    def freeze(self) -> None:
+        """What was taken in becomes the state."""
+        if self.draft is None:
+            return
+        decision = self.draft.decision(self.state)
+        self.state, self.draft = decision.state, None
+        self.effects.extend(decision.effects)
+        self.ready.extend(decision.ready)
+        self.writes.extend(decision.writes)
 
 
 class Result(msgspec.Struct):
@@ -141,7 +170,7 @@ class Committer:
 
         Raises:
             Fenced: this worker may not write any more.
-            StaleUnits: see there; try again without them.
+            StaleUnits, StepsTaken: see there; try again without them.
             UnitFailed: see there.
             TransactionLost: some function ended the transaction; try unit by unit.
             StoreError: the database is in trouble; nothing is known to be stored.
@@ -237,7 +266,10 @@ class Committer:
             if unit.inbox:
                 inbox.extend(unit.inbox)
         if steps:
-            tx.put_steps(steps)
+            taken = tx.put_steps(steps)
+            if taken:
+                sometimes("a decision is dropped because another worker has taken a step")
+                raise StepsTaken(taken)
         if ticks:
             tx.put_ticks(ticks)
         for unit in units:
@@ -258,6 +290,8 @@ class Committer:
             is_canceled, is_replaced = workflow_id in canceled, workflow_id in replaced
             if not (is_canceled or is_replaced):
                 self._carry_out(scope, done, write)
+            elif isinstance(write, RevokeAttempt):
+                self._carry_out(scope, done, write)  # on record it is over, so nobody else tells
             elif isinstance(write, CancelChild):
                 # That a child was cancelled stands, though the workflow is canceled in this
                 # transaction; but not if it was restarted, and waits for the child again.
@@ -267,8 +301,13 @@ class Committer:
                 self._carry_out(scope, done, write)
             else:  # what it had asked for is void
                 sometimes("a workflow is canceled by a mutation of its own transaction")
+        done.freeze()
         if workflow_id in canceled:
             return done
+        if done.state.owner is None and done.state.settled and done.state is not unit.state:
+            # It was given up because it only waited: now it has something to learn.
+            sometimes("a workflow that was given up learns something in the same transaction")
+            done.state = replace(done.state, wake_at=scope.now)
         if done.state is not unit.state and workflow_id not in replaced:
             scope.tx.put_steps(_step_writes(workflow_id, done.writes))
             epoch = done.state.epoch
@@ -296,15 +335,18 @@ class Committer:
                         outcome=Failed(refusal),
                         accepted_at=scope.now,
                     )
-                    self._apply(scope, done, message)
+                    done.take(message, scope.now, self.env.limits)
             case CancelChild():
                 operations.cancel_child(scope, workflow_id, write)
+            case RevokeAttempt():
+                operations.revoke_attempt(scope, workflow_id, write.runner)
             case TellParent():
                 operations.tell_parent(scope, write, workflow_id)
             case CheckEvent():
                 error = event_operations.missing(scope, workflow_id, write.event_id)
                 if error is not None:
-                    self._apply(scope, done, EventMissing(number=write.number, error=error))
+                    missing = EventMissing(number=write.number, error=error)
+                    done.take(missing, scope.now, self.env.limits)
             case PutStep() | PutTick() | ConsumeEvent():
                 pass  # written with the rows
             case _:
@@ -312,6 +354,7 @@ class Committer:
 
     def _call_on_complete(self, scope: Scope, done: Committed, outcome: Outcome) -> None:
         error: ErrorInfo | None
+        done.freeze()
         try:
             error = operations.call_on_complete(scope, done.state, outcome)
         except DefinitionError as unknown:
@@ -321,24 +364,13 @@ class Committer:
             done.state = replace(done.state, on_complete_error=error)
 
     def _call_function(self, scope: Scope, done: Committed, number: int) -> None:
-        record = done.state.live.get(number)
+        record = (done.draft or done.state).live.get(number)
         if record is None or record.state != "ready":
             sometimes("a function was admitted in the turn in which its step ended")
             return
         assert isinstance(record.command, RunStep)
         outcome = run_step_function(scope, done.unit.workflow_id, number, record.command)
-        self._apply(scope, done, FunctionEnded(number=number, outcome=outcome))
-
-    def _apply(self, scope: Scope, done: Committed, message: Message) -> None:
-        decision = transition(done.state, message, scope.now, self.env.limits)
-        done.state = decision.state
-        if done.state.owner is None and done.state.settled:
-            # It was given up because it only waited: now it has something to learn.
-            sometimes("a workflow that was given up learns something in the same transaction")
-            done.state = replace(done.state, wake_at=scope.now)
-        done.effects.extend(decision.effects)
-        done.ready.extend(decision.ready)
-        done.writes.extend(decision.writes)
+        done.take(FunctionEnded(number=number, outcome=outcome), scope.now, self.env.limits)
 
     def _execute(self, scope: Scope, request: Request) -> tuple[Request, Any, BaseException | None]:
         try:
@@ -374,6 +406,13 @@ def _step_writes(workflow_id: WorkflowId, writes: Sequence[Write]) -> list[StepW
         if isinstance(write, PutStep):
             number = write.record.number
             before = rows.get(number)
-            is_new = write.is_new or (before is not None and before.is_new)
-            rows[number] = StepWrite(workflow_id=workflow_id, record=write.record, is_new=is_new)
+            is_new, was_ready = write.is_new, write.was_ready
+            if before is not None:  # what is stored is what was there before the first of them
+                is_new, was_ready = is_new or before.is_new, before.must_be_ready
+            rows[number] = StepWrite(
+                workflow_id=workflow_id,
+                record=write.record,
+                is_new=is_new,
+                must_be_ready=was_ready,
+            )
     return list(rows.values())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
-from perdure.definitions import Call, Definition, Mutation
+from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
 from perdure.errors import PerdureError
 from perdure.events import Event
 from perdure.records import Status
@@ -59,7 +59,7 @@ class MutationContext(_TransactionContext):
 
     def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -207,7 +207,7 @@ class ActionContext:
 
     async def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -299,12 +299,12 @@ class ActionContext:
         """Create an event, in a transaction of its own; see `WorkflowManager.create_event`."""
         return await self._verbs.create_event(event, workflow_id=workflow_id)
 
-    async def run_query(self, call: Call[R]) -> R:
+    async def run_query(self, call: QueryCall[R]) -> R:
         """Run a query in a transaction of its own; see `WorkflowManager.run_query`."""
         result: R = await self._verbs.run_query(call)
         return result
 
-    async def run_mutation(self, call: Call[R]) -> R:
+    async def run_mutation(self, call: MutationCall[R]) -> R:
         """Run a mutation in a transaction of its own; see `WorkflowManager.run_mutation`."""
         result: R = await self._verbs.run_mutation(call)
         return result

@@ -34,7 +34,7 @@ from .runner import ActionRunner
 from .scope import Env
 from .verbs import Verbs
 from .watch import Watchdog
-from .watching import Watchers
+from .watching import Waiters, Watchers
 from .worker import Border, Worker
 
 logger = logging.getLogger("perdure.worker")
@@ -54,55 +54,6 @@ BLOCKED_SECONDS = 0.2
 
 #: How long a client's request may wait while the store is busy.
 BUSY_SECONDS = 30.0
-
-#: Called with the outcome, or with the reason why it cannot be waited for here any more.
-Waiter = Callable[[Outcome | None, BaseException | None], None]
-
-
-class Waiters:
-    """Who waits in this process for the end of which workflow."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiters: dict[WorkflowId, list[Waiter]] = {}
-
-    def add(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
-        """Call `waiter` when the workflow ends. From any thread."""
-        with self._lock:
-            self._waiters.setdefault(workflow_id, []).append(waiter)
-
-    def discard(self, workflow_id: WorkflowId, waiter: Waiter) -> None:
-        """Nobody waits any more."""
-        with self._lock:
-            waiters = self._waiters.get(workflow_id, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(workflow_id, None)
-
-    def ids(self) -> list[WorkflowId]:
-        """The workflows that somebody waits for."""
-        if not self._waiters:
-            return []
-        with self._lock:
-            return list(self._waiters)
-
-    def ended(self, workflow_id: WorkflowId, outcome: Outcome) -> None:
-        """Tell those who wait."""
-        if workflow_id not in self._waiters:
-            return
-        with self._lock:
-            waiters = self._waiters.pop(workflow_id, [])
-        for waiter in waiters:
-            waiter(outcome, None)
-
-    def fail(self, error: BaseException) -> None:
-        """Nobody will tell any more."""
-        with self._lock:
-            waiters, self._waiters = self._waiters, {}
-        for those in waiters.values():
-            for waiter in those:
-                waiter(None, error)
 
 
 class EngineRunner(Runner, Protocol):
@@ -375,6 +326,9 @@ class Engine:
         for state in states:
             if state.outcome is not None:
                 self.waiters.ended(state.workflow_id, state.outcome)
+        for workflow_id in set(ids).difference(state.workflow_id for state in states):
+            sometimes("a workflow that is waited for was deleted by another process")
+            self.waiters.gone(workflow_id)
 
     def _drain(self) -> bool:
         """Whether there is still something to wait for after a stop was asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from perdure.codec import TypeCodec, encode_error, plain
 from perdure.core.commands import RunStep
@@ -150,14 +150,26 @@ def context_codec(on_complete: Mutation[..., Any]) -> TypeCodec[Any] | None:
     Raises:
         DefinitionError: the mutation's parameters are not those of an `on_complete`.
     """
-    names = on_complete.arguments.names
-    if len(names) not in (2, 3):
+    arguments = on_complete.arguments
+    names = arguments.names
+
+    def refuse(problem: str) -> NoReturn:
         raise DefinitionError(
-            f"on_complete={on_complete!r}: its parameters are (ctx, {', '.join(names)}), but an"
-            " on_complete takes (ctx, workflow_id: str, outcome: Outcome, context)"
-            " or leaves out the last"
+            f"on_complete={on_complete!r}: {problem}, but an on_complete takes"
+            " (ctx, workflow_id: str, outcome: Outcome, context), each by position, or leaves out"
+            " the last"
         )
-    return on_complete.arguments.codec(names[2]) if len(names) == 3 else None
+
+    if len(names) not in (2, 3):
+        refuse(f"its parameters are (ctx, {', '.join(names)})")
+    if arguments.positional != names:
+        refuse(f"its parameters are keyword-only: {', '.join(names[len(arguments.positional) :])}")
+    workflow_id, outcome = map(arguments.codec, names[:2])
+    if not workflow_id.takes_text:
+        refuse(f"its parameter `{names[0]}` is annotated with {workflow_id}")
+    if not outcome.takes_outcome:
+        refuse(f"its parameter `{names[1]}` is annotated with {outcome}")
+    return arguments.codec(names[2]) if len(names) == 3 else None
 
 
 def inside_user_code(scope: Scope, fn: Callable[[], Any], *, read_only: bool) -> Any:

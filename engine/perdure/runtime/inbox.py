@@ -11,6 +11,7 @@ from perdure.core.ids import WorkflowId
 from perdure.core.messages import (
     AttemptEnded,
     AttemptLost,
+    AttemptStarted,
     ChildEnded,
     EventSent,
     Message,
@@ -34,8 +35,13 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class PassOn(msgspec.Struct, frozen=True):
-    """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now."""
+    """A request: put outcomes of attempts that ran here into the inbox of whoever owns them now.
 
+    `messages` are the same, should the workflow become ours before it is carried out.
+    """
+
+    workflow_id: WorkflowId
+    messages: tuple[Message, ...]
     rows: tuple[InboxRow, ...]
 
     def execute(self, scope: Scope) -> None:
@@ -108,6 +114,14 @@ class InboxReader:
                 outcome=outcome,
                 accepted_at=row.accepted_at,
             )
+        if body.runner is not None:
+            return AttemptStarted(
+                number=row.number,
+                epoch=body.epoch,
+                attempt=body.attempt,
+                runner=body.runner,
+                started_at=row.accepted_at,
+            )
         if body.is_lost:
             return AttemptLost(
                 number=row.number,
@@ -162,7 +176,7 @@ class InboxReader:
                     rows.append(_event_row(workflow_id, message.event))
                 case _:
                     pass  # derived from the state, or still in the inbox
-        return PassOn(tuple(rows)) if rows else None
+        return PassOn(workflow_id, tuple(messages), tuple(rows)) if rows else None
 
 
 def _lost_row(workflow_id: WorkflowId, message: AttemptLost) -> InboxRow:

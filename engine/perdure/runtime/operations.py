@@ -22,7 +22,7 @@ from perdure.core.effects import (
 from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.limits import CHILD_DEPTH_MAX
 from perdure.core.messages import CancelWorkflow
-from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded
+from perdure.core.outcomes import Canceled, Failed, Json, Outcome, Succeeded, is_same_json
 from perdure.core.transition import transition
 from perdure.core.workflow import WorkflowHeader, WorkflowState
 from perdure.definitions import Mutation, Workflow
@@ -35,6 +35,7 @@ from perdure.errors import (
     WorkflowNotFound,
     WorkflowNotRunning,
 )
+from perdure.sometimes import sometimes
 from perdure.store.base import InboxRow, StateWrite, StepWrite
 
 from .functions import run_on_complete
@@ -87,7 +88,7 @@ def check_same_start(order: StartOrder, found: WorkflowState) -> WorkflowId:
         WorkflowIdConflict: by another call.
     """
     header = found.header
-    if (header.name, header.arguments) == (order.name, order.arguments):
+    if header.name == order.name and is_same_json(header.arguments, order.arguments):
         return header.workflow_id
     raise WorkflowIdConflict(
         f"start(id={order.workflow_id!r}): this id belongs to a workflow {header.name!r} that was"
@@ -228,14 +229,29 @@ def _revoke(scope: Scope, before: WorkflowState, effects: Any) -> None:
                 (workflow_id, effect) for effect in effects if isinstance(effect, CancelAttempt)
             )
         else:
-            row = InboxRow(
-                workflow_id=workflow_id,
-                kind="revoked",
-                body="null",
-                accepted_at=scope.now,
-                worker=worker,
-            )
-            scope.tx.put_inbox([row])
+            _put_revoked(scope, workflow_id, worker)
+
+
+def revoke_attempt(scope: Scope, workflow_id: WorkflowId, runner: WorkerId) -> None:
+    """Tell a worker that runs attempts of the workflow, and does not own it, to look which of them
+    are still waited for. Once in a transaction, however many are not."""
+    if (workflow_id, runner) in scope.revoked:
+        return
+    scope.revoked.add((workflow_id, runner))
+    if any(row.worker_id == runner for row in scope.tx.workers()):
+        sometimes("a worker is told that nobody waits for a step that it has taken")
+        _put_revoked(scope, workflow_id, runner)
+
+
+def _put_revoked(scope: Scope, workflow_id: WorkflowId, worker: WorkerId) -> None:
+    row = InboxRow(
+        workflow_id=workflow_id,
+        kind="revoked",
+        body="null",
+        accepted_at=scope.now,
+        worker=worker,
+    )
+    scope.tx.put_inbox([row])
 
 
 def cancel_child(scope: Scope, parent_id: WorkflowId, write: CancelChild) -> None:
@@ -311,6 +327,7 @@ class _Body(msgspec.Struct, omit_defaults=True):
     attempt: int = 0
     is_retryable: bool = True
     is_lost: bool = False
+    runner: WorkerId | None = None
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -324,8 +341,9 @@ def encode_inbox(
     attempt: int = 0,
     is_retryable: bool = True,
     is_lost: bool = False,
+    runner: WorkerId | None = None,
 ) -> Json:
-    """The body of an inbox row."""
+    """The body of an inbox row. With `runner` it tells that the attempt has started there."""
     body = _Body(
         kind=outcome.kind,
         value=outcome.value if isinstance(outcome, Succeeded) else None,
@@ -335,6 +353,7 @@ def encode_inbox(
         attempt=attempt,
         is_retryable=is_retryable,
         is_lost=is_lost,
+        runner=runner,
     )
     return msgspec.json.encode(body).decode()
 

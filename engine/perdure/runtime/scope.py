@@ -114,6 +114,7 @@ class Scope(msgspec.Struct, kw_only=True):
         reserved: epochs that the worker holds in reserve, for workflows made here.
         lost: functions, as (workflow id, step number), that ended the transaction when it was tried
             before: they fail without being run.
+        revoked: workers, as (workflow id, worker), that are told to look after their attempts.
     """
 
     env: Env
@@ -122,6 +123,7 @@ class Scope(msgspec.Struct, kw_only=True):
     after: After = msgspec.field(default_factory=After)
     reserved: list[Epoch] = msgspec.field(default_factory=list)
     lost: frozenset[tuple[WorkflowId, int]] = frozenset()
+    revoked: set[tuple[WorkflowId, WorkerId]] = msgspec.field(default_factory=set)
 
     def new_epoch(self) -> Epoch:
         """An epoch for a workflow that is made in this transaction."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, overload
 
-from perdure.definitions import Call, Definition, Mutation
+from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
 from perdure.events import Event
 from perdure.records import Status
 
@@ -19,7 +19,7 @@ class SyncVerbs(Protocol):
 
     def start(
         self,
-        call: Call[Any],
+        call: WorkflowCall[Any],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -100,11 +100,11 @@ class SyncVerbs(Protocol):
         """Create an event that can be awaited and sent by its id."""
         ...
 
-    def run_query(self, call: Call[R]) -> R:
+    def run_query(self, call: QueryCall[R]) -> R:
         """Run a query in a transaction of its own."""
         ...
 
-    def run_mutation(self, call: Call[R]) -> R:
+    def run_mutation(self, call: MutationCall[R]) -> R:
         """Run a mutation in a transaction of its own."""
         ...
 

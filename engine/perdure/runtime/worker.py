@@ -37,6 +37,7 @@ from .commit import (
     Committer,
     Result,
     StaleUnits,
+    StepsTaken,
     UnitFailed,
 )
 from .decide import FAILURES_MAX, DecidePhase
@@ -46,6 +47,7 @@ from .mailbox import Mailbox, Post, Ticket
 from .operations import StartOrder
 from .requests import Cancel, Read
 from .scope import ON_COMPLETE, After, Env
+from .spread import Taker
 
 logger = logging.getLogger("perdure.worker")
 
@@ -105,12 +107,15 @@ class Worker:
         self.trouble: StoreError | None = None
         self._runner = runner
         self._listener = listener
-        self._claims = Claims(env, store)
+        taker = Taker(env, store, self.actors)
+        self._claims = Claims(env, store, taker.count)
         self._inbox = InboxReader(env, store)
         self._deciding = DecidePhase(env, self.actors, self._claims)
         self._committer = Committer(store, env)
         self.unanswered: list[Ticket] = []
-        self._collecting = CollectPhase(env, store, mailbox, self.actors, self._claims, self._inbox)
+        self._collecting = CollectPhase(
+            env, store, mailbox, self.actors, self._claims, self._inbox, taker
+        )
         self._retry_at = 0.0
         self._retries = 0
 
@@ -260,6 +265,8 @@ class Worker:
                 raise
             except StaleUnits as stale:
                 self._give_up(stale.workflow_ids, batch)
+            except StepsTaken as taken:
+                self._reload(taken.workflow_ids, batch)
             except StoreError as error:
                 self._store_failed(error, batch)
                 self._doubt_commit()
@@ -277,10 +284,17 @@ class Worker:
         self._collecting.foreign_change = True  # some may have ended: see `holds`
         sometimes("a decision is dropped because the workflow belongs to another now")
         for workflow_id in sorted(workflow_ids):
-            self.actors.drop(workflow_id, cancel=True)
+            # Not all attempts here: it may run again, and some may have been taken from its owner.
+            self.actors.doubt_attempts(workflow_id)
+        # What was for them may be an outcome that their new owners wait for.
+        self._reload(workflow_ids, batch)
+
+    def _reload(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:
+        """What is stored of these workflows is not what their actors hold: load them again."""
+        for workflow_id in sorted(workflow_ids):
+            self.actors.drop(workflow_id)
             unit = batch.units.pop(workflow_id)
             unit.actor.close()
-            # What was for it may be an outcome that its new owner waits for.
             self._repost(unit, batch)
 
     def _commit_one_by_one(self, batch: Batch, error: Exception) -> Result:
@@ -316,6 +330,9 @@ class Worker:
                 raise
             except StaleUnits as stale:
                 self._give_up(stale.workflow_ids, batch)
+                return None
+            except StepsTaken as taken:
+                self._reload(taken.workflow_ids, batch)
                 return None
             except StoreError as error:
                 self._delay(error)

@@ -75,11 +75,23 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's row to insert or to update."""
+    """A step's row to insert or to update.
+
+    `must_be_ready`: update it only if the stored row is `ready`. (Never together with `is_new`.)
+    """
 
     workflow_id: WorkflowId
     record: StepRecord
     is_new: bool
+    must_be_ready: bool = False
+
+
+class ReadyStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A ready action, and the epoch of its workflow."""
+
+    workflow_id: WorkflowId
+    epoch: Epoch
+    record: StepRecord
 
 
 class StateWrite(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +148,19 @@ class Reader(Protocol):
 
     def children(self, ids: Collection[WorkflowId]) -> list[WorkflowId]:
         """The workflows whose parents are among these, ended ones too, in order of creation."""
+        ...
+
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """Up to `limit` steps that this worker may take from others: actions with one of these
+        functions, in state `ready`, of workflows in progress that another worker owns.
+
+        By `due_at`, the earliest first; of one time the highest number first, because owners begin
+        with the lowest. A row that cannot be read is left out, and a store may look at the first
+        few hundred ready steps only. In a transaction: neither these steps nor their workflows are
+        changed by others before it ends.
+        """
         ...
 
     def config(self) -> Config: ...
@@ -231,8 +256,8 @@ class Transaction(Reader, Protocol):
         ...
 
     def run_by(self, worker_id: WorkerId) -> list[tuple[WorkflowId, StepRecord]]:
-        """Started attempts that this worker runs for workflows that others own, or nobody,
-        because it gave them up while the attempts ran."""
+        """Started attempts that this worker runs for workflows that others own, or nobody: it gave
+        them up while the attempts ran, or has taken the steps from their owners."""
         ...
 
     def delete_workflows(self, ids: Collection[WorkflowId]) -> None:
@@ -253,7 +278,10 @@ class Transaction(Reader, Protocol):
         ...
 
     # --- journal, events, inbox
-    def put_steps(self, writes: Iterable[StepWrite]) -> None: ...
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
+        """Insert and update steps; the workflows of those that had to be `ready` and were not are
+        returned. If any is returned the caller must roll back: the others were written."""
+        ...
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         """Delete the steps from `number` on, the events that they have consumed, and the ticks

@@ -21,6 +21,7 @@ What does not belong here: the engine's own SQL, retries, and what becomes of a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sqlite3
@@ -76,9 +77,10 @@ def translate(error: BaseException, path: str = "the database") -> StoreError | 
         return None
     if _is_blocked_by_statement(error):
         return None
-    if code & 0xFF not in _STORE_ERRORS:
+    known = _STORE_ERRORS.get(code) or _STORE_ERRORS.get(code & 0xFF)
+    if known is None:
         return None
-    cls, remedy = _STORE_ERRORS[code & 0xFF]
+    cls, remedy = known
     return cls(f"{path}: {error} ({error.sqlite_errorname}): {remedy}")
 
 
@@ -100,6 +102,10 @@ def _is_blocked_by_statement(error: BaseException) -> bool:
 
 _STORE_ERRORS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_BUSY: (StoreBusy, "end the other's transaction, or raise busy_timeout"),
+    sqlite3.SQLITE_BUSY_SNAPSHOT: (
+        StoreBusy,
+        "another has written since it first read: roll back, and begin anew with BEGIN IMMEDIATE",
+    ),
     sqlite3.SQLITE_LOCKED: (StoreBusy, "do not use shared-cache mode"),
     sqlite3.SQLITE_FULL: (StoreFull, "free some space, or raise the quota or max_page_count"),
     sqlite3.SQLITE_READONLY: (StoreReadOnly, "make the file and its folder writable"),
@@ -298,8 +304,9 @@ class Connection(sqlite3.Connection):
 
         If `fn` raises, its writes are undone and the exception is passed on as it is, but for a
         `StoreError`: raised here, it shall mean that this very database is in trouble. Cursors and
-        blobs that `fn` opened are closed, the factories put back. May be nested, within
-        `run_engine_code`. After a `StoreError` or `TransactionLost` the caller must roll back.
+        blobs that `fn` opened are closed, functions that it added removed, the factories put back.
+        May be nested, within `run_engine_code`. After a `StoreError` or `TransactionLost` the
+        caller must roll back.
 
         Args:
             fn: the user's code; whatever it returns is returned.
@@ -316,10 +323,11 @@ class Connection(sqlite3.Connection):
         if fence.mode:
             raise _refusal("run_user_code()")
         assert self.in_transaction, "user code runs inside the engine's transaction"
-        kept, row_factory, text_factory = fence.kept, self.row_factory, self.text_factory
+        kept, added = fence.kept, fence.added
+        row_factory, text_factory = self.row_factory, self.text_factory
         changes = self.total_changes
         self._control_run(f"SAVEPOINT {SAVEPOINT_NAME}")
-        fence.kept = set()
+        fence.kept, fence.added = set(), []
         fence.mode = QUERY if read_only else MUTATION
         try:
             try:
@@ -329,7 +337,9 @@ class Connection(sqlite3.Connection):
                 self.row_factory, self.text_factory = row_factory, text_factory
                 if fence.kept:
                     _close_all(fence.kept)
-                fence.kept = kept
+                if fence.added:
+                    self._remove_added()
+                fence.kept, fence.added = kept, added
             if read_only and self.total_changes != changes:
                 raise ConnectionMisuse(READ_ONLY)
         except BaseException as error:
@@ -444,6 +454,58 @@ class Connection(sqlite3.Connection):
         blob = super().blobopen(table, *args, **kwargs)
         self._keep(blob)
         return blob
+
+    def _add_function(self, name: str, narg: int) -> None:
+        # It removes functions of any kind; given None, `create_function` of Python 3.11 does not.
+        remove = functools.partial(super().create_window_function, name, narg, None)
+        self._add("function", name, remove)
+
+    def _add(self, kind: str, name: str, remove: Callable[[], None]) -> None:
+        """Note that user code adds a function or a collation, for the time of its call.
+
+        Raises:
+            ConnectionMisuse: there is one of the name, of SQLite's or of an outer call.
+        """
+        self._mark("")
+        fence, key = self._fence, (kind, name.lower())
+        if key in fence.defined:
+            if all(key != known for known, _ in fence.added):
+                raise _refusal(f"a {kind} named {name}", "there is one already")
+        elif key not in fence.removed:  # SQLite lists those as well
+            sql = f"SELECT 1 FROM pragma_{kind}_list WHERE name = ? COLLATE NOCASE"
+            if sqlite3.Cursor(self).execute(sql, (name,)).fetchone() is not None:
+                raise _refusal(f"a {kind} named {name}", "SQLite has one: choose another name")
+        fence.defined.add(key)
+        fence.added.append((key, remove))
+
+    def _remove_added(self) -> None:
+        fence = self._fence
+        for key, remove in fence.added:
+            # Refused while a statement out of our sight is half done: RELEASE finds that as well.
+            with contextlib.suppress(sqlite3.Error):
+                remove()
+            fence.defined.discard(key)
+            fence.removed.add(key)
+
+    def create_function(self, name: str, narg: int, func: Any, **options: Any) -> None:
+        """As in `sqlite3`, for user code; it is gone when the step ends."""
+        self._add_function(name, narg)
+        super().create_function(name, narg, func, **options)
+
+    def create_aggregate(self, name: str, n_arg: int, aggregate_class: Any) -> None:
+        """As in `sqlite3`, for user code; it is gone when the step ends."""
+        self._add_function(name, n_arg)
+        super().create_aggregate(name, n_arg, aggregate_class)
+
+    def create_window_function(self, name: str, num_params: int, aggregate_class: Any, /) -> None:
+        """As in `sqlite3`, for user code; it is gone when the step ends."""
+        self._add_function(name, num_params)
+        super().create_window_function(name, num_params, aggregate_class)
+
+    def create_collation(self, name: str, callback: Any, /) -> None:
+        """As in `sqlite3`, for user code; it is gone when the step ends."""
+        self._add("collation", name, functools.partial(super().create_collation, name, None))
+        super().create_collation(name, callback)
 
     def executescript(self, _script: str, /) -> NoReturn:
         """Refused: it would commit first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from perdure.errors import StoreError
@@ -69,12 +70,17 @@ class Fence:
     Apart from the connection, so that the authorizer does not hold the connection in a cycle.
     """
 
-    __slots__ = ("denied", "kept", "lost", "mode", "trouble")
+    __slots__ = ("added", "defined", "denied", "kept", "lost", "mode", "removed", "trouble")
 
     def __init__(self) -> None:
         self.mode = ENGINE
         self.denied: str | None = None  # why the authorizer refused the last statement
         self.kept: set[weakref.ref[Any]] = set()  # cursors and blobs to close after the call
+        # Functions and collations, by kind and name: what the call has added, with how to remove
+        # it; what any call under way has; what calls had that have ended.
+        self.added: list[tuple[tuple[str, str], Callable[[], None]]] = []
+        self.defined: set[tuple[str, str]] = set()
+        self.removed: set[tuple[str, str]] = set()
         # These two belong to the transaction: `begin` clears them.
         self.trouble: StoreError | None = None
         self.lost: str | None = None  # the statement after which the transaction was gone

@@ -62,7 +62,11 @@ class Guest(SqliteTransaction):
         Raises:
             ConnectionMisuse
         """
-        if not self._guest.in_transaction:
+        try:
+            is_open = self._guest.in_transaction
+        except sqlite3.ProgrammingError as error:
+            raise _misuse(self._guest, error) from error
+        if not is_open:
             raise ConnectionMisuse(
                 "the transaction that manager.over() was given has ended: call manager.over()"
                 " again, in the next one"
@@ -73,10 +77,14 @@ class Guest(SqliteTransaction):
 
         Raises:
             StoreError: the database is in trouble.
+            ConnectionMisuse: SQLite refuses, for what the user has done to the connection.
         """
         self.check_open()
-        with self.reading_text(), self._savepoint(_SAVEPOINT):
-            return fn()
+        try:
+            with self.reading_text(), self._savepoint(_SAVEPOINT):
+                return fn()
+        except sqlite3.Error as error:  # no code of the user's: that is answered for where it runs
+            raise _misuse(self._guest, error) from error
 
     @contextlib.contextmanager
     def reading_text(self) -> Iterator[None]:
@@ -114,9 +122,7 @@ class Guest(SqliteTransaction):
             with contextlib.suppress(sqlite3.Error):
                 self._run(f"ROLLBACK TO {name}")
                 self._run(f"RELEASE {name}")
-            trouble = translate(error, self._path)
-            if trouble is not None:
-                raise trouble from error
+            _raise_trouble(error, self._path)
             raise
         try:
             self._run(f"RELEASE {name}")
@@ -157,11 +163,40 @@ def open_guest(
             _begin(guest)
             _check_tables(guest, path, create)
     except sqlite3.Error as error:
-        trouble = translate(error, path)
-        if trouble is None:
-            raise
-        raise trouble from error
+        _raise_trouble(error, path)
+        raise _misuse(connection, error) from error
     return guest
+
+
+def _raise_trouble(error: BaseException, path: str) -> None:
+    """Raise the store error that an error stands for, if it does."""
+    if (trouble := translate(error, path)) is None:
+        return
+    try:
+        raise trouble from error
+    finally:
+        # Else it would hold its own traceback, and with that the user's cursors: SQLite keeps the
+        # lock of a connection that is closed before them.
+        del trouble
+
+
+def _misuse(connection: sqlite3.Connection, error: sqlite3.Error) -> ConnectionMisuse:
+    """What a user has done for sqlite3 to refuse what the engine asks of his connection."""
+    if not isinstance(error, sqlite3.ProgrammingError):
+        return ConnectionMisuse(
+            f"over(connection): SQLite refuses a statement of perdure's: {error}: take your"
+            " authorizer off meanwhile, and leave tables that begin with perdure_ as they are"
+        )
+    try:
+        _ = connection.total_changes
+    except sqlite3.ProgrammingError:
+        return ConnectionMisuse(
+            "over(connection): the connection is closed: keep it open until you have committed"
+        )
+    return ConnectionMisuse(
+        f"over(connection): it cannot be used here: {error} Use it, and the context, in the thread"
+        " that opened it"
+    )
 
 
 def _begin(guest: Guest) -> None:

@@ -5,6 +5,7 @@ What does not belong here: connections, files and locks (sqlite.py), and any dec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,6 +22,7 @@ from .base import (
     Config,
     InboxRow,
     Loaded,
+    ReadyStep,
     StateWrite,
     StepWrite,
     WorkerRow,
@@ -52,6 +54,9 @@ from .rows import (
     step_from_row,
     success_row,
 )
+
+#: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
+READY_LOOK = 256
 
 T = TypeVar("T")
 Execute = Callable[..., sqlite3.Cursor]
@@ -123,29 +128,18 @@ _INSERT_OPEN_STEP = (
 _UPDATE_OPEN_STEP = (
     f"UPDATE perdure_steps SET {_assignments(RUN_COLUMNS)}, {_nulls(END_COLUMNS)}{_THIS_STEP}"
 )
+_STILL_READY = " AND state = 'ready'"
 _UPDATE_SUCCESS = (
     f"UPDATE perdure_steps SET state = 'settled', outcome = 'success',"
     f" {_assignments(SUCCESS_COLUMNS)},"
     f" {_nulls({*PROGRESS_COLUMNS} - {'state', 'outcome', *SUCCESS_COLUMNS})}{_THIS_STEP}"
 )
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
+_INBOX_FIELDS = ("row_id", "workflow_id", "kind", "body", "accepted_at", "number", "worker")
 
 
 def _ids(ids: Collection[str]) -> str:
     return json.dumps(list(ids))
-
-
-def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
-    row_id, workflow_id, kind, body, accepted_at, number, worker = row
-    return InboxRow(
-        row_id=row_id,
-        workflow_id=workflow_id,
-        kind=kind,
-        body=body,
-        accepted_at=accepted_at,
-        number=number,
-        worker=worker,
-    )
 
 
 def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
@@ -269,6 +263,28 @@ class SqliteReader:
         sql = f"SELECT id FROM perdure_workflows WHERE parent_id {_IN} ORDER BY seq"
         return [row[0] for row in self._execute(sql, (_ids(ids),))]
 
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. By the index on ready steps, of which it looks at the
+        oldest `READY_LOOK`: a queue may be long, and this is asked for often."""
+        step = ", ".join(f"s.{name}" for name in (*COMMAND_COLUMNS, *PROGRESS_COLUMNS))
+        sql = (
+            f"SELECT w.epoch, {step} FROM (SELECT workflow_id, number FROM perdure_steps"
+            " INDEXED BY perdure_steps_ready WHERE state = 'ready' ORDER BY due_at"
+            f" LIMIT {READY_LOOK}) r CROSS JOIN perdure_workflows w ON w.id = r.workflow_id"
+            " CROSS JOIN perdure_steps s USING (workflow_id, number)"
+            f" WHERE s.kind = 'action' AND s.function {_IN}"
+            " AND w.status = 'in_progress' AND w.owner IS NOT NULL AND w.owner <> ?"
+            " ORDER BY s.due_at, s.number DESC, s.workflow_id LIMIT ?"
+        )
+        found = []
+        for row in self._execute(sql, (_ids(functions), worker_id, limit)):
+            with contextlib.suppress(StoreCorrupt):  # its owner finds out, and tells
+                record = step_from_row(row[1:])
+                found.append(ReadyStep(workflow_id=row[1], epoch=row[0], record=record))
+        return found
+
     def config(self) -> Config:
         """See `base.Reader.config`."""
         sql = "SELECT schema_version, max_parallelism FROM perdure_config"
@@ -319,7 +335,8 @@ class SqliteReader:
             " WHERE i.worker IS NULL AND w.owner = ?"
             f" UNION ALL SELECT {_INBOX} FROM perdure_inbox i WHERE i.worker = ? ORDER BY 1"
         )
-        return [_inbox_row(row) for row in self._execute(sql, (worker_id, worker_id))]
+        rows = self._execute(sql, (worker_id, worker_id))
+        return [InboxRow(**dict(zip(_INBOX_FIELDS, row, strict=True))) for row in rows]
 
     def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
         return self._find_event("id", event_id)
@@ -498,16 +515,21 @@ class SqliteTransaction(SqliteReader):
 
     # --- journal, events, inbox
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         batches: dict[str, list[tuple[Any, ...]]] = {}
+        taken: set[WorkflowId] = set()
         for write in writes:
             sql, row = _step_row(write)
-            if sql in batches:
+            if write.must_be_ready:
+                if self._write(sql + _STILL_READY, [row]) == 0:
+                    taken.add(write.workflow_id)
+            elif sql in batches:
                 batches[sql].append(row)
             else:
                 batches[sql] = [row]
         for sql, rows in batches.items():
             self._write(sql, rows)
+        return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         for table, column, first in (

@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 import sqlite3
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -166,6 +167,8 @@ def _run(
         with listening(world):
             scenario.script(world)
             world.settle()
+        for watch in world.watches:
+            watch.check()
         outcomes = _finish(scenario, world, seen)
         if not _may_differ(scenario, world):
             scenario.check(world)
@@ -316,11 +319,16 @@ def spread(faults: Iterable[Fault], census: Mapping[tuple[str, str], int]) -> li
     ranked: list[tuple[int, int, Fault]] = []
     for place, kinds in groups.items():
         for number, group in enumerate(kinds.values()):
-            within = sorted(fault for fault in group if fault.occurrence <= census[place])
-            beyond = sorted(fault for fault in group if fault.occurrence > census[place])
+            group.sort(key=_occurrence)
+            known = bisect_right(group, census[place], key=_occurrence)
+            within, beyond = group[:known], group[known:]
             chosen = [*(within[index] for index in _halved(len(within))), *beyond]
             ranked += ((rank, number, fault) for rank, fault in enumerate(chosen))
     return [fault for *_, fault in sorted(ranked, key=lambda each: each[:2])]
+
+
+def _occurrence(fault: Fault) -> int:
+    return fault.occurrence
 
 
 def _halved(length: int) -> Iterator[int]:
@@ -350,7 +358,7 @@ def count_pairs(census: dict[tuple[str, str], int]) -> int:
 
 def random_plan(rng: random.Random, census: dict[tuple[str, str], int], most: int) -> FaultPlan:
     """A plan of up to `most` faults, few more often than many."""
-    places = sorted(place for place in census if place[1] in KINDS)
+    places = sorted(place for place in census if KINDS.get(place[1]))  # (`takes` has none)
     faults: dict[Any, Fault] = {}
     for _ in range(1 + min(int(rng.expovariate(0.5)), most - 1)):
         actor, site = rng.choice(places)

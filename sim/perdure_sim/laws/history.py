@@ -24,7 +24,7 @@ from ..world.actions import CallMade
 from ..world.faulty_store import Write
 from .bodies import Bodies
 from .ends import check_ends
-from .known import Author, Change, Commit, Known
+from .known import Author, Change, Commit, Known, is_taking
 from .owners import Owners
 from .restarting import restarted
 from .resting import check_processes, check_store
@@ -243,6 +243,10 @@ class History:
         if new.delivered_position is not None:
             assert new.delivered_at is not None
             self._deliver(known, new.delivered_position, new.delivered_at, where)
+        known.taken.pop(new.number, None)
+        author = None if commit.author is None else commit.author.worker_id
+        if old is not None and known.owner not in (None, author) and is_taking(old, new, author):
+            known.taken[new.number] = old
         known.steps[new.number] = new
         if is_open(new):
             known.open[new.number] = new
@@ -385,6 +389,8 @@ class History:
                 record = None if known is None else known.steps.get(what.step_number)
                 if record is None or record.attempt < what.attempt:
                     continue
+                if record.started_epoch is not None and record.started_epoch < what.epoch:
+                    continue  # after a restart that was lost: the numbers begin anew
                 self.attempt_begins(what)
             else:
                 self.take(what, at)
@@ -430,7 +436,7 @@ def _check_fold(known: Known) -> None:
         )
     for number, record in known.open.items():
         other = state.live.get(number)
-        if other is not record and other != record:
+        if other is not record and other not in (record, known.taken.get(number)):
             raise StateDiffers(f"{known.workflow_id}: its writer has {other}, written is {record}")
     try:
         state.check()

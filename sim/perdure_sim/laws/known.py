@@ -54,6 +54,8 @@ class Known:
         header: as it was written first: a child that is canceled by its parent is written as if
             it had none.
         open: steps of which the handler may still learn something.
+        taken: steps that another worker has taken from its owner, as they were before: the owner
+            may hold them for ready until it writes them.
         functions: steps whose functions' effects are on the disk.
         ended_in: the number of the commit that ended it; 0 while it is in progress.
         was_blocked: since then it goes on at times that nobody promises.
@@ -71,6 +73,7 @@ class Known:
     ticks: dict[int, int] = attrs.field(factory=dict)
     delivered: dict[int, int] = attrs.field(factory=dict)
     not_before: dict[int, int] = attrs.field(factory=dict)
+    taken: dict[int, StepRecord] = attrs.field(factory=dict)
     consumed: dict[EventId, int] = attrs.field(factory=dict)
     sent: dict[EventId, SentEvent] = attrs.field(factory=dict)
     functions: set[int] = attrs.field(factory=set)
@@ -99,6 +102,18 @@ class Known:
     @property
     def has_ended(self) -> bool:
         return self.ended_in > 0
+
+
+def is_taking(old: StepRecord | None, new: StepRecord, worker_id: WorkerId | None) -> bool:
+    """Whether a worker that does not own a step's workflow may write this: it starts a ready
+    action."""
+    return (
+        old is not None
+        and (old.state, new.state) == ("ready", "started")
+        and old.command.kind == "action"
+        and new.attempt == old.attempt + 1
+        and new.runner == worker_id
+    )
 
 
 @attrs.frozen

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from perdure.core.ids import WorkerId, WorkflowId
+from perdure.store.base import StepWrite
 
 from ..world.faulty_store import Write
-from .known import Author, Known
+from .known import Author, Known, is_taking
 from .violations import NotTheOwner, TooManyPermits, WrittenByTheDead
 
 
@@ -54,7 +55,11 @@ class Owners:
                             )
                         mine.add(state.workflow_id)
                 case "steps":
-                    touched += [write.workflow_id for write in what]
+                    for write in what:
+                        if not _is_taken(write, workflows.get(write.workflow_id), me):
+                            touched.append(write.workflow_id)
+                        elif not was_alive:
+                            raise WrittenByTheDead(f"{me} is fenced and has taken {write}")
                 case "ticks":
                     touched += [workflow_id for workflow_id, _, _ in what]
                 case "consume":
@@ -93,3 +98,10 @@ class Owners:
                     pass
         if is_raised and self.limit is not None and sum(self.workers.values()) > self.limit:
             raise TooManyPermits(f"{self.workers}, and the limit is {self.limit}")
+
+
+def _is_taken(write: StepWrite, known: Known | None, me: WorkerId | None) -> bool:
+    """Whether this step is taken from its workflow's owner, as anybody may who lives."""
+    if known is None or known.owner in (None, me):
+        return False
+    return is_taking(known.steps.get(write.record.number), write.record, me)

@@ -85,9 +85,12 @@ class ReplayProcess:
 
     Attributes:
         hash_seed: of the child, and not of this process.
+        has_answered: whether it has come so far that an answer comes at once.
     """
 
     def __init__(self) -> None:
+        self.has_answered = False
+        self._sent = self._unwanted = 0
         self.hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         known = {"PYTHONHASHSEED": self.hash_seed, "TZ": "ELSEWHERE-11:30", _MARK: "1"}
         known["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -133,9 +136,36 @@ class ReplayProcess:
             ReplayDiffers: a replay asked for something else than what is recorded.
             RuntimeError: the child could not do it; the message says why.
         """
+        self.forget()
+        self.send(definer, journals, modules=modules, is_brief=is_brief)
+        self.receive(definer)
+
+    def send(
+        self,
+        definer: str,
+        journals: Iterable[Loaded],
+        *,
+        modules: Iterable[str] = (),
+        is_brief: bool = False,
+    ) -> None:
+        """Ask as `check` does, and do not wait for the answer: while the child starts, there is
+        something else to do. `receive` gives the answers, in turn."""
         rows = [_to_rows(loaded) for loaded in journals]
-        request = _Request(definer, rows, list(modules), is_brief)
-        answer = self._ask(request)
+        line = msgspec.json.encode(_Request(definer, rows, list(modules), is_brief)) + b"\n"
+        stdin = self._child.stdin
+        assert stdin is not None
+        self._sent += 1
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended: told by `receive`
+            stdin.write(line)
+            stdin.flush()
+
+    def receive(self, definer: str) -> None:
+        """Wait for the answer to the first request that has none.
+
+        Raises:
+            ReplayDiffers, RuntimeError: as `check` does.
+        """
+        answer = self._answer()
         if answer.trouble:
             raise RuntimeError(f"no replay of {definer} in another process: {answer.trouble}")
         if answer.differences:
@@ -157,19 +187,29 @@ class ReplayProcess:
             child.wait()
         child.stdout.close()
 
-    def _ask(self, request: _Request) -> _Answer:
-        stdin, stdout = self._child.stdin, self._child.stdout
-        assert stdin is not None and stdout is not None
+    def forget(self) -> None:
+        """Nobody wants the answers any more to what was sent until now."""
+        self._unwanted = self._sent
+
+    def _answer(self) -> _Answer:
+        while self._unwanted:
+            self._unwanted -= 1
+            self._line()
+        return msgspec.json.decode(self._line(), type=_Answer)
+
+    def _line(self) -> bytes:
+        stdout = self._child.stdout
+        assert stdout is not None
         line = b""
-        try:
-            stdin.write(msgspec.json.encode(request) + b"\n")
-            stdin.flush()
-            line = stdout.readline()
-        except (BrokenPipeError, ValueError):
-            pass  # it has ended, or was closed: told below
+        if self._sent:
+            self._sent -= 1
+            with contextlib.suppress(ValueError):  # it was closed
+                line = stdout.readline()
         if not line:
+            self._sent = self._unwanted = 0
             raise RuntimeError("the process that replays journals has ended; start another one")
-        return msgspec.json.decode(line, type=_Answer)
+        self.has_answered = True
+        return line
 
 
 def _to_rows(loaded: Loaded) -> _Journal:

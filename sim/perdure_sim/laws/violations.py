@@ -217,6 +217,10 @@ class ToldTooEarly(Violation):
     """Somebody was told what is not on the disk."""
 
 
+class WatchedWrongly(Violation):
+    """Who watches a workflow is not told of its end, or of another one, or of what is no change."""
+
+
 class BadAnswer(Violation):
     """A client is given an error that is none of perdure's own."""
 

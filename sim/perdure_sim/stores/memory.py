@@ -27,7 +27,8 @@ from perdure.store.connection import Connection, is_commit_poisoned, translate
 from perdure.store.sqlite import SCHEMA_VERSION
 
 from .memory_rows import Change, Snapshot, Tables, check_parallelism
-from .memory_transaction import MemoryTransaction, Reads, UserTables
+from .memory_transaction import MemoryTransaction, Reads
+from .memory_users import UserTables
 
 
 class MemoryDatabase:

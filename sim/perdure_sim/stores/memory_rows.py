@@ -12,17 +12,19 @@ lives (memory.py).
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Collection
 from typing import Any, NoReturn, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
+from perdure.core.commands import RunStep
 from perdure.core.ids import EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Failed, Succeeded
 from perdure.core.workflow import WorkflowHeader, WorkflowState
-from perdure.store.base import InboxRow, Loaded, WorkerRow
+from perdure.store.base import InboxRow, Loaded, ReadyStep, WorkerRow
 
 #: A change, to be taken back: which table, which key, and what was there (or ABSENT).
 Change: TypeAlias = tuple[dict[Any, Any], Any, Any]
@@ -174,6 +176,21 @@ class Tables:
             self.inbox.copy(),
         )
 
+    def ready_steps(self, worker_id: WorkerId, functions: Collection[str]) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`; all of them. Looks at every step that others own."""
+        found: list[ReadyStep] = []
+        for owner, ids in self.owned.items():
+            for workflow_id in () if owner == worker_id else ids:
+                epoch = self.workflows[workflow_id].epoch
+                for record in self.journals[workflow_id].steps.values():
+                    command = record.command
+                    if record.state == "ready" and isinstance(command, RunStep):
+                        if command.kind == "action" and command.function in functions:
+                            step = ReadyStep(workflow_id=workflow_id, epoch=epoch, record=record)
+                            found.append(step)
+        found.sort(key=_place_in_queue)
+        return found
+
     # --- what may be stored ---------------------------------------------------------------------
 
     def check_workflow(self, state: WorkflowState) -> None:
@@ -223,6 +240,12 @@ class Tables:
             assert isinstance(event.outcome, Succeeded | Failed), f"sent without value: {event}"
             if isinstance(event.outcome, Succeeded):
                 assert event.outcome.value is not None, f"sent without value: {event}"
+
+
+def _place_in_queue(step: ReadyStep) -> tuple[bool, int, int, WorkflowId]:
+    """As SQLite sorts: what is null comes first."""
+    due_at = step.record.due_at
+    return due_at is not None, due_at or 0, -step.record.number, step.workflow_id
 
 
 def _place(state: Any) -> tuple[WorkerId | None, int | None]:

@@ -6,8 +6,6 @@ and ends (memory.py).
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
@@ -17,11 +15,12 @@ from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
-from perdure.errors import ConnectionMisuse, StoreError, StoreVersionError
+from perdure.errors import ConnectionMisuse, StoreVersionError
 from perdure.store.base import (
     Config,
     InboxRow,
     Loaded,
+    ReadyStep,
     StateWrite,
     StepWrite,
     WorkerRow,
@@ -49,6 +48,7 @@ from .memory_rows import (
     with_command_of,
     with_progress,
 )
+from .memory_users import UserTables
 
 T = TypeVar("T")
 
@@ -59,69 +59,6 @@ NOT_OPEN = NoChanges(
 _IN_USER_CODE = NoChanges(
     "user code has written the engine's rows: a verb of its context must use run_engine_code"
 )
-
-
-class UserTables:
-    """The user's own tables: a private SQLite database in memory, made when it is first needed.
-
-    Its transaction begins when user code first runs in one of the engine's, and ends with that.
-
-    Args:
-        template: copied into the new database, at the time at which it is made.
-    """
-
-    def __init__(self, template: sqlite3.Connection | None) -> None:
-        self._template = template
-        self._connection: Connection | None = None
-        self._changes = 0
-        self.is_begun = False
-
-    @property
-    def connection(self) -> Connection:
-        """The one connection: made at the first time."""
-        if self._connection is None:
-            connection = sqlite3.connect(":memory:", factory=Connection)
-            if self._template is not None:
-                self._template.backup(connection)
-            connection.engine_execute("PRAGMA foreign_keys = ON")  # as in `SqliteStore`
-            self._connection = connection
-        return self._connection
-
-    def begin(self) -> Connection:
-        """The connection, inside its transaction."""
-        connection = self.connection
-        if not self.is_begun:
-            assert not connection.in_transaction, "commit what you wrote to `user_tables`"
-            connection.begin()
-            self._changes, self.is_begun = connection.total_changes, True
-        return connection
-
-    def commit(self) -> bool:
-        """End the transaction; whether rows were written. If it raises, it is still open."""
-        connection = self.connection
-        connection.commit()
-        self.is_begun = False
-        return connection.total_changes != self._changes
-
-    def rollback(self) -> None:
-        """Undo the transaction, if there is one."""
-        if self.is_begun:
-            with contextlib.suppress(sqlite3.Error, StoreError):
-                self.connection.rollback()
-            self.is_begun = False
-
-    def restore(self, copy: sqlite3.Connection | None) -> None:
-        """Make the tables what they were in `copy`; None: what they begin with."""
-        if copy is None:
-            self.close()
-        else:
-            copy.backup(self.connection)
-
-    def close(self) -> None:
-        """Forget the tables."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 class Reads:
@@ -197,6 +134,12 @@ class Reads:
         """See `base.Reader.children`. Looks at every workflow: it is asked seldom."""
         workflows = self._tables.workflows.items()
         return [workflow_id for workflow_id, row in workflows if row.header.parent_id in ids]
+
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. Looks at every step of the workflows that others own."""
+        return self._tables.ready_steps(worker_id, functions)[:limit]
 
     def config(self) -> Config:
         """See `base.Reader.config`."""
@@ -471,8 +414,9 @@ class MemoryTransaction(Reads):
 
     # --- journal, events, inbox
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         journals, changes = self._tables.journals, self._noted
+        taken: set[WorkflowId] = set()
         for write in writes:
             workflow_id, record = write.workflow_id, write.record
             journal = journals.get(workflow_id)
@@ -484,6 +428,9 @@ class MemoryTransaction(Reads):
                 check_new_step(workflow_id, record)
             else:
                 before = None if journal is None else journal.steps.get(number)
+                if write.must_be_ready and (before is None or before.state != "ready"):
+                    taken.add(workflow_id)
+                    continue
                 if journal is None or before is None:
                     continue
                 steps = journal.steps
@@ -491,6 +438,7 @@ class MemoryTransaction(Reads):
             check_step(workflow_id, record)
             changes.append((steps, number, before))
             steps[number] = record
+        return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         tables = self._tables

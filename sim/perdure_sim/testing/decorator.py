@@ -15,6 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from perdure.definitions import Definer
 
 from .disks import Setup, store_of
+from .endless import EVENTS_MAX
 from .presets import ALL, FaultSet
 from .rules import rules_of
 from .trial import Trial
@@ -42,6 +43,7 @@ def simulate(
     max_examples: int | None = None,
     sweep: bool | int = True,
     store: str | None = None,
+    events_max: int = EVENTS_MAX,
     given: Mapping[str, Any] | None = None,
     **strategies: Any,
 ) -> Callable[[Test], Test]:
@@ -62,6 +64,8 @@ def simulate(
         sweep: False for none; a number for about so many simulated events.
         store: ``"sqlite"`` (in memory), ``"memory"`` (the simulator's model store, faster), or None
             for the manager's kind.
+        events_max: a run of more simulated events than this, and than twenty times those of the run
+            without faults, is taken for one that does not end, and fails as `NoEnd`.
         given: strategies by name, for arguments whose names are options here. ``given={}`` says
             that nothing is drawn beside plans.
         strategies: for the other arguments; ``...`` for "as its annotation says". Where there are
@@ -75,6 +79,8 @@ def simulate(
         raise ValueError(f"workers={workers!r}: give a number from 1 on")
     if max_examples is not None and (not isinstance(max_examples, int) or max_examples < 1):
         raise ValueError(f"max_examples={max_examples!r}: give a number from 1 on, or None")
+    if not isinstance(events_max, int) or isinstance(events_max, bool) or events_max < 1:
+        raise ValueError(f"events_max={events_max!r}: give a number from 1 on")
     kinds = FaultSet.of(faults)
     name = store_of(manager, store)
     has_strategies = bool(strategies) or given is not None
@@ -91,6 +97,7 @@ def simulate(
             max_examples=max_examples,
             sweep=sweep,
             store=name,
+            events_max=events_max,
             strategies=drawn,
         )
         return _dressed(test, trial)
@@ -126,7 +133,7 @@ def _strategies(
         there = ", ".join(each for each in parameters if each != "sim") or "none"
         raise TypeError(
             f"simulate: {name} has no argument {unknown[0]!r}; its arguments: {there}; options are"
-            " setup, workers, faults, max_examples, sweep, store and given"
+            " setup, workers, faults, max_examples, sweep, store, events_max and given"
         )
     hints = _hints(test)
     chosen: Collection[str] = [each for each, strategy in wanted.items() if strategy is ...]

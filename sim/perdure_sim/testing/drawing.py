@@ -48,8 +48,9 @@ class Space:
 
 def swept_plans(
     census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
-) -> list[FaultPlan]:
-    """Each choice and each fault alone, in the order in which they are tried.
+) -> list[tuple[Fault, ...]]:
+    """Each choice and each fault alone, in the order in which they are tried. The faults of plans:
+    there are thousands, and only the first of them are wanted.
 
     Before them each transaction is run twice, all in one plan. And for each action there is a pair
     of faults: it has done its work, and fails for good all the same. Plans drawn at random would
@@ -61,13 +62,15 @@ def swept_plans(
     rest = [fault for fault in possible if fault.site not in FIRST_SITES]
     early = [fault for fault in first if fault.occurrence == 1]
     single = dict.fromkeys([*_mixed(early, chosen), *first, *rest])
-    found = [FaultPlan([fault]) for fault in single]
+    found: list[tuple[Fault, ...]] = [(fault,) for fault in single]
     after = sum(fault.occurrence == 1 and fault.site in FIRST_SITES for fault in single)
     found[after:after] = _done_and_failed(census, faults)
     return [*_all_twice(census, faults), *found]
 
 
-def _all_twice(census: Mapping[tuple[str, str], int], faults: FaultSet) -> Iterator[FaultPlan]:
+def _all_twice(
+    census: Mapping[tuple[str, str], int], faults: FaultSet
+) -> Iterator[tuple[Fault, ...]]:
     """Each commit of the workers fails once: what a transaction does outside of it is done twice.
 
     One run for what would take as many as there are commits.
@@ -77,7 +80,7 @@ def _all_twice(census: Mapping[tuple[str, str], int], faults: FaultSet) -> Itera
         workers = sorted(place for place in commits if place[0] != CLIENT)
         # Whoever is faster now may do what another one did in the census.
         most = 2 * sum(commits[place] for place in workers)
-        yield FaultPlan(
+        yield tuple(
             Fault(actor, site, occurrence, "fails")
             for actor, site in workers
             for occurrence in range(1, most + 1, 2)
@@ -86,7 +89,7 @@ def _all_twice(census: Mapping[tuple[str, str], int], faults: FaultSet) -> Itera
 
 def _done_and_failed(
     census: Mapping[tuple[str, str], int], faults: FaultSet
-) -> Iterator[FaultPlan]:
+) -> Iterator[tuple[Fault, ...]]:
     """The last attempt of each action is lost when its work is done, and the next one fails."""
     if not {"report=crash", "attempt=raises_for_good"} <= faults.kinds:
         return
@@ -94,7 +97,7 @@ def _done_and_failed(
         if site == "report" and census[actor, site] == census.get((actor, "attempt")):
             count = census[actor, site]
             lost = Fault(actor, site, count, "crash")
-            yield FaultPlan([lost, Fault(actor, "attempt", count + 1, "raises_for_good")])
+            yield lost, Fault(actor, "attempt", count + 1, "raises_for_good")
 
 
 def alone(plan: FaultPlan) -> Iterator[FaultPlan]:
@@ -153,8 +156,9 @@ def plan_texts(space: Space, faults: FaultSet, most: int = 8) -> st.SearchStrate
         plan, chosen = both
         delays: dict[int, Fault] = {}
         for index, permille in chosen:
-            if permille:  # (else it is what it is without)
-                delays.setdefault(index, delay_at(*places[index], permille))
-        return str(FaultPlan([*plan, *delays.values()]))
+            delays.setdefault(index, delay_at(*places[index], permille))
+        # (At the low end it is what it is without.)
+        late = [each for index, each in delays.items() if each.duration > places[index][3]]
+        return str(FaultPlan([*plan, *late]))
 
     return st.tuples(drawn, choices).map(join)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from hypothesis.strategies import DataObject, SearchStrategy
 
-from perdure.definitions import Call, Definer
+from perdure.definitions import Definer, WorkflowCall
 
 from ..explore.explorer import _waits_for_events
 from ..faults.plan import FaultPlan
@@ -45,7 +45,7 @@ class WorkflowMachine(RuleBasedStateMachine):
     """
 
     manager: ClassVar[Definer]
-    calls: ClassVar[SearchStrategy[Call[Any]]]
+    calls: ClassVar[SearchStrategy[WorkflowCall[Any]]]
     setup: ClassVar[Setup | None] = None
     workers: ClassVar[int] = 2
     store: ClassVar[str | None] = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,33 +23,45 @@ from perdure.store.base import Loaded
 from ..laws import replay_process
 from ..laws.known import Known
 from ..laws.replay_process import ReplayProcess, recorded
-from ..laws.replaying import Shape, check_whole, shape_of
+from ..laws.replaying import ReplayDiffers, Shape, check_whole, shape_of
 from ..laws.violations import Violation
 from ..world.world import World
 from .rules import rules_of
+
+#: Names of the module that was started as a program; another process has its own.
+_MAIN = frozenset(["__main__", "__mp_main__"])
 
 
 class NotRepeatable(Violation):
     """A workflow reads a clock, chance or the environment, which a replay finds otherwise."""
 
 
-def check_repeatable(manager: Definer, world: World, seen: set[Shape]) -> None:
+def check_repeatable(
+    manager: Definer, world: World, seen: set[Shape], *, waits: bool = True
+) -> list[Shape]:
     """Replay the journals of a run once more, where a replay differs that depends on the process.
 
     Args:
         seen: what was replayed so before: it is not again.
+        waits: also for the other process to start.
+
+    Returns:
+        What that process, which is only starting, has been asked: see `differ_elsewhere`.
 
     Raises:
         NotRepeatable: the code of a workflow reads what is not the same each time.
         ReplayDiffers: in another process it asks for something else than what is recorded.
     """
+    asked: list[Shape] = []
     for loaded in recorded(world.history):
         shape = ("repeatable", shape_of(loaded))
         if shape in seen or _is_of_another_end(world.history.workflows[loaded.state.workflow_id]):
             continue
         _check_reads(manager, loaded)
-        _elsewhere.check(manager, loaded)
+        if not _elsewhere.check(manager, loaded, waits=waits):
+            asked.append(shape)
         seen.add(shape)  # not before: what failed must fail again while it is shrunk
+    return asked
 
 
 def _is_of_another_end(known: Known) -> bool:
@@ -81,24 +93,52 @@ class _Elsewhere:
     process: ReplayProcess | None = None
     strangers: WeakKeyDictionary[Definer, str] = attrs.field(factory=WeakKeyDictionary)
 
-    def check(self, manager: Definer, loaded: Loaded) -> None:
-        """Replay it there, if the other process can import what belongs to it."""
+    def check(self, manager: Definer, loaded: Loaded, *, waits: bool) -> bool:
+        """Replay it there, if the other process can import what belongs to it; whether that is
+        done."""
         if manager in self.strangers or replay_process.IS_CHILD:
-            return  # a module that calls its tests when imported would start processes for ever
+            return True  # a module that calls its tests when imported would start them for ever
         definer, modules = _place_of(manager)
         if definer is None:
             self.strangers[manager] = "the manager is no name of a module"
-            return
+            return True
         if self.process is None or not self.process.is_alive:
             self.process = ReplayProcess()
             atexit.register(self.process.close)
+        if not (waits or self.process.has_answered):
+            self.process.send(definer, [loaded], modules=modules, is_brief=True)
+            return False
         try:
             self.process.check(definer, [loaded], modules=modules, is_brief=True)
         except RuntimeError as error:  # it cannot be imported there, or has died of it
             self.strangers[manager] = str(error)
+        return True
+
+    def answers(self, manager: Definer, asked: Iterable[Shape]) -> Iterator[Shape]:
+        """What of that it replays otherwise, which it was asked while it started."""
+        for shape in asked:
+            if self.process is None or manager in self.strangers:
+                return
+            try:
+                self.process.receive(f"the journals of {manager!r}")
+            except ReplayDiffers:
+                yield shape
+            except RuntimeError as error:
+                self.strangers[manager] = str(error)
 
 
 _elsewhere = _Elsewhere()
+
+
+def differ_elsewhere(manager: Definer, asked: Iterable[Shape]) -> set[Shape]:
+    """What of all that `check_repeatable` has asked, in turn, is replayed otherwise there."""
+    return set(_elsewhere.answers(manager, asked))
+
+
+def forget_asked() -> None:
+    """Nobody will call `differ_elsewhere` for what was asked until now."""
+    if _elsewhere.process is not None:
+        _elsewhere.process.forget()
 
 
 def why_not_elsewhere(manager: Definer) -> str | None:
@@ -110,12 +150,12 @@ def _place_of(manager: Definer) -> tuple[str | None, list[str]]:
     """``module:name`` of a manager, and the modules of its workflows; None if it has no name."""
     modules = list(dict.fromkeys(each.fn.__module__ for each in _workflows(manager)))
     for name in dict.fromkeys([*modules, *sys.modules]):
-        if name == "__main__":
+        if name in _MAIN:
             continue
         held: dict[str, Any] = getattr(sys.modules.get(name), "__dict__", {})
         for attribute, value in list(held.items()):
             if value is manager:
-                return f"{name}:{attribute}", [] if "__main__" in modules else modules
+                return f"{name}:{attribute}", [] if not _MAIN.isdisjoint(modules) else modules
     return None, []
 
 

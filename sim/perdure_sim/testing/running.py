@@ -17,6 +17,8 @@ from ..world.listening import listening
 from ..world.world import BlockedWithoutCause, World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
+from .endless import EVENTS_MAX, Endless
+from .garbage import collect
 from .presets import FaultSet
 from .repeating import check_repeatable
 from .rules import loses_with_power, parallelism_of, rules_of
@@ -25,8 +27,8 @@ from .simulation import Simulation
 #: What a test does with its simulation.
 Script = Callable[[Simulation], object]
 
-#: Events of one run of a test: so many, and as many times those of the run without faults.
-EVENTS_MIN, EVENTS_FACTOR = 20_000, 20
+#: As many times the events of the run without faults may a run with faults have.
+EVENTS_FACTOR = 20
 
 
 class CodeDoesNotFit(Violation):
@@ -41,6 +43,7 @@ class Finished:
         failure: what the test, or a law, has raised.
         passed: what was raised that is no failure: the example is not wanted, the test skipped.
         ranges: the choices that it met, by (actor, site), each with its least and most ms.
+        asked: of which it is not known yet how they are replayed elsewhere.
     """
 
     plan: FaultPlan
@@ -50,6 +53,7 @@ class Finished:
     ranges: Mapping[tuple[str, str], list[tuple[int, int]]]
     declared: frozenset[str]
     reached: frozenset[str]
+    asked: tuple[Shape, ...] = ()
 
 
 @attrs.define(kw_only=True)
@@ -57,8 +61,10 @@ class Stage:
     """Where the runs of one test take place: its manager's code, settings and store.
 
     Attributes:
-        events_max: a run with more of them runs hot.
+        events_max: a run with more of them does not end.
+        endless: whether that has happened.
         seen: see `check_replay`.
+        waits: whether a run waits until the process that replays journals has started.
         disks: made of `store` and `setup` when they are first needed, if none are given.
     """
 
@@ -67,10 +73,12 @@ class Stage:
     workers: int = 2
     faults: FaultSet
     store: StoreName
-    events_max: int = 1_000_000
+    events_max: int = EVENTS_MAX
+    endless: Endless = attrs.field(factory=Endless)
     seen: set[Shape] = attrs.field(factory=set)
     runs: int = 0
     events: int = 0
+    waits: bool = True
     disks: Disks | None = None
 
     def make(self, plan: FaultPlan, *, detail: bool = False) -> Simulation:
@@ -94,18 +102,21 @@ class Stage:
 
     def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:
         """One run, to its end, with all laws on."""
+        collect(self.runs)
         simulation = self.make(plan, detail=detail)
         world = simulation._world
         failure: Exception | None = None
         passed: BaseException | None = None
+        asked: list[Shape] = []
         try:
-            with _no_garbage_collection(), quiet(), listening(world):
+            bounded = self.endless.bounded(world)
+            with _no_garbage_collection(), quiet(), listening(world), bounded:
                 if script(simulation) is not None:
                     raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
                 simulation._finish()
                 check_end(world, simulation._deployed, self.seen)
                 if not simulation._deployed:
-                    check_repeatable(self.manager, world, self.seen)
+                    asked = check_repeatable(self.manager, world, self.seen, waits=self.waits)
         except Exception as error:
             if type(error).__module__.split(".")[0] == "hypothesis":
                 passed = error  # no failure: it does not want this example
@@ -128,6 +139,7 @@ class Stage:
             ranges=simulation.ranges,
             declared=frozenset(conditions.declared),
             reached=frozenset(conditions.reached),
+            asked=tuple(asked),
         )
 
     def close(self) -> None:

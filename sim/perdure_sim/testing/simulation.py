@@ -11,7 +11,7 @@ import attrs
 
 from perdure.core.journal import TickRecord
 from perdure.core.outcomes import Failed, Succeeded
-from perdure.definitions import Action, Call, Definer, Definition, Mutation
+from perdure.definitions import Action, Call, Definer, Definition, Mutation, WorkflowCall
 from perdure.errors import (
     ErrorInfo,
     EventNotFound,
@@ -190,7 +190,7 @@ class Simulation:
 
     def start(
         self,
-        call: Call[R],
+        call: WorkflowCall[R],
         *,
         id: str | None = None,
         on_complete: Mutation[..., Any] | None = None,
@@ -205,9 +205,9 @@ class Simulation:
         Raises:
             ValidationError, LimitExceeded, TypeError, ValueError: as on the manager.
         """
-        call = self._current(call)
+        current = self._current(call)
         order = self._world.client.orders.start(
-            call,
+            current,
             id=self._new_id(call) if id is None and isinstance(call, Call) else id,
             on_complete=on_complete,
             context=context,

@@ -23,16 +23,20 @@ from ..explore.portions import DigestsDiffer
 from ..explore.targets import TargetError
 from ..faults.plan import FaultPlan
 from ..faults.sites import check
+from ..laws.replaying import Shape
 from ..report.wording import cut
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
 from .disks import OneDisk, Setup, StoreName
 from .drawing import Space, alone, plan_texts, swept_plans
+from .endless import NoEnd
 from .failures import Failure, tell
+from .garbage import collecting_between_runs
+from .known_runs import KnownRuns
 from .options import options
 from .presets import FaultSet
-from .repeating import why_not_elsewhere
-from .running import EVENTS_FACTOR, EVENTS_MIN, Finished, Script, Stage
+from .repeating import differ_elsewhere, forget_asked, why_not_elsewhere
+from .running import EVENTS_FACTOR, Finished, Script, Stage
 from .simulation import Simulation
 
 Arguments: TypeAlias = dict[str, Any]
@@ -49,6 +53,9 @@ EVENT_CHARS = 120
 
 #: Runs to find simpler arguments under which a swept fault does the same.
 SIMPLER_MAX = 60
+
+#: So many different runs that do not end are looked at, to find a simple one.
+ENDLESS_MAX = 5
 
 #: No wall clock, no database, the same examples in each process.
 _QUIET = settings(
@@ -93,6 +100,7 @@ class Trial:
     max_examples: int | None
     sweep: bool | int
     store: StoreName
+    events_max: int
     strategies: dict[str, SearchStrategy[Any]]
     space: Space | None = None
     failures: dict[type[BaseException], Failure] = attrs.field(factory=dict)
@@ -100,6 +108,9 @@ class Trial:
     _texts: SearchStrategy[str] | None = None
     _declared: set[str] = attrs.field(factory=set)
     _reached: set[str] = attrs.field(factory=set)
+    _known_runs: KnownRuns = attrs.field(factory=KnownRuns)
+    _endless: set[tuple[str, FaultPlan]] = attrs.field(factory=set)
+    _late: list[tuple[Arguments, FaultPlan, tuple[Shape, ...]]] = attrs.field(factory=list)
 
     # --- the whole test -----------------------------------------------------------------------
 
@@ -107,6 +118,13 @@ class Trial:
         self, inner: Callable[..., None], args: tuple[Any, ...], kwargs: Arguments
     ) -> None:
         """Run the test: all that belongs to it."""
+        __tracebackhide__ = True
+        with collecting_between_runs():
+            self._call_inner(inner, args, kwargs)
+
+    def _call_inner(
+        self, inner: Callable[..., None], args: tuple[Any, ...], kwargs: Arguments
+    ) -> None:
         __tracebackhide__ = True
         self._begin()
         found: Any = inner
@@ -135,6 +153,9 @@ class Trial:
         self.failures.clear()
         self._declared.clear()
         self._reached.clear()
+        self._known_runs = KnownRuns()
+        self._endless.clear()
+        self._late.clear()
 
     def close(self) -> None:
         """No more runs for now."""
@@ -152,6 +173,7 @@ class Trial:
                 workers=self.workers,
                 faults=self.faults,
                 store=self.store,
+                events_max=self.events_max,
             )
         return self._stage
 
@@ -204,17 +226,29 @@ class Trial:
         if isinstance(plan, str):
             plan = FaultPlan.parse(plan)
         check(plan)
+        if self._known_runs.has(self._drawn(kwargs), self.faults.cut(plan)):
+            return
+        place = (repr(self._drawn(kwargs)), plan)
+        if len(self._endless) >= ENDLESS_MAX and place not in self._endless:
+            return  # each takes seconds: what has been found is small enough
         finished = self._run(kwargs, plan)
         if finished.passed is not None:
             raise finished.passed
         if finished.failure is not None:
+            if isinstance(finished.failure, NoEnd):
+                self._endless.add(place)
             self._keep(kwargs, plan, finished.failure)
             raise finished.failure
 
     def _run(self, kwargs: Arguments, plan: FaultPlan) -> Finished:
+        kept = _copied(self._drawn(kwargs))  # the test may change what it is given
         finished = self.stage.run(self.script(kwargs), plan)
         self._declared |= finished.declared
         self._reached |= finished.reached
+        if finished.passed is None and finished.failure is None:
+            self._known_runs.add(kept, self.faults.cut(plan), finished.world.faults.census)
+        if finished.asked:
+            self._late.append(({**kwargs, **kept}, plan, finished.asked))
         return finished
 
     def script(self, kwargs: Arguments) -> Script:
@@ -231,7 +265,7 @@ class Trial:
             error=error,
             plan=plan,
             kwargs=kwargs,
-            drawn={name: kwargs[name] for name in self.strategies if name in kwargs},
+            drawn=self._drawn(kwargs),
         )
         self.failures[type(error)] = failure
         return failure
@@ -252,7 +286,17 @@ class Trial:
                 failure = self._explore_one(kwargs, drawn, swept)
                 failures.extend([] if failure is None else [failure])
 
-        self._call(explore, SWEPT_EXAMPLES)
+        self.stage.waits = False
+        try:
+            self._call(explore, SWEPT_EXAMPLES)
+        except BaseException:
+            forget_asked()
+            raise
+        finally:
+            self.stage.waits = True
+        late = self._differ_elsewhere()
+        if late is not None and not failures:
+            failures.append(late)
         if self.sweep:
             hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
         why_not = why_not_elsewhere(self.manager)
@@ -261,9 +305,30 @@ class Trial:
         if not failures:
             return None
         failure = failures[0]
-        # (That two runs differ is seen of two runs only: no search for simpler ones would find it.)
-        is_of_two = isinstance(failure.error, DigestsDiffer)
-        return failure if is_of_two else self._simpler(failure, kwargs)
+        # (That two runs differ is seen of two runs only: no search for simpler ones would find it.
+        # And a run that does not end takes too long for many of them.)
+        is_told_as_it_is = isinstance(failure.error, DigestsDiffer | NoEnd)
+        return failure if is_told_as_it_is else self._simpler(failure, kwargs)
+
+    def _differ_elsewhere(self) -> Failure | None:
+        """The first of the runs whose journals another process replays otherwise.
+
+        It was asked while it started; that run is made again, to fail as any other does.
+        """
+        late, self._late = self._late, []
+        differ = differ_elsewhere(self.manager, [shape for *_, asked in late for shape in asked])
+        self.stage.seen -= differ
+        if differ:
+            self._known_runs = KnownRuns()  # they were taken for runs that pass
+        for kwargs, plan, asked in late:
+            if not differ.isdisjoint(asked):
+                error = self._run({**kwargs, **_copied(self._drawn(kwargs))}, plan).failure
+                if error is not None:
+                    return self._keep(kwargs, plan, error)
+        return None
+
+    def _drawn(self, kwargs: Arguments) -> Arguments:
+        return {name: kwargs[name] for name in self.strategies if name in kwargs}
 
     def _call(self, fn: Callable[[Arguments], None], examples: int) -> None:
         """Have Hypothesis call a function with the first examples, always the same ones."""
@@ -283,8 +348,9 @@ class Trial:
         error = again.failure or _difference(finished, again)
         if error is not None:
             return self._keep({**kwargs, **kept}, FaultPlan(), error)
-        events = EVENTS_MIN + EVENTS_FACTOR * finished.world.events
-        self.stage.events_max = min(self.stage.events_max, events)
+        events = finished.world.events
+        self.stage.events_max = max(self.stage.events_max, EVENTS_FACTOR * events)
+        self.stage.endless.usual = max(self.stage.endless.usual, events)
         return self._sweep(kwargs, kept, finished, swept) if self.sweep else None
 
     def _take(self, finished: Finished) -> None:
@@ -302,10 +368,11 @@ class Trial:
         number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
         limit = self.stage.events + swept.budget // most
         # Each example begins elsewhere, so that together they are spread more.
-        others = [plan for index, plan in enumerate(plans) if index % most != number]
-        for plan in plans[number::most] + others:
+        others = [faults for index, faults in enumerate(plans) if index % most != number]
+        for faults in plans[number::most] + others:
             if self.stage.events >= limit:
                 break
+            plan = FaultPlan(faults)
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
             if finished.failure is not None:
@@ -315,7 +382,7 @@ class Trial:
 
     def _fewer(self, failure: Failure, kept: Arguments) -> Failure:
         """The same failure under one fault alone, if one of several is enough."""
-        for plan in alone(failure.plan):
+        for plan in () if isinstance(failure.error, NoEnd) else alone(failure.plan):
             finished = self._run({**failure.kwargs, **_copied(kept)}, plan)
             error = finished.failure
             if error is not None and type(error) is type(failure.error):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from perdure import determinism
+from perdure import guard
 from perdure.codec import TypeCodec
 from perdure.core.commands import RunStep
 from perdure.core.outcomes import Json, Outcome
@@ -178,7 +178,7 @@ class ActionLoop:
         self.loop = _TrackedLoop(f"actions of {host.name}", START_MS)
         self.host = host
         self._timer_at: int | None = None
-        determinism.install()
+        guard.install()
 
     def hold(self) -> None:
         """Nothing to hold: each call is an event of its own."""

@@ -208,10 +208,12 @@ class Watched:
         self._writes.append(("release", (worker_id, now, is_dead)))
         return self._inner.release_workflows(worker_id, now, is_dead=is_dead)
 
-    def put_steps(self, writes: Iterable[StepWrite]) -> None:
+    def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
         writes = tuple(writes)
-        self._inner.put_steps(writes)
-        self._writes.append(("steps", writes))
+        taken = self._inner.put_steps(writes)
+        if not taken:
+            self._writes.append(("steps", writes))
+        return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         self._inner.cut_journal(workflow_id, number, position)

@@ -21,7 +21,7 @@ from contextvars import Context, ContextVar, copy_context
 from types import FrameType
 from typing import Any, NoReturn
 
-from perdure import determinism
+from perdure import guard
 from perdure.core.loop import WorkflowLoop
 from perdure.core.refusals import refusal
 from perdure.errors import NonRetryableError
@@ -68,7 +68,7 @@ def refuse(call: str) -> NoReturn:
 
 
 def _refuse(event: str, call: str) -> Exception | None:
-    return _error(call) if event in determinism.REACHES_OUTSIDE else None
+    return _error(call) if event in guard.REACHES_OUTSIDE else None
 
 
 def _watch(frame: FrameType, event: str, function: Any) -> None:
@@ -86,7 +86,7 @@ def _watch(frame: FrameType, event: str, function: Any) -> None:
         call = f"{name}(…)"
     else:
         return
-    if not determinism.is_housekeeping(frame):
+    if not guard.is_housekeeping(frame):
         error = _error(call)
         if error is not None:
             raise error
@@ -98,11 +98,11 @@ class refusing:  # noqa: N801  Used like a function, as contextlib.suppress is.
     __slots__ = ("_token",)
 
     def __enter__(self) -> None:
-        self._token = determinism.enter(_refuse)
+        self._token = guard.enter(_refuse)
 
     def __exit__(self, *_: object) -> None:
         look_away()
-        determinism.leave(self._token)
+        guard.leave(self._token)
 
 
 def look() -> None:

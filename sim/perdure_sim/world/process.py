@@ -178,6 +178,8 @@ class Process:
             self._die()
         else:
             self.wake(self.now)
+            for watch in () if self.works else world.watches:
+                watch.begin()
 
     def crash(self) -> None:
         """Die at once; somebody starts it again."""

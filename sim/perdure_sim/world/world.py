@@ -43,6 +43,7 @@ from .faulty_store import Write
 from .outside import NotSimulated
 from .process import NOTICE_MS, Process
 from .trace import About, EventKind, Trace
+from .watches import Watch
 
 #: Events of one run: a run with more of them runs hot.
 EVENTS_MAX = 5_000
@@ -127,6 +128,7 @@ class World:
         self.history.owners.limit = limit
         self.calls: list[CallMade] = []
         self.deeds: list[Deed] = []
+        self.watches: list[Watch] = []
         self.may_block: set[str] = set()
         self.events = 0
         self.trace = Trace()
@@ -295,6 +297,11 @@ class World:
         return self._do(
             f"clean up {workflow_id}", lambda p: p.orders.cleanup(workflow_id, force=force)
         )
+
+    def watch(self, workflow_id: str) -> None:
+        """Watch a workflow, which must be there, up to its end."""
+        self.watches.append(Watch(self, workflow_id))
+        self.watches[-1].begin()
 
     def set_parallelism(self, limit: int) -> Deed:
         """Change how many actions may run at once, over all workers."""

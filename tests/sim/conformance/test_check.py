@@ -16,6 +16,7 @@ from perdure.store.base import (
     InboxRow,
     Loaded,
     Reader,
+    ReadyStep,
     StateWrite,
     StepWrite,
     Transaction,
@@ -137,10 +138,28 @@ class DropsDeadlines(BrokenStore):
     """Loses one column of a step."""
 
     class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
-        def put_steps(self, writes: Iterable[StepWrite]) -> None:
-            super().put_steps(
+        def put_steps(self, writes: Iterable[StepWrite]) -> set[str]:
+            return super().put_steps(
                 replace(write, record=replace(write.record, deadline_at=None)) for write in writes
             )
+
+
+class GivesStepsAwayTwice(BrokenStore):
+    """Writes a step whether it is still ready or not."""
+
+    class transaction_class(SqliteTransaction):  # noqa: N801 - it takes the attribute's place
+        def put_steps(self, writes: Iterable[StepWrite]) -> set[str]:
+            return super().put_steps(replace(write, must_be_ready=False) for write in writes)
+
+
+class OffersItsOwnSteps(BrokenStore):
+    """Has a worker take from itself."""
+
+    class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
+        def ready_steps(
+            self, worker_id: str, functions: Collection[str], limit: int
+        ) -> list[ReadyStep]:
+            return super().ready_steps("", functions, limit)
 
 
 class TidiesJson(BrokenStore):
@@ -312,6 +331,8 @@ BROKEN: dict[type[SqliteStore], str] = {
     IgnoresTheFence: "fenced_workers_update_nothing",
     ReusesEpochs: "epochs_are_never_given_twice",
     DropsDeadlines: "steps_come_back_whole",
+    GivesStepsAwayTwice: "a_step_is_taken_once",
+    OffersItsOwnSteps: "ready_steps_of_others_are_found",
     TidiesJson: "workflows_come_back_whole",
     KeepsFailedWrites: "user_code_is_kept_or_undone_whole",
     LetsQueriesWrite: "read_only_user_code_cannot_write",

@@ -151,3 +151,23 @@ def test_a_child_knows_that_it_is_one(elsewhere: ReplayProcess) -> None:
     assert not replay_process.IS_CHILD
     with pytest.raises(RuntimeError, match="IS_CHILD=True"):
         elsewhere.check("tests.sim.laws.tells_where_it_is:d", [])
+
+
+def test_answers_come_in_turn_also_late(elsewhere: ReplayProcess) -> None:
+    """It may be asked several times before anybody looks."""
+    elsewhere.send(HERE, journals(in_any_order()))
+    elsewhere.send(HERE, journals(in_order()))
+    with pytest.raises(ReplayDiffers):
+        elsewhere.receive(HERE)
+    elsewhere.receive(HERE)
+    assert elsewhere.has_answered
+
+
+def test_answers_that_nobody_wants_get_into_nobodys_way(elsewhere: ReplayProcess) -> None:
+    """After an interrupted test, say."""
+    elsewhere.send(HERE, journals(in_any_order()))
+    elsewhere.forget()
+    elsewhere.send(HERE, journals(in_order()))
+    elsewhere.receive(HERE)
+    elsewhere.send(HERE, journals(in_any_order()))
+    elsewhere.check(HERE, journals(in_order()))

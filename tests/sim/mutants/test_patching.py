@@ -9,7 +9,9 @@ from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 from tests.sim.families import TOGETHER
 from tests.sim.scenes import EVENTS, SCENARIOS
+from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
+from tests.sim.watched import WATCHED
 
 from perdure.core import transition, workflow
 from perdure_sim.explore.explorer import run
@@ -18,7 +20,7 @@ from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.world.disks import memory_disk
 
-SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, TICKETS, AGAIN, GONE)
+SCENES = (*SCENARIOS, *CORNERS, *EDGES, *TOGETHER, *SPREADS, TICKETS, AGAIN, GONE, WATCHED)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -54,12 +56,12 @@ def test_a_mutant_that_no_longer_fits_is_told() -> None:
 def test_a_mutant_is_planted_for_a_block_wherever_its_function_is_known() -> None:
     """A run finds it; after the block the function is what it was, and the run finds nothing."""
     mutant = next(each for each in MUTANTS if each.name.startswith("of two events"))
-    before = workflow.match_events
+    before = workflow.match_event
     with planted(mutant):
-        assert workflow.match_events is not before
-        assert vars(transition)["match_events"] is workflow.match_events
+        assert workflow.match_event is not before
+        assert vars(transition)["match_event"] is workflow.match_event
         failure = run(EVENTS, FaultPlan(), memory_disk).failure
         assert type(failure).__name__ == "EventsOutOfOrder"
-    assert workflow.match_events is before
-    assert vars(transition)["match_events"] is before
+    assert workflow.match_event is before
+    assert vars(transition)["match_event"] is before
     assert run(EVENTS, FaultPlan(), memory_disk).failure is None

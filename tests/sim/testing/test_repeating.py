@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perdure import MutationContext, Step, WorkflowManager
-from perdure.definitions import Call
+from perdure.definitions import WorkflowCall
 from perdure_sim import Simulation, simulate
 from perdure_sim.laws import replay_process
 from perdure_sim.laws.replaying import ReplayDiffers
@@ -59,7 +59,7 @@ async def reading(step: Step, what: str) -> None:
 
 
 def found_in(
-    call: Call[Any], after: Callable[[Simulation, str], object] | None = None
+    call: WorkflowCall[Any], after: Callable[[Simulation, str], object] | None = None
 ) -> BaseException | None:
     """What a test of one workflow fails with, on its defaults but for the store."""
 

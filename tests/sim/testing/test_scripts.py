@@ -83,3 +83,13 @@ def test_a_test_that_needs_pytest_is_no_target() -> None:
     place = "tests.sim.testing.test_decorator:TestInAClass.test_methods_parametrize_and_fixtures"
     with pytest.raises(TargetError, match="self comes from pytest"):
         load([place])
+
+
+def test_a_seed_draws_no_fault_where_only_times_are_chosen() -> None:
+    """Where something takes a range of time, nothing else can happen."""
+
+    def scenario(sim: Simulation) -> None:
+        sim.after("1s..5s", lambda: sim.start(bank.napping(1)))
+
+    for seed in range(1, 60):
+        assert run_simulation(manager, scenario, seed=seed, store="memory").failure is None

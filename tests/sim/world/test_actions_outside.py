@@ -283,7 +283,7 @@ def test_a_verb_takes_functions_of_its_kind(tmp_path: Path) -> None:
     """As the manager's: a mutation is no query, and nothing is written."""
 
     async def act(ctx: ActionContext, n: int, text: str) -> None:
-        await ctx.run_query(put(3))
+        await ctx.run_query(put(3))  # type: ignore[arg-type]
 
     world = play(tmp_path, acting(), act)
     assert failure(world)[0] == "TypeError"

@@ -150,7 +150,7 @@ CORE = (
     Mutant(
         "of two events the later one comes first",
         "event",
-        "core.workflow:match_events",
+        "core.workflow:match_event",
         "for event in state.events:",
         "for event in reversed(state.events):",
         found_by=("events", "", "EventsOutOfOrder"),
@@ -158,9 +158,9 @@ CORE = (
     Mutant(
         "a new event takes the place of the others",
         "event",
-        "core.transition:_on_event_sent",
-        "others = [known for known in draft.events if known.event_id != event.event_id]",
-        "others = []",
+        "core.draft:Draft.add_event",
+        "sent = (*sent, event)",
+        "sent = (event,)",
         found_by=("bell", "pd1:w0/carried_out#1=pause:2s", "EventLost"),
     ),
     Mutant(
@@ -330,7 +330,7 @@ CORE = (
         "an ended step is still waited for",
         "state",
         "core.draft:Draft.put",
-        "self.awaiting = tuple(n for n in self.awaiting if n != number)",
+        "self.awaiting = _less(self.awaiting, number)",
         "pass",
         found_by=("bell", "", "StateDiffers"),
     ),

@@ -5,6 +5,23 @@ from __future__ import annotations
 from ..patching import Mutant
 
 TURNS = (
+    # --- watch
+    Mutant(
+        "who watches does not learn what another process has changed",
+        "watch",
+        "runtime.engine:Engine._look_for_changes",
+        "self.watchers.changed(None)",
+        "pass",
+        found_by=("watched", "", "WatchedWrongly"),
+    ),
+    Mutant(
+        "who watches does not learn that another process has deleted it",
+        "watch",
+        "runtime.engine:Engine._look_for_changes",
+        "self.waiters.gone(workflow_id)",
+        "pass",
+        found_by=("watched", "", "WatchedWrongly"),
+    ),
     # --- fencing
     Mutant(
         "the worker's own fence is not looked at",

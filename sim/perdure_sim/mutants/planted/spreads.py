@@ -1,0 +1,116 @@
+"""Planted bugs of workers that run each other's steps. See mutants.py."""
+
+from __future__ import annotations
+
+from ..patching import Mutant
+
+SPREADS = (
+    Mutant(
+        "a step that was taken is started by its owner, too",
+        "owner and runner",
+        "runtime.commit:_step_writes",
+        "must_be_ready=was_ready",
+        "must_be_ready=False",
+        found_by=("spread once", "pd1:w0/collected#2=pause:2s", "AttemptTwice"),
+    ),
+    Mutant(
+        "an owner that lost a race for a step goes on with what it had decided",
+        "owner and runner",
+        "runtime.commit:Committer._put_rows",
+        "        if taken:\n",
+        "        if False:\n",
+        found_by=("spread once", "pd1:w0/collected#2=pause:2s", "NumbersNotDense"),
+    ),
+    Mutant(
+        "the owner is not told that a step was taken",
+        "owner and runner",
+        "runtime.spread:Taker.take",
+        "tx.put_inbox([_letter(attempt) for attempt in attempts])",
+        "pass",
+        found_by=("spread", "pd1:", "Stuck"),
+    ),
+    Mutant(
+        "an outcome is passed on without its epoch",
+        "owner and runner",
+        "runtime.inbox:_attempt_row",
+        "epoch=message.epoch",
+        "epoch=0",
+        found_by=("spread", "pd1:", "Stuck"),
+    ),
+    Mutant(
+        "what a dead worker ran for others is not told lost",
+        "owner and runner",
+        "runtime.claims:Claims._bury_dead",
+        "in tx.run_by(dead):",
+        "in ():",
+        found_by=("spread", "pd1:w1/decided#1=crash", "Stuck"),
+    ),
+    Mutant(
+        "a new owner takes what others run for lost",
+        "owner and runner",
+        "runtime.claims:_lost",
+        "record.runner not in living",
+        "record.runner != state.owner",
+        found_by=("spread", "pd1:w0/decided#2=crash", "AttemptGivenUp"),
+    ),
+    Mutant(
+        "who runs a step is not told that nobody waits for it",
+        "owner and runner",
+        "runtime.operations:revoke_attempt",
+        "        _put_revoked(scope, workflow_id, runner)\n",
+        "        pass\n",
+        found_by=("impatient", "pd1:", "NotStopped"),
+    ),
+    Mutant(
+        "the owner's own end does not reach who runs its steps",
+        "owner and runner",
+        "core.transition:_stop",
+        "if draft.owner is not None and",
+        "if False and",
+        found_by=("impatient", "pd1:", "NotStopped"),
+    ),
+    Mutant(
+        "steps that were taken after all are not run",
+        "owner and runner",
+        "runtime.collect:CollectPhase._run_in_doubt",
+        "if self.actors.taking:",
+        "if False:",
+        found_by=("spread once", "pd1:w1/commit#3=lost_ack*3", "Stuck"),
+    ),
+    Mutant(
+        "an owner runs what another worker has taken, if it had tried to start it",
+        "owner and runner",
+        "runtime.collect:CollectPhase._start_doubtful",
+        "and record.runner == self.env.worker_id",
+        "",
+        found_by=(
+            "spread once",
+            "pd1:w1/carried_out#6=zombie:40s;w1/commit#8=disk_full:1m",
+            "AttemptTwice",
+        ),
+    ),
+    Mutant(
+        "a worker that was taken for dead takes steps",
+        "owner and runner",
+        "runtime.spread:Taker.take",
+        "if tx.is_fenced(self._me):",
+        "if False:",
+        found_by=("choosy", "pd1:w1/begin#5=overtaken:200ms", "WrittenByTheDead"),
+    ),
+    Mutant(
+        "more steps are taken than there are permits",
+        "owner and runner",
+        "runtime.collect:CollectPhase._update_permits",
+        "most = min(claims.offered, claims.permits - running)",
+        "most = claims.offered",
+        found_by=("spread", "pd1:", "TooManyRunning"),
+    ),
+    Mutant(
+        "whoever is to look after one attempt stops all of them",
+        "owner and runner",
+        "runtime.collect:CollectPhase._lose",
+        "steps = stored[0].steps if stored else ()",
+        "steps = ()",
+        found_by=("choosy", "pd1:", "AssertionError"),
+    ),
+)

@@ -1,0 +1,219 @@
+"""Workflows with very many steps at a time: the work for each must not grow with their number.
+
+Work is counted as calls of Python functions, generators resumed among them, in the worker's turns:
+four times the steps may take four times the calls, and a little more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import pytest
+from tests.runtime.harness import Rig
+
+from perdure.definitions import Definer
+from perdure.runtime.contexts import ActionContext, MutationContext
+from perdure.step import Step
+
+Events = Callable[[int], list[str]]
+d = Definer()
+
+FEW, MANY = 500, 2_000
+#: What MANY may cost, measured in what FEW cost; quadratic work would come to 16.
+FACTOR_MAX = 6.0
+
+
+@d.mutation
+def noted(ctx: MutationContext, index: int) -> int:
+    return index
+
+
+@d.action
+async def fetched(ctx: ActionContext, index: int) -> int:
+    return index
+
+
+@d.mutation
+def send_all(ctx: MutationContext, workflow_id: str, names: list[str]) -> None:
+    for name in names:
+        ctx.send_event(name, workflow_id=workflow_id)
+
+
+@d.mutation
+def made(ctx: MutationContext, workflow_id: str, count: int) -> list[str]:
+    return [ctx.create_event(f"e{i}", workflow_id=workflow_id) for i in range(count)]
+
+
+@d.mutation
+def send_each(ctx: MutationContext, ids: list[str]) -> None:
+    for each in reversed(ids):
+        ctx.send_event(id=each)
+
+
+@d.workflow
+async def child(step: Step, index: int) -> int:
+    return index
+
+
+@d.workflow
+async def mutations(step: Step, count: int) -> int:
+    return len(await asyncio.gather(*(step.run_mutation(noted(i)) for i in range(count))))
+
+
+@d.workflow
+async def actions(step: Step, count: int) -> int:
+    return len(await asyncio.gather(*(step.run_action(fetched(i)) for i in range(count))))
+
+
+@d.workflow
+async def children(step: Step, count: int) -> int:
+    return len(await asyncio.gather(*(step.run_workflow(child(i)) for i in range(count))))
+
+
+@d.workflow
+async def sleeps(step: Step, count: int) -> int:
+    return len(await asyncio.gather(*(step.sleep(0.5) for _ in range(count))))
+
+
+@d.workflow
+async def same_events(step: Step, count: int) -> int:
+    busy = step.run_action(fetched(0))  # so that its worker keeps it in memory
+    found = await asyncio.gather(*(step.await_event("e") for _ in range(count)))
+    await busy
+    return len(found)
+
+
+@d.workflow
+async def own_events(step: Step, count: int) -> int:
+    return len(await asyncio.gather(*(step.await_event(f"e{i}") for i in range(count))))
+
+
+@d.workflow
+async def own_ids(step: Step, count: int) -> int:
+    ids = await step.run_mutation(made(step.workflow_id, count))
+    await step.run_mutation(send_each(ids))
+    return len(await asyncio.gather(*(step.await_event(id=each) for each in ids)))
+
+
+@d.workflow
+async def one_by_one(step: Step, count: int) -> int:
+    await step.sleep(0.5)  # all of them are there when it begins
+    for _ in range(count):
+        await step.await_event("e")
+    return count
+
+
+@d.workflow
+async def timed_out(step: Step, count: int) -> int:
+    waits = (step.await_event("e", timeout=0.5) for _ in range(count))
+    found = await asyncio.gather(*waits, return_exceptions=True)
+    return sum(isinstance(each, TimeoutError) for each in found)
+
+
+@d.workflow
+async def canceled(step: Step, count: int) -> int:
+    futures = [step.run_action(fetched(i)) for i in range(count)]
+    await step.sleep(0.5)
+    for future in futures:
+        future.cancel()
+    await step.sleep(0.5)
+    return count
+
+
+@d.workflow
+async def abandoned(step: Step, count: int) -> int:
+    """It ends while all is open."""
+    _open = [step.await_event(f"e{i}") for i in range(count)]
+    await step.sleep(0.5)
+    return count
+
+
+WIDE = {
+    workflow.name: workflow
+    for workflow in (
+        mutations,
+        actions,
+        children,
+        sleeps,
+        same_events,
+        own_events,
+        own_ids,
+        one_by_one,
+        timed_out,
+        canceled,
+        abandoned,
+    )
+}
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], int]]:
+    """Counts the calls of Python functions inside the block."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        yield lambda: calls
+    finally:
+        sys.setprofile(None)
+
+
+def same_name(count: int) -> list[str]:
+    """Events of one name."""
+    return ["e"] * count
+
+
+def own_names(count: int) -> list[str]:
+    """One event for each name, the last name first."""
+    return [f"e{index}" for index in reversed(range(count))]
+
+
+def nothing(count: int) -> list[str]:
+    """Nobody sends anything."""
+    return []
+
+
+def work(name: str, events: Events, count: int) -> int:
+    """The calls that a workflow of so many steps takes from its start to its end."""
+    rig = Rig(d, parallelism=100_000)
+    with counted() as calls:
+        workflow_id = rig.start(WIDE[name](count))
+        rig.done(rig.ask_run(send_all(workflow_id, events(count))))
+        while workflow_id not in rig.ended_with:
+            while rig.runner.open:
+                rig.runner.succeed("1")
+            rig.clock.advance(600)
+            rig.settle()
+    assert rig.outcome(workflow_id) == count
+    rig.close()
+    return calls()
+
+
+@pytest.mark.parametrize(
+    ("name", "events"),
+    [
+        ("mutations", nothing),
+        ("actions", nothing),
+        ("children", nothing),
+        ("sleeps", nothing),
+        ("same_events", same_name),
+        ("own_events", own_names),
+        ("own_ids", nothing),
+        ("one_by_one", same_name),
+        ("timed_out", nothing),
+        ("canceled", nothing),
+        ("abandoned", nothing),
+    ],
+)
+def test_work_grows_no_faster_than_the_number_of_steps(name: str, events: Events) -> None:
+    """Four times the steps take about four times the calls."""
+    few, many = (work(name, events, count) for count in (FEW, MANY))
+    assert many / few < FACTOR_MAX, (few, many)

@@ -1,0 +1,82 @@
+"""Pydantic models to JSON and back; their unions are in test_unions.py."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import make_dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from perdure.codec import TypeCodec
+from perdure.errors import ValidationError
+
+LIMIT = 1024 * 1024
+
+
+def encode(annotation: Any, value: Any, limit: int = LIMIT) -> str:
+    return TypeCodec.of(annotation, where="the value").encode(value, where="the value", limit=limit)
+
+
+def decode(annotation: Any, text: str) -> Any:
+    return TypeCodec.of(annotation, where="the value").decode(text, where="the value")
+
+
+def test_pydantic_models_are_stored_strictly() -> None:
+    """An annotation that mentions a model goes through a strict TypeAdapter as a whole."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Model(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        n: int
+        when: dt.datetime | None = None
+        tags: set[str] = pydantic.Field(default_factory=set)
+        ratio: float | None = None
+
+    class More(Model):
+        extra: int = 1
+
+    Holder = make_dataclass("Holder", [("model", Model)])  # noqa: N806
+    value = Model(n=1, when=dt.datetime(2024, 1, 1, tzinfo=dt.UTC), tags={"b", "a", "c"})
+    for annotation, whole in ((Model, value), (list[Model], [value]), (Holder, Holder(value))):
+        text = encode(annotation, whole)
+        assert '"tags":["a","b","c"]' in text
+        assert decode(annotation, text) == whole
+    for wrong, message in (
+        (Model.model_construct(n="1"), r"valid integer at \$\.n: '1'"),
+        ({"n": 1, "other": 2}, r"unknown field `other` at \$\.other"),
+        (More(n=1), r"unknown field `extra` at \$\.extra"),
+        (Model.model_construct(n=1, ratio=math.nan), r"\$\.ratio: nan"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            encode(Model, wrong)
+
+
+def test_unions_of_pydantic_models_are_told_apart() -> None:
+    """Pydantic may tell apart what msgspec cannot."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class A(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        a: int
+
+    class B(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        b: int
+
+    class Wide(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        amount: Decimal = pydantic.Field(default=Decimal(1), allow_inf_nan=True)
+        by: dict[Decimal, int] = pydantic.Field(default_factory=dict)
+        z: complex = 1j
+        model_config = pydantic.ConfigDict(ser_json_inf_nan="strings")
+        ratio: float = 0.0
+
+    for wide, path in (
+        (Wide(amount=Decimal("NaN")), r"\$\.amount"),
+        (Wide(ratio=math.inf), r"\$\.ratio"),
+        (Wide(z=complex(math.nan, 0)), r"\$\.z"),
+        (Wide.model_construct(by={Decimal("Infinity"): 1}), r"\$\.by"),
+    ):
+        with pytest.raises(ValidationError, match=path):
+            encode(Wide, wide)
+    assert decode(Wide, encode(Wide, Wide())) == Wide()
+    assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]
