@@ -448,10 +448,8 @@ class WorkflowManager(InspectedManager):
         """
         refuse_inside("over")
         store = self._make_store()
-        return OverContext(
-            self._env,
-            store.guest(connection, max_parallelism=self._max_parallelism),  # type: ignore[arg-type]
-        )
+        own: Any = connection  # each store checks that it is of its own kind
+        return OverContext(self._env, store.guest(own, max_parallelism=self._max_parallelism))
 
     # --- settings -----------------------------------------------------------------------------
 

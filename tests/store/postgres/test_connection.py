@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,11 @@ def mutate(store: PostgresStore, fn: Callable[[Any], object], *, read_only: bool
     """Run `fn` with ``ctx.db`` in a transaction of its own."""
     with store.transaction() as tx:
         return tx.run_user_code(lambda: fn(tx.db), read_only=read_only)
+
+
+def execution(sql: str) -> Callable[[Any], object]:
+    """A function that executes this."""
+    return lambda db: db.execute(sql)
 
 
 def rows(url: str) -> list[int]:
@@ -98,10 +104,10 @@ def test_a_query_cannot_make_itself_a_mutation(store: PostgresStore) -> None:
     """Neither by SET nor by the function that does the same."""
     for sql in ("SET LOCAL transaction_read_only = off", "SET TRANSACTION READ WRITE"):
         with pytest.raises((ConnectionMisuse, psycopg.Error)):
-            mutate(store, lambda db, sql=sql: db.execute(sql), read_only=True)
+            mutate(store, execution(sql), read_only=True)
+    change = execution("SELECT set_config('transaction_read_only', 'off', true)")
     with pytest.raises(psycopg.Error, match="read-only"):
-        change = "SELECT set_config('transaction_read_only', 'off', true)"
-        mutate(store, lambda db: db.execute(change), read_only=True)
+        mutate(store, change, read_only=True)
 
 
 def test_after_a_query_others_write(store: PostgresStore, postgres_url: str) -> None:
@@ -124,7 +130,8 @@ def test_settings_end_with_the_step(store: PostgresStore) -> None:
             "SELECT set_config('search_path', 'pg_catalog', true)",
             "SET LOCAL ROLE pg_monitor",
         ):
-            tx.run_user_code(lambda sql=sql: tx.db.execute(sql), read_only=False)
+            setting = execution(sql)
+            tx.run_user_code(lambda setting=setting: setting(tx.db), read_only=False)  # type: ignore[misc]
             assert tx.config().max_parallelism == 7
             tx.run_user_code(lambda: tx.db.execute("SELECT x FROM notes"), read_only=False)
 
@@ -146,7 +153,7 @@ def test_a_part_can_be_undone(store: PostgresStore, postgres_url: str) -> None:
 
     def function(db: Any) -> None:
         db.execute("INSERT INTO notes VALUES (1)")
-        with pytest.raises(psycopg.errors.DivisionByZero), db.transaction():
+        with contextlib.suppress(psycopg.errors.DivisionByZero), db.transaction():
             db.execute("INSERT INTO notes VALUES (2)")
             db.execute("SELECT 1/0")
         db.execute("INSERT INTO notes VALUES (3)")

@@ -190,11 +190,16 @@ def test_a_connection_lost_in_the_middle_keeps_nothing(
     store: PostgresStore, postgres_url: str
 ) -> None:
     """What was written before is undone; the next transaction is a new one."""
-    with pytest.raises(StoreError), store.transaction() as tx:
-        tx.add_worker("w", 1)
-        assert [row.worker_id for row in tx.workers()] == ["w"]
-        end_connections(postgres_url)
-        tx.workers()
+
+    def write() -> None:
+        with store.transaction() as tx:
+            tx.add_worker("w", 1)
+            assert [row.worker_id for row in tx.workers()] == ["w"]
+            end_connections(postgres_url)
+            tx.workers()
+
+    with pytest.raises(StoreError):
+        write()
     with store.transaction() as tx:
         assert tx.workers() == []
 
@@ -218,11 +223,15 @@ def test_the_ear_comes_back(store: PostgresStore, postgres_url: str) -> None:
 
 def test_a_lock_is_not_waited_for_for_ever(store: PostgresStore, postgres_url: str) -> None:
     """The store is busy then, and what was written is undone."""
+
+    def write() -> None:
+        with store.transaction() as tx:
+            tx.add_worker("w", 1)
+            tx.set_max_parallelism(3)
+
     with psycopg.connect(postgres_url) as other:
         other.execute("LOCK TABLE perdure_config")
         with pytest.raises(StoreBusy, match="end the transaction that holds the lock"):
-            with store.transaction() as tx:
-                tx.add_worker("w", 1)
-                tx.set_max_parallelism(3)
+            write()
         other.rollback()
     assert store.reader().workers() == []

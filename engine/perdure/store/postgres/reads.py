@@ -29,9 +29,6 @@ from ..rows import (
 )
 from .pipeline import Rows
 
-#: Of a long queue only so many steps, the oldest, are looked at for some that may be taken.
-READY_LOOK = 256
-
 Execute = Callable[..., Rows]
 Statement = tuple[str, Sequence[Any]]
 
@@ -64,6 +61,19 @@ CLAIMABLE = (
     "SELECT id FROM perdure_workflows"
     " WHERE owner IS NULL AND wake_at IS NOT NULL AND wake_at <= $1 AND name = ANY($2::text[])"
     " ORDER BY wake_at LIMIT $3"
+)
+#: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
+READY_LOOK = 256
+
+_READY = (
+    f"SELECT w.epoch, {columns(COMMAND_COLUMNS, PROGRESS_COLUMNS, of='s')}"
+    " FROM (SELECT workflow_id, number FROM perdure_steps WHERE state = 'ready'"
+    f" ORDER BY due_at LIMIT {READY_LOOK}) r"
+    " JOIN perdure_workflows w ON w.id = r.workflow_id"
+    " JOIN perdure_steps s ON s.workflow_id = r.workflow_id AND s.number = r.number"
+    f" WHERE s.state = 'ready' AND s.kind = 'action' AND s.function {ANY}"
+    " AND w.status = 'in_progress' AND w.owner IS NOT NULL AND w.owner <> $2"
+    " ORDER BY s.due_at, s.number DESC, s.workflow_id LIMIT $3"
 )
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
 
@@ -190,24 +200,15 @@ class PostgresReader:
     def ready_steps(
         self, worker_id: WorkerId, functions: Collection[str], limit: int
     ) -> list[ReadyStep]:
-        """See `base.Reader.ready_steps`. By the index on ready steps, the oldest `READY_LOOK`."""
+        """See `base.Reader.ready_steps`. By the index on ready steps, of which it looks at the
+        oldest `READY_LOOK`."""
         return self._ready_steps(worker_id, functions, limit, "")
 
     def _ready_steps(
         self, worker_id: WorkerId, functions: Collection[str], limit: int, lock: str
     ) -> list[ReadyStep]:
-        sql = (
-            f"SELECT w.epoch, {columns(COMMAND_COLUMNS, PROGRESS_COLUMNS, of='s')}"
-            " FROM (SELECT workflow_id, number FROM perdure_steps WHERE state = 'ready'"
-            f" ORDER BY due_at LIMIT {READY_LOOK}) r"
-            " JOIN perdure_workflows w ON w.id = r.workflow_id"
-            " JOIN perdure_steps s ON s.workflow_id = r.workflow_id AND s.number = r.number"
-            f" WHERE s.state = 'ready' AND s.kind = 'action' AND s.function {ANY}"
-            " AND w.status = 'in_progress' AND w.owner IS NOT NULL AND w.owner <> $2"
-            f" ORDER BY s.due_at, s.number DESC, s.workflow_id LIMIT $3{lock}"
-        )
         found = []
-        for row in self._execute(sql, (list(functions), worker_id, limit)):
+        for row in self._execute(f"{_READY}{lock}", (list(functions), worker_id, limit)):
             with contextlib.suppress(StoreCorrupt):  # its owner finds out, and tells
                 record = step_from_row(row[1:])
                 found.append(ReadyStep(workflow_id=row[1], epoch=row[0], record=record))

@@ -78,6 +78,8 @@ _INBOX_COLUMNS = ("workflow_id", "kind", "body", "accepted_at", "number", "worke
 
 
 def _type(column: str) -> str:
+    if column == "away":
+        return "boolean"
     return "text" if column in _TEXTS else "bigint"
 
 
@@ -109,8 +111,9 @@ class _Update:
     Args:
         names: of the columns to set, whose values come first.
         keys: of the columns that tell a row, whose values follow.
-        returning: what is given back of each row that was there.
-        where: what must hold for a row beside.
+        returning: what is given back of each row that was there, of the table `t`.
+        only_if: what must be so beside.
+        fence: the id of a worker follows, who must not be fenced.
     """
 
     def __init__(
@@ -118,18 +121,19 @@ class _Update:
         table: str,
         names: Sequence[str],
         keys: Sequence[str],
+        *,
         returning: str = "",
+        only_if: str = "",
         fence: bool = False,
-        where: str = "",
     ) -> None:
         every = (*names, *keys)
         marks = {name: f"${n}" for n, name in enumerate(every, start=1)}
-        tail = f" RETURNING t.{returning}" if returning else ""
+        tail = f" RETURNING {returning}" if returning else ""
+        if only_if:
+            tail = f" AND {only_if}{tail}"
         if fence:
             alive = f"SELECT 1 FROM perdure_workers WHERE id = ${len(every) + 1} AND NOT fenced"
             tail = f" AND EXISTS ({alive}){tail}"
-        if where:
-            tail = f" AND t.{where}{tail}"
         head = f"UPDATE {table} t SET "
         self._one = (
             head
@@ -167,7 +171,7 @@ _WHOLE = tuple("new_epoch" if name == "epoch" else name for name in STATE_COLUMN
 
 
 def _update_whole(fence: bool) -> _Update:
-    update = _Update("perdure_workflows", _WHOLE, _KEY, "id", fence)
+    update = _Update("perdure_workflows", _WHOLE, _KEY, returning="t.id", fence=fence)
     # `_Update` knows one name for what is set and what it is called.
     update._one = update._one.replace("new_epoch =", "epoch =")
     update._many = update._many.replace("new_epoch = n.", "epoch = n.")
@@ -176,23 +180,17 @@ def _update_whole(fence: bool) -> _Update:
 
 _UPDATE_WHOLE = {fence: _update_whole(fence) for fence in (False, True)}
 _UPDATE_PROGRESS = {
-    fence: _Update("perdure_workflows", PROGRESS_STATE_COLUMNS, _KEY, "id", fence)
+    fence: _Update("perdure_workflows", PROGRESS_STATE_COLUMNS, _KEY, returning="t.id", fence=fence)
     for fence in (False, True)
 }
-_UPDATE_STEPS = _Update("perdure_steps", PROGRESS_COLUMNS, ("workflow_id", "number"))
-_UPDATE_READY = _Update(
+_STEP_KEY = ("workflow_id", "number")
+_UPDATE_STEPS = _Update("perdure_steps", PROGRESS_COLUMNS, _STEP_KEY)
+_UPDATE_READY_STEPS = _Update(
     "perdure_steps",
-    PROGRESS_COLUMNS,
-    ("workflow_id", "number"),
-    "workflow_id, t.number",
-    where="state = 'ready'",
-)
-# Started by another worker than the owner: found by its runner, should that die.
-_MARK_TAKEN = (
-    "UPDATE perdure_steps s SET away = true FROM perdure_workflows w,"
-    " unnest($1::text[], $2::bigint[]) AS n (workflow_id, number)"
-    " WHERE s.workflow_id = n.workflow_id AND s.number = n.number AND w.id = s.workflow_id"
-    " AND s.state = 'started' AND w.owner <> s.runner"
+    (*PROGRESS_COLUMNS, "away"),
+    _STEP_KEY,
+    returning="t.workflow_id, t.number",
+    only_if="t.state = 'ready'",
 )
 # Check, lock and renewal in one. Whoever takes this worker for dead locks its row as well.
 _RENEW = (
@@ -359,6 +357,13 @@ class PostgresTransaction(PostgresReader):
         sql = f"{CLAIMABLE}{LOCK} SKIP LOCKED"
         return [row[0] for row in self._ask(sql, (now, list(names), limit))]
 
+    def ready_steps(
+        self, worker_id: WorkerId, functions: Collection[str], limit: int
+    ) -> list[ReadyStep]:
+        """See `base.Reader.ready_steps`. Locks them, and their workflows. Waits for the owner's
+        commits: it has one after the other, and would never be met without."""
+        return self._ready_steps(worker_id, functions, limit, f"{LOCK} OF w, s")
+
     def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
         # Its workflow first, in which order everybody locks them.
         lock = (
@@ -472,7 +477,7 @@ class PostgresTransaction(PostgresReader):
         step = columns(COMMAND_COLUMNS, PROGRESS_COLUMNS, of="s")
         sql = (
             f"SELECT {step} FROM perdure_steps s JOIN perdure_workflows w ON w.id = s.workflow_id"
-            " WHERE s.runner = $1 AND s.away AND s.state = 'started'"
+            " WHERE s.away AND s.state = 'started' AND s.runner = $1"
             " AND (w.owner IS NULL OR w.owner <> s.runner)"
             " ORDER BY s.workflow_id, s.number"
         )
@@ -510,38 +515,28 @@ class PostgresTransaction(PostgresReader):
 
     # --- journal, events, inbox
 
-    def ready_steps(
-        self, worker_id: WorkerId, functions: Collection[str], limit: int
-    ) -> list[ReadyStep]:
-        """See `base.Reader.ready_steps`. Locks the steps, and holds their workflows; what others
-        hold is left out. Several may take steps of one workflow at a time."""
-        lock = " FOR SHARE OF w SKIP LOCKED FOR UPDATE OF s SKIP LOCKED"
-        return self._ready_steps(worker_id, functions, limit, lock)
-
     def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
-        """See `base.Transaction.put_steps`. A round trip more where a row must be ready."""
-        new: list[tuple[Any, ...]] = []
-        old: list[tuple[Any, ...]] = []
-        ready: list[tuple[Any, ...]] = []
+        """See `base.Transaction.put_steps`. A round trip only where steps must be ready."""
+        new, old, ready = [], [], []
         for write in writes:
-            record = write.record
+            record, workflow_id = write.record, write.workflow_id
             progress = run_row(record) + end_row(record)
             if write.is_new:
-                new.append(command_row(write.workflow_id, record) + progress)
+                new.append(command_row(workflow_id, record) + progress)
+            elif write.must_be_ready:
+                # It may be taken for another owner.
+                is_away = record.state == "started"
+                ready.append((*progress, is_away, workflow_id, record.number))
             else:
-                rows = ready if write.must_be_ready else old
-                rows.append((*progress, write.workflow_id, record.number))
+                old.append((*progress, workflow_id, record.number))
         if new:
             self._later(_INSERT_STEPS(new))
         if old:
             self._later(_UPDATE_STEPS(old))
         if not ready:
             return set()
-        kept = {(row[0], row[1]) for row in self._ask(*_UPDATE_READY(ready))}
-        if kept:
-            ids, numbers = zip(*sorted(kept), strict=True)
-            self._later((_MARK_TAKEN, (list(ids), list(numbers))))
-        return {row[-2] for row in ready if row[-2:] not in kept}
+        found = set(self._ask(*_UPDATE_READY_STEPS(ready)))
+        return {row[-2] for row in ready if row[-2:] not in found}
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:
         """See `base.Transaction.cut_journal`."""

@@ -105,7 +105,7 @@ CREATE TABLE perdure_steps (
     canceled_position bigint,
     child_id text,
     event_id text,
-    away boolean NOT NULL DEFAULT false,                  -- its runner gave up the ownership
+    away boolean NOT NULL DEFAULT false,                  -- its runner may be another than the owner
     PRIMARY KEY (workflow_id, number),
     CHECK ((state = 'settled') = (outcome IS NOT NULL)),
     CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),
@@ -118,9 +118,9 @@ CREATE TABLE perdure_steps (
     CHECK (canceled_position IS NULL OR outcome = 'canceled')
 ) WITH (fillfactor = 80);
 
--- Attempts whose runner does not own the workflow: read when a worker died. The others are found
+-- Attempts whose runner may not own the workflow: read when a worker died. The others are found
 -- with their workflow.
-CREATE INDEX perdure_steps_away ON perdure_steps (runner) WHERE away;
+CREATE INDEX perdure_steps_away ON perdure_steps (runner) WHERE away AND state = 'started';
 -- The queue, for workers with permits to spare.
 CREATE INDEX perdure_steps_ready ON perdure_steps (due_at) WHERE state = 'ready';
 
