@@ -30,14 +30,11 @@ from perdure import StoreReadOnly
 #: Seconds after which a worker that does not renew its lease is taken for dead.
 LEASE_SECONDS = 2
 
-#: Attempts of actions that may stand recorded as started at any moment.
+#: Attempts of actions that may run at a time.
 LIMIT = 12
 
-# By workers that nobody has taken for dead: the others have no permits any more.
-STARTED = (
-    "SELECT count(*) FROM perdure_steps s JOIN perdure_workers w ON w.id = s.runner"
-    " WHERE s.kind = 'action' AND s.state = 'started' AND NOT w.fenced"
-)
+#: What workers hold that nobody has taken for dead: an attempt needs one of them to run.
+PERMITS = "SELECT coalesce(sum(permits), 0) FROM perdure_workers WHERE NOT fenced"
 
 
 class ServerChaos(Chaos):
@@ -51,7 +48,7 @@ class ServerChaos(Chaos):
 
     Attributes:
         troubles: how often each of them came about.
-        most_started: the largest number of attempts that were seen recorded as started.
+        most_permits: the largest number that was seen in use.
     """
 
     def __init__(self, server: Server, folder: Path, seed: int, workers: int = 4) -> None:
@@ -60,7 +57,7 @@ class ServerChaos(Chaos):
         super().__init__(database, seed, workers)
         self._ledger.manager.sync.update_config(max_parallelism=LIMIT)
         self.troubles: Counter[str] = Counter()
-        self.most_started = 0
+        self.most_permits = 0
         self._left: list[Trouble] = []
 
     def round(self) -> None:
@@ -73,7 +70,7 @@ class ServerChaos(Chaos):
         self.call_for_a_while()
         with self._meanwhile(lambda: trouble(self)):
             self.call_for_a_while()
-        self.most_started = max(self.most_started, value(self.database, STARTED))
+        self.most_permits = max(self.most_permits, value(self.database, PERMITS))
         self.look_after()
 
     @contextmanager
@@ -166,8 +163,8 @@ def run_rounds(chaos: ServerChaos, rounds: int, *, show: bool = False) -> list[s
         if show:
             sys.stderr.write("\n")
         faults = chaos.finish()
-        if chaos.most_started > LIMIT:
-            faults.append(f"{chaos.most_started} attempts were started at once, not {LIMIT}")
+        if chaos.most_permits > LIMIT:
+            faults.append(f"{chaos.most_permits} permits were held at once, not {LIMIT}")
         return faults
     finally:
         chaos.close()
@@ -190,7 +187,7 @@ def main() -> int:
     print_line(
         f"{len(known.plans)} workflows, {len(known.canceled)} canceled,"
         f" {sum(known.sent.values())} events, {chaos.effects.count()} effects, at most"
-        f" {chaos.most_started} of {LIMIT} attempts at once:"
+        f" {chaos.most_permits} of {LIMIT} permits held:"
         f" {len(faults)} faults in {monotonic() - begin:.0f} s"
     )
     for fault in faults:

@@ -20,5 +20,5 @@ def test_nothing_is_lost_whatever_befalls_the_server(tmp_path: Path) -> None:
         faults = run_rounds(chaos, len(set(TROUBLES)))
     assert faults == [], "\n" + "\n".join(faults[:40])
     assert set(chaos.troubles.values()) == {1}
-    assert 1 < chaos.most_started <= LIMIT
+    assert 1 < chaos.most_permits <= LIMIT
     assert chaos.effects.count() > 0
