@@ -67,7 +67,7 @@ def migrate(source: str, target: str, *, progress: Progress | None = None) -> Mi
         ValueError: that is no path, or no address of a PostgreSQL database.
     """
     path, shown = _check(source, target)
-    from perdure.store.postgres.moving import MovingIn
+    from perdure.store.postgres.moving import MovingIn, check_empty
     from perdure.store.postgres.store import PostgresStore
 
     with MovingSqlite(path, SCHEMA_VERSION) as leaving:
@@ -78,6 +78,7 @@ def migrate(source: str, target: str, *, progress: Progress | None = None) -> Mi
         store.open(max_parallelism=leaving.settings.max_parallelism)
         store.close()
         if move is None:
+            check_empty(target)
             move = leaving.begin(RealClock().new_id(), shown)
         rows: dict[str, int] = {}
         with MovingIn(target, move.token) as arriving:

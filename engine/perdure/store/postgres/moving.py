@@ -76,13 +76,7 @@ class MovingIn:
         if found is not None:
             self.is_done = True
             return
-        row = execute("SELECT count(*) FROM (SELECT 1 FROM perdure_workflows LIMIT 1000) AS found")
-        ((count,),) = row.fetchall()
-        if count:
-            told = f"{count} workflows" if count < 1000 else "1,000 workflows or more"
-            raise StoreError(
-                f"{self._address.text}: it holds {told} already: move into a database without any"
-            )
+        _refuse_full(self._db, self._address.text)
         execute("INSERT INTO perdure_moved VALUES (%s)", (self._token,))
 
     def copy(
@@ -122,6 +116,25 @@ class MovingIn:
                     sql.Identifier(name), sql.Literal(value)
                 )
             )
+
+
+def _refuse_full(db: psycopg.Connection[Any], text: str) -> None:
+    found = db.execute("SELECT id FROM perdure_workflows ORDER BY seq LIMIT 1").fetchone()
+    if found is not None:
+        raise StoreError(
+            f"{text}: it holds workflows already, such as {found[0]!r}: move into a database"
+            " without any"
+        )
+
+
+def check_empty(address: str) -> None:
+    """Raise `StoreError` if there are workflows in this database, whose tables are made."""
+    where = parse(address)
+    try:
+        with psycopg.connect(**where.connection_parameters()) as db:
+            _refuse_full(db, where.text)
+    except psycopg.Error as error:
+        raise StoreError(f"{where.text}: {str(error).strip()}") from error
 
 
 def has_moved_in(address: str, token: str) -> bool:
