@@ -19,6 +19,7 @@ from perdure import (
     WorkflowNotFound,
 )
 from perdure.cli.checks import check, journal
+from perdure.cli.moving import migrate
 from perdure.cli.options import find_manager, given, parse_json, run_client, shared_options
 from perdure.cli.showing import (
     error_text,
@@ -325,3 +326,4 @@ def demo(users: int, kills: int, day: float) -> int:
 
 command_line.add_command(journal)
 command_line.add_command(check)
+command_line.add_command(migrate)

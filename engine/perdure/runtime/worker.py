@@ -248,12 +248,15 @@ class Worker:
     # --- commit -------------------------------------------------------------------------------
 
     def _commit(self, batch: Batch) -> Result | None:
-        """Commit the batch; None if it has to be taken up again."""
+        """Commit the batch; None if it has to be taken up again. User code runs in a transaction
+        of its own where the store wants that."""
+        is_shared = self.store.shares_commits or len(batch.units) + len(batch.tickets) == 1
+        apart = set() if is_shared else batch.with_user_code()
         while True:
             try:
                 result = self._committer.commit(
-                    list(batch.units.values()),
-                    [ticket.request for ticket in batch.tickets],
+                    [unit for unit in batch.units.values() if unit.workflow_id not in apart],
+                    [ticket.request for ticket in batch.tickets if ticket not in apart],
                     batch.now,
                     self._claims.reserved,
                     extra=self._inbox.in_commit,
@@ -273,6 +276,7 @@ class Worker:
             else:
                 self._recovered()
                 self._inbox.committed()
+                self._commit_each(batch, apart, result)
                 return result
 
     def _give_up(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:
@@ -299,17 +303,19 @@ class Worker:
             logger.warning("a batch could not be committed (%r): now one by one", error)
         sometimes("a batch is committed one by one")
         whole = Result()
-        for unit in list(batch.units.values()):
-            part = self._commit_unit(unit, batch)
-            if part is not None:
-                whole.add(part)
-        for ticket in batch.tickets:
-            part = self._commit_ticket(ticket, batch)
-            if part is not None:
-                whole.add(part)
+        self._commit_each(batch, {*batch.units, *batch.tickets}, whole)
         if whole.committed or whole.replies:
             self._recovered()
         return whole
+
+    def _commit_each(self, batch: Batch, which: Collection[object], whole: Result) -> None:
+        """Commit these units and tickets, each alone, and add to `whole` what became of them."""
+        units = [unit for unit in batch.units.values() if unit.workflow_id in which]
+        parts = [self._commit_unit(unit, batch) for unit in units]
+        parts += [self._commit_ticket(each, batch) for each in batch.tickets if each in which]
+        for part in parts:
+            if part is not None:
+                whole.add(part)
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,

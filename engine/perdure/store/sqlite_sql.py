@@ -54,6 +54,7 @@ from .rows import (
     step_from_row,
     success_row,
 )
+from .sqlite_moving import refuse_moved
 
 #: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
 READY_LOOK = 256
@@ -370,6 +371,11 @@ class SqliteTransaction(SqliteReader):
         self._connection = connection
         self._write = connection.engine_write
 
+    @property
+    def _where(self) -> str:
+        """The path, for messages."""
+        return self._connection.path
+
     # --- settings and sequences
 
     def set_max_parallelism(self, value: int) -> None:
@@ -389,7 +395,9 @@ class SqliteTransaction(SqliteReader):
 
     def check_schema(self) -> None:
         row = self._execute("SELECT schema_version FROM perdure_config").fetchone()
-        self._check_version(None if row is None else row[0])
+        version = None if row is None else row[0]
+        refuse_moved(self._execute, version, self._where)
+        self._check_version(version)
 
     # --- workers
 
