@@ -373,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.postgresql:
             from tests.postgres import DURABLE, Server
 
-            server = stack.enter_context(Server(**DURABLE))
+            server = stack.enter_context(Server(**DURABLE, shared_buffers="512MB"))
             machine["postgresql"] = server.version
             make_place = partial(ServerPlace, server=server)
         print(", ".join(f"{key} {value}" for key, value in machine.items()))

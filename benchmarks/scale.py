@@ -52,8 +52,12 @@ class Filler:
             self._db = psycopg.connect(store, autocommit=True)
 
     def close(self) -> None:
-        """After planning anew for the sizes that there are now."""
-        self._db.execute("ANALYZE")
+        """After planning anew for the sizes that there are now, and with nothing left to write."""
+        if self._is_file:
+            self._db.execute("ANALYZE")
+        else:
+            self._db.execute("VACUUM ANALYZE")
+            self._db.execute("CHECKPOINT")
         self._db.close()
 
     def copy(self, template: str, first: int, count: int) -> None:
@@ -155,7 +159,9 @@ def main() -> None:
         if options.postgresql:
             from tests.postgres import DURABLE, Server
 
-            place = ServerPlace(folder, stack.enter_context(Server(**DURABLE)))
+            place = ServerPlace(
+                folder, stack.enter_context(Server(**DURABLE, shared_buffers="512MB"))
+            )
         measure(place, sizes, options.repeat)
 
 
