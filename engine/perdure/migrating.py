@@ -95,7 +95,8 @@ def abandon_migration(source: str, target: str) -> None:
     """Take back a move that was broken off: the file is what it was before.
 
     Args:
-        source: as it was given to `migrate`; so is `target`.
+        source: as it was given to `migrate`.
+        target: so is this.
 
     Raises:
         StoreMoved: it is too late: all rows have arrived.
