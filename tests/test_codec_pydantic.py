@@ -80,3 +80,16 @@ def test_unions_of_pydantic_models_are_told_apart() -> None:
             encode(Wide, wide)
     assert decode(Wide, encode(Wide, Wide())) == Wide()
     assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]
+
+
+def test_limits_that_pydantic_writes_for_others_hold() -> None:
+    """`PositiveInt` and `conint(…)` are made of another package's classes, not of pydantic's."""
+    pydantic = pytest.importorskip("pydantic")
+    for annotation, fits, wrong in (
+        (pydantic.PositiveInt, 1, 0),
+        (pydantic.conint(gt=2), 3, 2),
+        (list[pydantic.NonNegativeFloat], [0.0], [-1.0]),
+    ):
+        assert decode(annotation, encode(annotation, fits)) == fits
+        with pytest.raises(ValidationError, match="should be greater than"):
+            encode(annotation, wrong)
