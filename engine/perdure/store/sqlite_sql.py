@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.errors import ErrorInfo, StoreCorrupt
 
 from .base import (
@@ -59,6 +59,12 @@ Execute = Callable[..., sqlite3.Cursor]
 _STATE = columns(HEADER_COLUMNS, STATE_COLUMNS)
 # A JSON array as parameter: one statement text for any number of ids.
 _IN = "IN (SELECT value FROM json_each(?))"
+
+#: As `WorkflowState.is_blocked` says it; what is damaged, and no JSON, is blocked.
+_IS_BLOCKED = (
+    "blocked IS NOT NULL AND CASE WHEN json_valid(blocked)"
+    f" THEN json_extract(blocked, '$.error.type') IS NOT '{RESTARTED.type}' ELSE TRUE END"
+)
 
 _SELECT_STATES = f"SELECT {_STATE} FROM perdure_workflows WHERE id {_IN}"
 _SELECT_STATE = f"SELECT {_STATE} FROM perdure_workflows WHERE id = ?"
@@ -168,7 +174,7 @@ class SqliteReader:
                 wheres.append(f"{column} = ?")
                 values.append(value)
         if which.is_blocked is not None:
-            wheres.append(f"blocked IS {'NOT ' if which.is_blocked else ''}NULL")
+            wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
         order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
         if which.after is not None:
             wheres.append(f"seq {compare} {int(which.after)}")
