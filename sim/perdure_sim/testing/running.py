@@ -21,7 +21,7 @@ from .endless import EVENTS_MAX, Endless
 from .garbage import collect
 from .presets import FaultSet
 from .repeating import check_repeatable
-from .rules import loses_with_power, parallelism_of, rules_of
+from .rules import drain_seconds_of, loses_with_power, parallelism_of, rules_of
 from .simulation import Simulation
 
 #: What a test does with its simulation.
@@ -96,6 +96,7 @@ class Stage:
             max_parallelism=parallelism_of(self.manager),
             detail=detail,
             rules=rules_of(self.manager),
+            drain_seconds=drain_seconds_of(self.manager),
         )
         world.events_max = self.events_max
         return Simulation(self.manager, world)

@@ -7,6 +7,7 @@ first comes first. So a run is a function of its scenario and its plan, and noth
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import sqlite3
 from collections.abc import Callable
@@ -57,6 +58,9 @@ ROLLBACKS_MAX = 4
 #: The epoch in an id that the engine made for a child: it depends on who took its parent up.
 EPOCH = re.compile(r"@\d+")
 
+#: How long running attempts may go on in a worker that is stopped, where nobody says it: seconds.
+DRAIN_SECONDS = 30.0
+
 #: How long a client tries again when its process died under a request, in ms.
 RETRY_MS = 1_000
 
@@ -92,6 +96,7 @@ class World:
         next_definer: what a deploy brings: other code for the same names.
         detail: note also what goes on inside the processes, for people: see `trace.DetailKind`.
         rules: with which a manager runs the definitions; `limits` are of no use then.
+        drain_seconds: how long running attempts may go on in a worker that is stopped.
 
     Attributes:
         events_max: a run with more events runs hot.
@@ -116,11 +121,13 @@ class World:
         next_definer: Definer | None = None,
         detail: bool = False,
         rules: StepRules | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         check(plan)
         self.now = START_MS
         self.faults = Injector(plan)
-        self.history = History(is_whole=True, patience=lambda: patience(self.faults.fired))
+        self.drain_seconds = drain_seconds
+        self.history = History(is_whole=True, patience=self._held_up)
         self.violation: Exception | None = None
         self.stubs = dict(stubs or {})
         self.max_parallelism = max_parallelism
@@ -172,6 +179,9 @@ class World:
         self.has_cache = knobs["cache"] is None
         if knobs["permits"]:
             self.max_parallelism = 1
+
+    def _held_up(self) -> int | None:
+        return patience(self.faults.fired, drain_ms=math.ceil(self.drain_seconds * 1_000))
 
     @property
     def processes(self) -> list[Process]:
