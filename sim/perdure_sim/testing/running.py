@@ -12,13 +12,14 @@ from ..explore.explorer import _no_garbage_collection
 from ..explore.portions import quiet
 from ..faults.plan import FaultPlan
 from ..laws.replaying import Shape
-from ..laws.violations import Violation
+from ..laws.violations import BlockedWithoutCause, Violation
 from ..world.listening import listening
-from ..world.world import BlockedWithoutCause, World
+from ..world.world import World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
 from .endless import EVENTS_MAX, Endless
 from .garbage import collect
+from .lateness import NEVER_LATE, Lateness, watch
 from .presets import FaultSet
 from .repeating import check_repeatable
 from .rules import drain_seconds_of, loses_with_power, parallelism_of, rules_of
@@ -43,6 +44,7 @@ class Finished:
         failure: what the test, or a law, has raised.
         passed: what was raised that is no failure: the example is not wanted, the test skipped.
         ranges: the choices that it met, by (actor, site), each with its least and most ms.
+        lateness: of a run without faults, how late attempts must be for what waits for them.
         asked: of which it is not known yet how they are replayed elsewhere.
     """
 
@@ -53,6 +55,7 @@ class Finished:
     ranges: Mapping[tuple[str, str], list[tuple[int, int]]]
     declared: frozenset[str]
     reached: frozenset[str]
+    lateness: Lateness = NEVER_LATE
     asked: tuple[Shape, ...] = ()
 
 
@@ -106,6 +109,7 @@ class Stage:
         collect(self.runs)
         simulation = self.make(plan, detail=detail)
         world = simulation._world
+        lateness = None if plan else watch(world)
         failure: Exception | None = None
         passed: BaseException | None = None
         asked: list[Shape] = []
@@ -140,6 +144,7 @@ class Stage:
             ranges=simulation.ranges,
             declared=frozenset(conditions.declared),
             reached=frozenset(conditions.reached),
+            lateness=NEVER_LATE if lateness is None else lateness(),
             asked=tuple(asked),
         )
 

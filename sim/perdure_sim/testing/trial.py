@@ -358,12 +358,12 @@ class Trial:
         if finished.passed is not None:
             raise finished.passed
         if self.space is not None:
-            self.space.add(finished.world.faults.census, finished.ranges)
+            self.space.add(finished.world.faults.census, finished.ranges, finished.lateness)
 
     def _sweep(
         self, kwargs: Arguments, kept: Arguments, first: Finished, swept: Swept
     ) -> Failure | None:
-        plans = swept_plans(first.world.faults.census, first.ranges, self.faults)
+        plans = swept_plans(first.world.faults.census, first.ranges, self.faults, first.lateness)
         swept.possible += len(plans)
         number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
         limit = self.stage.events + swept.budget // most
@@ -499,7 +499,7 @@ class Trial:
             finished = self._run(drawn, FaultPlan())
             if finished.passed is not None:
                 raise finished.passed
-            space.add(finished.world.faults.census, finished.ranges)
+            space.add(finished.world.faults.census, finished.ranges, finished.lateness)
 
         def explore() -> None:
             self._call(run, SWEPT_EXAMPLES)

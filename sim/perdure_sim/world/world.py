@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from perdure.core.ids import WorkflowId
-from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
+from perdure.core.limits import PARALLELISM_DEFAULT, Limits, Portions
 from perdure.core.outcomes import Outcome
 from perdure.core.retry import RetryPolicy
 from perdure.core.workflow import RESTARTED, WorkflowState
@@ -32,8 +32,8 @@ from perdure.store.base import Store
 from ..faults.plan import Fault, FaultPlan, Injector, is_actor
 from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
 from ..laws.history import History
-from ..laws.known import Author
-from ..laws.violations import ToldTooEarly, Violation
+from ..laws.known import Author, is_given_up
+from ..laws.violations import BlockedWithoutCause, HotSpin, ToldTooEarly
 from ..laws.waits import patience
 from ..report.wording import moment
 from .actions import CallMade, Stub
@@ -69,21 +69,6 @@ def _call(fn: Callable[[], object]) -> None:
     fn()
 
 
-class HotSpin(AssertionError):
-    """Events follow each other without end."""
-
-
-class BlockedWithoutCause(Violation):
-    """A workflow is blocked, though its code is what it was and its workers live."""
-
-
-def is_given_up(state: WorkflowState) -> bool:
-    """Whether so many workers died with it, one after the other, that nobody takes it up again."""
-    blocked = state.blocked
-    is_lost = blocked is not None and blocked.error.type == "WorkerLost"
-    return is_lost and state.takeovers >= TAKEOVERS_MAX
-
-
 class World:
     """One run.
 
@@ -101,6 +86,7 @@ class World:
     Attributes:
         events_max: a run with more events runs hot.
         observer: called after each event.
+        on_attempt: called when an action's code begins.
         on_attempt_end: called with the attempt and its outcome when an action's code ends.
         next_rules: the same, as processes are booted with it.
         portions: how much a turn takes at once.
@@ -153,6 +139,7 @@ class World:
         self._plain_ids: dict[str, str | None] = {}
         self.events_max = EVENTS_MAX
         self.observer: Callable[[], None] | None = None
+        self.on_attempt: Callable[[CallMade], None] | None = None
         self.on_attempt_end: Callable[[Attempt, Outcome], None] | None = None
         self.rules = rules = rules or StepRules(
             registry=definer.registry,
@@ -559,6 +546,8 @@ class World:
         if self._log is not None:
             self._log.append((self.now, 0, call))
         self._watch(lambda: self.history.attempt_begins(call, seen))
+        if self.on_attempt is not None:
+            self.on_attempt(call)
 
     def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
         """The code of an attempt has ended; see `Bodies.end`."""
