@@ -11,7 +11,7 @@ from perdure.definitions import Definer
 from ..explore.explorer import _no_garbage_collection
 from ..explore.portions import quiet
 from ..faults.plan import FaultPlan
-from ..laws.replaying import Shape
+from ..laws.replaying import ReplayDiffers, Shape
 from ..laws.violations import BlockedWithoutCause, Violation
 from ..world.listening import listening
 from ..world.world import World
@@ -21,7 +21,7 @@ from .endless import EVENTS_MAX, Endless
 from .garbage import collect
 from .lateness import NEVER_LATE, Lateness, watch
 from .presets import FaultSet
-from .repeating import check_repeatable
+from .repeating import check_repeatable, why_differs
 from .rules import drain_seconds_of, loses_with_power, parallelism_of, rules_of
 from .simulation import Simulation
 
@@ -119,9 +119,7 @@ class Stage:
                 if script(simulation) is not None:
                     raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
                 simulation._finish()
-                check_end(world, simulation._deployed, self.seen)
-                if not simulation._deployed:
-                    asked = check_repeatable(self.manager, world, self.seen, waits=self.waits)
+                asked = self._check_end(simulation)
         except Exception as error:
             if type(error).__module__.split(".")[0] == "hypothesis":
                 passed = error  # no failure: it does not want this example
@@ -147,6 +145,17 @@ class Stage:
             lateness=NEVER_LATE if lateness is None else lateness(),
             asked=tuple(asked),
         )
+
+    def _check_end(self, simulation: Simulation) -> list[Shape]:
+        """All that must hold in the end; gives what another process was asked."""
+        world, deployed = simulation._world, simulation._deployed
+        try:
+            check_end(world, deployed, self.seen)
+        except ReplayDiffers as differs:
+            raise differs if deployed else why_differs(self.manager, world, differs) from None
+        if deployed:
+            return []
+        return check_repeatable(self.manager, world, self.seen, waits=self.waits)
 
     def close(self) -> None:
         """There are no more runs for now."""

@@ -40,7 +40,7 @@ from .database import Database
 from .durations import Duration, to_ms, to_range
 from .ending import check_settled
 from .rules import drain_seconds_of, rules_of
-from .stubs import stub_function
+from .stubs import is_exception, stub_function
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -404,11 +404,14 @@ class Simulation:
 
         Raises:
             TypeError, ValueError: the options do not fit together.
+            ValidationError: what `returns` says is nothing that the action may return.
         """
         name = self._action_name(action)
         low, high = to_range(takes, "takes")
+        fn = stub_function(returns, raises, call)
+        self._check_values(name, returns)
         self._world.stubs[name] = Stub(
-            fn=stub_function(returns, raises, call),
+            fn=fn,
             takes_ms=low if low == high else lambda: self._choose(name, "takes", low, high),
         )
 
@@ -539,6 +542,16 @@ class Simulation:
                 return process
         names = ", ".join(process.name for process in world.workers)
         raise ValueError(f"worker={worker!r}: there are {names}, and 'client'")
+
+    def _check_values(self, name: str, returns: Any) -> None:
+        """Else the action would fail in each run, and the test be green for want of anything."""
+        action = self._manager.registry.get(name)
+        if returns is ... or not isinstance(action, Action):
+            return
+        limit = self._world.rules.limits.value_bytes
+        for value in returns if isinstance(returns, list) else [returns]:
+            if not is_exception(value):
+                action.result.encode(value, where=f"stub of {name}: its result", limit=limit)
 
     def _action_name(self, action: object) -> str:
         if isinstance(action, Action):

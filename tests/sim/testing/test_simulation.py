@@ -175,6 +175,18 @@ def test_a_stub_that_makes_no_sense(options: dict[str, Any], error: str) -> None
     run(scenario)
 
 
+def test_a_stub_returns_what_the_action_may_return() -> None:
+    """Else the action would fail each time, and nothing of the rest be tested."""
+
+    def scenario(sim: Simulation) -> None:
+        for wrong in (None, [Receipt("r"), 7]):
+            with pytest.raises(ValidationError, match="stub of charge_card: its result: Expected"):
+                sim.stub(charge_card, returns=wrong)
+        sim.stub(charge_card, returns=[OSError(), Receipt("r")])
+
+    run(scenario)
+
+
 def test_a_range_takes_its_low_end_or_what_the_plan_says() -> None:
     """Of `after` and of `takes`; beyond the range the end that is nearer."""
     times: list[float] = []
