@@ -7,7 +7,7 @@ What does not belong here: connecting.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 import attrs
 import psycopg
@@ -72,16 +72,18 @@ class Address:
         """Session settings of a connection that carries the engine's transactions."""
         idle = int(self.lease * 1000 * IDLE_SHARE)
         settings = (
-            f"lock_timeout={LOCK_TIMEOUT_MS}",
+            *READING,
             f"idle_in_transaction_session_timeout={idle}",
-            *PLANNING,
         )
         return settings if durability == "disk" else (*settings, "synchronous_commit=off")
 
 
-#: All that the engine asks has an index. A plan is kept, and may have been made while a table had
-#: three rows: a scan of it would be kept as well.
+#: Session settings of all of the engine's. All that it asks has an index. A plan is kept, and may
+#: have been made while a table had three rows: a scan of it would be kept as well.
 PLANNING = ("enable_seqscan=off", "jit=off")
+
+#: Those of a connection that waits for nobody long.
+READING = (f"lock_timeout={LOCK_TIMEOUT_MS}", *PLANNING)
 
 
 def is_postgres(address: str) -> bool:
@@ -106,7 +108,7 @@ def parse(address: str) -> Address:
     text = _without_password(address)
     query = urlencode(rest, quote_via=quote)
     try:
-        parameters = conninfo_to_dict(urlunsplit(parts._replace(query=query)))
+        parameters = conninfo_to_dict(_unsplit(parts, query=query))
     except psycopg.ProgrammingError as error:
         raise ValueError(f"store={text!r}: {str(error).strip()}") from None
     return Address(
@@ -150,4 +152,10 @@ def _without_password(address: str) -> str:
     ]
     # The slashes of a socket's folder stay readable.
     text = urlencode(query, quote_via=quote, safe="/*")
-    return urlunsplit(parts._replace(netloc=shown, query=text))
+    return _unsplit(parts, netloc=shown, query=text)
+
+
+def _unsplit(parts: SplitResult, **changes: str) -> str:
+    # `urlunsplit` leaves out the slashes of an empty host, with which libpq knows an address.
+    scheme, netloc, path, query, _ = parts._replace(**changes)
+    return f"{scheme}://{netloc}{path}{'?' if query else ''}{query}"

@@ -176,21 +176,30 @@ def _results(pgconn: Any) -> PQGen[list[PGresult]]:
         if ready & Ready.R:
             pgconn.consume_input()
     found: list[PGresult] = []
+    nones = 0  # one stands between two statements, two stand for a connection that is ended
     while True:
-        if pgconn.is_busy():
+        if nones == 2 or pgconn.is_busy():
             yield Wait.R
-            pgconn.consume_input()
+            try:
+                pgconn.consume_input()
+            except psycopg.OperationalError:
+                if found and found[-1].status == ExecStatus.FATAL_ERROR:
+                    return found  # which says why
+                raise
+            nones = 0
             continue
         result = pgconn.get_result()
         if result is None:
             if pgconn.status == ConnStatus.BAD:
                 raise psycopg.OperationalError(pgconn.get_error_message())
-        elif result.status == ExecStatus.PIPELINE_SYNC:
+            nones += 1
+            continue
+        nones = 0
+        if result.status == ExecStatus.PIPELINE_SYNC:
             return found
-        else:
-            found.append(result)
-            if result.status == ExecStatus.FATAL_ERROR and pgconn.status == ConnStatus.BAD:
-                return found
+        found.append(result)
+        if result.status == ExecStatus.FATAL_ERROR and pgconn.status == ConnStatus.BAD:
+            return found
 
 
 def _encoded(value: Any) -> bytes | None:

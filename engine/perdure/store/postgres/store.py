@@ -25,7 +25,7 @@ from psycopg.pq import TransactionStatus
 from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 
 from ..base import Access, Reader, Transaction, TransactionLost
-from .address import PLANNING, parse
+from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
 from .errors import translate
 from .guest import Guest, open_guest
@@ -177,7 +177,7 @@ class PostgresStore:
         return 5 if self._prepares else None
 
     def _connect_reader(self) -> psycopg.Connection[Any]:
-        return self._connect_plain(*PLANNING, "default_transaction_read_only=on")
+        return self._connect_plain(*READING, "default_transaction_read_only=on")
 
     def _connect_pulse(self) -> psycopg.Connection[Any]:
         return self._connect_plain(*PLANNING)
