@@ -45,7 +45,7 @@ def plans(url: str) -> dict[str, str]:
         "created event": lambda: reader.has_created_event("a", "b"),
     }.items():
         asked.clear()
-        read()
+        read()  # type: ignore[no-untyped-call]
         for number, sql in enumerate(asked):
             lines = execute(url, f"EXPLAIN (GENERIC_PLAN) {sql}")
             found[f"{name} {number}"] = "\n".join(line for (line,) in lines)
