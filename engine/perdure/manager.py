@@ -47,6 +47,8 @@ from perdure.store.base import Reader
 if TYPE_CHECKING:
     import sqlite3
 
+    import psycopg
+
     from perdure.sync import SyncManager
 
 T = TypeVar("T")
@@ -426,7 +428,7 @@ class WorkflowManager(InspectedManager):
         result: R = definition.result.decode(text, where=f"result of {definition.name}")
         return result
 
-    def over(self, connection: sqlite3.Connection) -> MutationContext:
+    def over(self, connection: sqlite3.Connection | psycopg.Connection[Any]) -> MutationContext:
         """The verbs of a mutation, over a transaction that you opened on the same database.
 
         What they do is stored when you commit, together with your own writes, or not at all; a verb
@@ -435,8 +437,9 @@ class WorkflowManager(InspectedManager):
         until you commit.
 
         Args:
-            connection: to the manager's file, inside a transaction. If none is open, and
-                `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE).
+            connection: to the manager's database, inside a transaction. If none is open, and
+                `sqlite3` would open one at your first write, it is opened now (BEGIN IMMEDIATE);
+                with psycopg likewise, unless the connection is in autocommit mode.
 
         Raises:
             ConnectionMisuse: no transaction is open, or it is a connection to another database, is
@@ -445,9 +448,8 @@ class WorkflowManager(InspectedManager):
         """
         refuse_inside("over")
         store = self._make_store()
-        return OverContext(
-            self._env, store.guest(connection, max_parallelism=self._max_parallelism)
-        )
+        own: Any = connection  # each store checks that it is of its own kind
+        return OverContext(self._env, store.guest(own, max_parallelism=self._max_parallelism))
 
     # --- settings -----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import attrs
 
@@ -41,6 +41,9 @@ from perdure.runtime.verbs import Verbs
 from perdure.step import Step, StepRules
 from perdure.store.base import Access
 from perdure.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.store.postgres.store import PostgresStore
 
 Durability = Literal["disk", "process"]
 
@@ -94,6 +97,7 @@ class OpenManager(Definer):
             raise TypeError(f"limits={limits!r}: give Limits(…)")
         self.store_url = os.fspath(store) if isinstance(store, os.PathLike) else store
         self._durability = durability
+        self._clock = RealClock()
         self._make_store()  # refuse a bad address here, not when it is opened
         self._max_parallelism = max_parallelism
         self._drain_seconds = duration_ms(drain_timeout, "drain_timeout") / 1000
@@ -103,21 +107,36 @@ class OpenManager(Definer):
             default_retry=default_retry,
             retry_actions_by_default=retry_actions_by_default,
         )
-        self._env = Env(rules=rules, clock=RealClock(), make_context=make_context)
+        self._env = Env(rules=rules, clock=self._clock, make_context=make_context)
         self._engine: Engine | None = None
         self._opening: Opening | None = None
         self._lock = threading.Lock()
 
-    def _make_store(self, access: Access = "create") -> SqliteStore:
+    def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
         address = self.store_url
         if not isinstance(address, str) or not address:
-            raise TypeError(f"store={address!r}: give the path of an SQLite file")
+            raise TypeError(
+                f"store={address!r}: give the path of an SQLite file, or 'postgresql://…'"
+            )
         if address.startswith(("postgresql://", "postgres://")):
-            raise StoreUnsupported(f"store={address!r}: PostgreSQL is not supported yet")
+            return self._make_postgres_store(address, access)
         path = address.removeprefix("sqlite:///")
         if not path or "://" in path:
-            raise ValueError(f"store={address!r}: give a path, 'sqlite:///path' or ':memory:'")
+            raise ValueError(
+                f"store={address!r}: give a path, 'sqlite:///path', ':memory:' or 'postgresql://…'"
+            )
         return SqliteStore(path, durability=self._durability, access=access)
+
+    def _make_postgres_store(self, address: str, access: Access) -> PostgresStore:
+        try:
+            from perdure.store.postgres.store import PostgresStore
+        except ImportError as error:
+            raise StoreUnsupported(
+                f"PostgreSQL needs psycopg ({error}): pip install 'perdure[postgres]'"
+            ) from error
+        return PostgresStore(
+            address, durability=self._durability, access=access, tell_time=self._clock.follow
+        )
 
     def __repr__(self) -> str:
         return f"<WorkflowManager of {self.store_url!r}>"
@@ -180,7 +199,10 @@ class OpenManager(Definer):
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
             if self._opening is not None:
-                raise PerdureError(f"{self!r} is open already")
+                raise PerdureError(
+                    f"{self!r} is open already: leave the block that opened it first, or, where a"
+                    " call of manager.sync has opened it as a client, call manager.sync.close()"
+                )
             self._opening = opening = Opening(access)
             return opening
 

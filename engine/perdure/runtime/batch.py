@@ -9,6 +9,11 @@ from perdure.core.messages import Message
 
 from .actor import Unit
 from .mailbox import Post, Ticket
+from .requests import Cancel, RunFunction
+from .restarts import CleanupOrder, RestartOrder
+
+#: Those that run a function, or may end a workflow whose `on_complete` runs then.
+_WITH_USER_CODE = (RunFunction, Cancel, RestartOrder, CleanupOrder)
 
 
 class Batch(msgspec.Struct):
@@ -31,3 +36,9 @@ class Batch(msgspec.Struct):
     tickets: list[Ticket] = msgspec.field(default_factory=list)
     units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
     starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
+
+    def with_user_code(self) -> set[WorkflowId | Ticket]:
+        """The units, by id, and the tickets in whose transactions users' functions may run."""
+        units = (each for each in self.units.values() if each.functions() or each.on_complete())
+        tickets = (each for each in self.tickets if isinstance(each.request, _WITH_USER_CODE))
+        return {*(unit.workflow_id for unit in units), *tickets}

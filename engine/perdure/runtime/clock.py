@@ -1,8 +1,8 @@
 """The one file that reads clocks and asks the system for randomness.
 
 `now_ms` never goes back within a process and does not jump when the system's clock is set: it is
-the wall clock at the start plus monotonic time since. `resync` takes up the wall clock again,
-forwards only.
+the wall clock at the start plus monotonic time since. Now and then the wall clock is taken up
+again, forwards only; or, where a database's server tells its time, that one's.
 """
 
 from __future__ import annotations
@@ -41,17 +41,24 @@ class RealClock:
         self._offset_ms = 0
         self._synced_at = float("-inf")
         self._last = 0
+        self._has_leader = False
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch; never less than before."""
         monotonic = time.monotonic()
-        if monotonic - self._synced_at > self.RESYNC_SECONDS:
+        if not self._has_leader and monotonic - self._synced_at > self.RESYNC_SECONDS:
             self._synced_at = monotonic
             self._offset_ms = time.time_ns() // 1_000_000 - int(monotonic * 1000)
         now = self._offset_ms + int(monotonic * 1000)
         if now > self._last:
             self._last = now
         return self._last
+
+    def follow(self, now_ms: int) -> None:
+        """Go by another clock from now on, which has just shown this: that of a server, which all
+        processes share. From any thread."""
+        self._has_leader = True
+        self._offset_ms = now_ms - int(time.monotonic() * 1000)
 
     def monotonic(self) -> float:
         """Seconds since some moment, for durations."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
 from perdure.errors import PerdureError
@@ -15,9 +15,6 @@ from perdure.records import Status
 from . import event_operations, operations, orders, restarts
 from .scope import Scope
 from .verbs import SyncVerbs, Verbs
-
-if TYPE_CHECKING:
-    import sqlite3
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,14 +37,14 @@ class _TransactionContext:
         self._open_scope = None
 
     @property
-    def db(self) -> sqlite3.Connection:
-        """The store's own connection, inside the open transaction.
+    def db(self) -> Any:
+        """The store's own connection, inside the open transaction: an `sqlite3.Connection`, or, on
+        PostgreSQL, a `psycopg.Connection`.
 
         The transaction is the engine's: it is committed together with the step, and carries
         other workflows' writes too. Raise an exception to undo what the function wrote.
         """
-        connection: sqlite3.Connection = self._scope.tx.db
-        return connection
+        return self._scope.tx.db
 
 
 class QueryContext(_TransactionContext):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from perdure.errors import ConnectionMisuse
-from perdure.store.guest import Guest
+from perdure.store.base import GuestTransaction
 
 from .contexts import MutationContext
 from .functions import FunctionLostTransaction
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class OverContext(MutationContext):
     """A `MutationContext` for `WorkflowManager.over`; each verb has a scope of its own."""
 
-    def __init__(self, env: Env, guest: Guest) -> None:
+    def __init__(self, env: Env, guest: GuestTransaction) -> None:
         self._env = env
         self._guest = guest
         super().__init__(Scope(env=env, tx=guest, now=env.clock.now_ms()))

@@ -14,8 +14,6 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from msgspec.structs import replace
-
 from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, WarnJournalSize
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import AttemptLost
@@ -44,7 +42,6 @@ from .decide import FAILURES_MAX, DecidePhase
 from .functions import FunctionLostTransaction
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
-from .operations import StartOrder
 from .requests import Cancel, Read
 from .scope import ON_COMPLETE, After, Env
 from .spread import Taker
@@ -214,7 +211,7 @@ class Worker:
             sometimes("a turn ends because another process took this worker for dead")
             # The next life finds the rest in the store; what callers asked for it must be given.
             asked = (*batch.tickets, *batch.starts.values(), *self._collecting.pending)
-            self.unanswered = [_again(item) for item in asked if isinstance(item, Ticket)]
+            self.unanswered = [item.again() for item in asked if isinstance(item, Ticket)]
             raise
 
     def _collect(self, batch: Batch) -> bool:
@@ -248,12 +245,15 @@ class Worker:
     # --- commit -------------------------------------------------------------------------------
 
     def _commit(self, batch: Batch) -> Result | None:
-        """Commit the batch; None if it has to be taken up again."""
+        """Commit the batch; None if it has to be taken up again. User code runs in a transaction
+        of its own where the store wants that."""
+        is_shared = self.store.shares_commits or len(batch.units) + len(batch.tickets) == 1
+        apart = set() if is_shared else batch.with_user_code()
         while True:
             try:
                 result = self._committer.commit(
-                    list(batch.units.values()),
-                    [ticket.request for ticket in batch.tickets],
+                    [unit for unit in batch.units.values() if unit.workflow_id not in apart],
+                    [ticket.request for ticket in batch.tickets if ticket not in apart],
                     batch.now,
                     self._claims.reserved,
                     extra=self._inbox.in_commit,
@@ -273,6 +273,7 @@ class Worker:
             else:
                 self._recovered()
                 self._inbox.committed()
+                self._commit_each(batch, apart, result)
                 return result
 
     def _give_up(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:
@@ -299,17 +300,19 @@ class Worker:
             logger.warning("a batch could not be committed (%r): now one by one", error)
         sometimes("a batch is committed one by one")
         whole = Result()
-        for unit in list(batch.units.values()):
-            part = self._commit_unit(unit, batch)
-            if part is not None:
-                whole.add(part)
-        for ticket in batch.tickets:
-            part = self._commit_ticket(ticket, batch)
-            if part is not None:
-                whole.add(part)
+        self._commit_each(batch, {*batch.units, *batch.tickets}, whole)
         if whole.committed or whole.replies:
             self._recovered()
         return whole
+
+    def _commit_each(self, batch: Batch, which: Collection[object], whole: Result) -> None:
+        """Commit these units and tickets, each alone, and add to `whole` what became of them."""
+        units = [unit for unit in batch.units.values() if unit.workflow_id in which]
+        parts = [self._commit_unit(unit, batch) for unit in units]
+        parts += [self._commit_ticket(each, batch) for each in batch.tickets if each in which]
+        for part in parts:
+            if part is not None:
+                whole.add(part)
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,
@@ -363,7 +366,7 @@ class Worker:
             except StoreError as error:
                 self._delay(error)
                 self._doubt_commit()
-                self._collecting.pending.append(_again(ticket))
+                self._collecting.pending.append(ticket.again())
                 return None
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))  # the on_complete of a cancel
@@ -389,7 +392,7 @@ class Worker:
             text = f"workflow {unit.workflow_id!r} could not be started: see perdure's log"
             ticket.answer(None, InternalError(text))
         else:
-            self._collecting.pending.append(_again(ticket))
+            self._collecting.pending.append(ticket.again())
 
     def _repost(self, unit: Unit, batch: Batch) -> None:
         workflow_id = unit.workflow_id
@@ -413,7 +416,7 @@ class Worker:
             self.actors.drop(workflow_id)
             self.actors.runnable[workflow_id] = None
             self._inbox.release(batch.inbox.get(workflow_id, ()))
-        tickets = [_again(ticket) for ticket in (*batch.tickets, *batch.starts.values())]
+        tickets = [ticket.again() for ticket in (*batch.tickets, *batch.starts.values())]
         collecting = self._collecting
         collecting.pending = [*batch.posts, *tickets, *collecting.pending]
         collecting.foreign_change = True  # should it be stored after all: look who waits for it
@@ -587,10 +590,3 @@ def _changed(batch: Batch, result: Result) -> list[WorkflowId] | None:
     if is_asked or result.after != After():
         return None
     return [done.unit.workflow_id for done in result.committed]
-
-
-def _again(ticket: Ticket) -> Ticket:
-    """The ticket for another try: should the first one be stored after all, it is found."""
-    if isinstance(ticket.request, StartOrder):
-        ticket.request = replace(ticket.request, has_own_id=True)
-    return ticket

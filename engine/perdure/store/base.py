@@ -327,6 +327,14 @@ class Transaction(Reader, Protocol):
         ...
 
 
+class GuestTransaction(Transaction, Protocol):
+    """The engine's side of a transaction that the user opened on a connection of his own."""
+
+    def check_open(self) -> None:
+        """Raise `ConnectionMisuse` if the user's transaction has ended."""
+        ...
+
+
 class TransactionLost(PerdureError):
     """User code ended the transaction, or left it so that it cannot be committed.
 
@@ -403,7 +411,10 @@ class Store(Protocol):
         ...
 
     def has_changed(self) -> bool:
-        """Whether another process has committed since the last call. Cheap."""
+        """Whether another process has committed since the last call. Cheap.
+
+        It may be told some milliseconds late, and it may be told though nothing has happened.
+        """
         ...
 
     def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:

@@ -1,0 +1,174 @@
+"""A transaction that the user opened, on a connection of his own to the same database.
+
+The engine's rows are written through it with the engine's own statements, and stored with the
+user's, or not at all. Nothing here commits or rolls back the user's transaction, or begins one (but
+see `open_guest`): what fails is undone to a savepoint.
+What does not belong here: what the verbs of a context do. Other processes are told at the user's
+commit, by a notification that is part of his transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from perdure.errors import ConnectionMisuse, StoreError
+
+from ..base import TransactionLost
+from .address import Address
+from .connection import Connection
+from .pipeline import Pipeline
+from .pulse import CHANNEL
+from .schema import check_version, create_tables, has_tables
+from .writes import PostgresTransaction
+
+T = TypeVar("T")
+
+_SAVEPOINT = "perdure_over"
+
+
+class Guest(PostgresTransaction):
+    """The engine's side of the user's transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Any], address: Address) -> None:
+        super().__init__(
+            Pipeline(connection, prepares=False),
+            functools.partial(check_version, text=address.text),
+            lease=address.lease,
+            text=address.text,
+        )
+        self._guest = connection
+
+    @property
+    def db(self) -> Any:
+        """The user's own connection."""
+        return self._guest
+
+    def check_open(self) -> None:
+        """Raise if the user's transaction has ended, or cannot be gone on with.
+
+        Raises:
+            ConnectionMisuse
+        """
+        status = self._guest.info.transaction_status
+        if status == TransactionStatus.INERROR:
+            raise ConnectionMisuse(
+                "the transaction that manager.over() was given has failed before: roll it back"
+            )
+        if status != TransactionStatus.INTRANS:
+            raise ConnectionMisuse(
+                "the transaction that manager.over() was given has ended: call manager.over()"
+                " again, in the next one"
+            )
+        if self._guest.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise ConnectionMisuse(
+                "the connection that manager.over() was given is in pipeline mode: leave it before"
+            )
+
+    def run_engine_code(self, fn: Callable[[], T]) -> T:
+        """Run a verb of the context: all of it is done, or, if it raises, nothing.
+
+        Raises:
+            StoreError: the database is in trouble.
+        """
+        self.check_open()
+        with self.savepoint(_SAVEPOINT):
+            # The user may commit after any verb, and lock no row of ours for longer.
+            self._epochs.clear()
+            self.is_news = False
+            result = fn()
+            if self.is_news:
+                self._later((f"NOTIFY {CHANNEL}", ()))
+            return result
+
+    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
+        """Run an `on_complete`; it has the user's connection, with no fence around it.
+
+        Raises:
+            TransactionLost: it has ended the transaction.
+        """
+        try:
+            with self.savepoint(f"{_SAVEPOINT}_user"):
+                return fn()
+        except StoreError:
+            raise
+        except BaseException as error:
+            if self._guest.info.transaction_status == TransactionStatus.IDLE:
+                raise TransactionLost(None) from error
+            raise
+
+    @contextlib.contextmanager
+    def savepoint(self, name: str) -> Iterator[None]:
+        """What is done in the block is undone if that raises."""
+        epochs = self._epochs.copy()
+        self._ask(f"SAVEPOINT {name}")
+        try:
+            yield
+            self._later((f"RELEASE SAVEPOINT {name}", ()))
+            self._run()
+            self.check_open()
+        except BaseException as error:
+            self._epochs = epochs
+            self._pipeline.clear()
+            with contextlib.suppress(psycopg.Error):
+                self._pipeline.queue(f"ROLLBACK TO SAVEPOINT {name}")
+                self._pipeline.queue(f"RELEASE SAVEPOINT {name}")
+                self._pipeline.run()
+            trouble = self.translate(error)
+            if trouble is not None:
+                raise trouble from error
+            raise
+
+
+def open_guest(
+    connection: psycopg.Connection[Any], address: Address, max_parallelism: int | None
+) -> Guest:
+    """The engine's side of a transaction that is open on `connection`.
+
+    If none is open, and psycopg would open one at the first statement (its default), it is opened
+    here. Where there are no tables they are made, in the same transaction.
+
+    Args:
+        address: of the database that it must be a connection to.
+        max_parallelism: initial value of the setting, if the tables are made.
+
+    Raises:
+        TypeError: it is no psycopg connection.
+        ConnectionMisuse: it is the engine's, or another database's, or no transaction is open.
+        StoreError: the database is in trouble, or is not ours to use.
+    """
+    if not isinstance(connection, psycopg.Connection):
+        raise TypeError(f"over({connection!r}): give a psycopg.Connection")
+    if isinstance(connection, Connection):
+        raise ConnectionMisuse(
+            "over(ctx.db): in a mutation use the verbs of its ctx: they are in its transaction"
+        )
+    _check_database(connection, address)
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        if connection.autocommit:
+            raise ConnectionMisuse(
+                "over(connection): no transaction is open: use `with connection.transaction():`"
+            )
+        Pipeline(connection, prepares=False).ask("BEGIN")
+    guest = Guest(connection, address)
+    guest.check_open()
+    with guest.savepoint(_SAVEPOINT):
+        if not has_tables(guest._ask, address.text):
+            create_tables(guest._ask, max_parallelism, address.text)
+    return guest
+
+
+def _check_database(connection: psycopg.Connection[Any], address: Address) -> None:
+    info = connection.info
+    wanted = address.parameters
+    for name, found in (("dbname", info.dbname), ("host", info.host), ("port", str(info.port))):
+        if name in wanted and str(wanted[name]) != found:
+            raise ConnectionMisuse(
+                f"over(connection): it is a connection to {info.dbname!r} on {info.host}:"
+                f"{info.port}, and the manager's store is {address.text}: open it on the same"
+            )

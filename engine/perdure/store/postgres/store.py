@@ -1,0 +1,407 @@
+"""The PostgreSQL store: tables beside the application's own, for workers on several machines.
+
+Connections, opening, liveness. A worker proves that it lives by renewing a lease (pulse.py); the
+database's clock alone says when it has run out. Whoever takes a worker for dead locks its row,
+which the worker's own commits lock first: so one of the two comes first, and the other one sees it.
+
+Connections of a store: one for transactions, used by the engine's thread; one for signs of life and
+notifications; a few for reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.errors import IntegrityError
+from psycopg.pq import TransactionStatus
+
+from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
+
+from ..base import Access, Reader, Transaction, TransactionLost
+from .address import PLANNING, READING, parse
+from .connection import Connection, Cursor
+from .errors import translate
+from .guest import Guest, open_guest
+from .pipeline import Pipeline, Rows
+from .pool import ReaderPool
+from .pulse import CHANNEL, Pulse
+from .reads import PostgresReader
+from .schema import check_version, create_tables, has_tables
+from .writes import PostgresTransaction
+
+T = TypeVar("T")
+
+logger = logging.getLogger("perdure.store")
+
+#: How often a worker tries to connect at its start, and how long it waits in between, in seconds.
+OPEN_TRIES = 30
+OPEN_PAUSE = 1.0
+
+_REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
+
+
+def _no_time(_: int) -> None:
+    pass
+
+
+class PostgresStore:
+    """A store in a PostgreSQL database.
+
+    Args:
+        address: ``postgresql://…``; see address.py for the options that are ours.
+        durability: ``"disk"`` or ``"process"`` (``synchronous_commit=off``: the last commits may be
+            lost when the server crashes).
+        access: "create" (make what is missing), "write" (the tables must be there) or "read"
+            (they must be there, and nothing in them is changed).
+        tell_time: called now and then with the database's time, in ms since the epoch.
+        pause: waits for some seconds between two tries of `open`.
+
+    Raises:
+        ValueError: the address cannot be read.
+    """
+
+    shares_commits = False
+    reads_need_engine = False
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        durability: str = "disk",
+        access: Access = "create",
+        tell_time: Callable[[int], object] = _no_time,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self.address = parse(address)
+        self.text = self.address.text
+        self._settings = self.address.engine_settings(durability)
+        self._access = access
+        self._tell_time = tell_time
+        self._pause = threading.Event().wait if pause is None else pause
+        self._prepares = not self.address.has_pgbouncer
+        self._check_version = functools.partial(check_version, text=self.text)
+        self._session: Connection | None = None
+        self._pool: ReaderPool | None = None
+        self._pulse: Pulse | None = None
+        self._pid = 0
+        #: A commit's connection was lost before it was answered.
+        self._is_in_doubt = False
+
+    # --- opening and closing
+
+    def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
+        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away: it
+        may be started while that is restarted."""
+        if works and self.address.has_pgbouncer:
+            raise StoreError(
+                f"{self.text}: a worker listens and gives signs of life on connections of its own,"
+                " which pgbouncer=true cannot keep: give workers the server's own address"
+            )
+        for _ in range(OPEN_TRIES - 1 if works else 0):
+            try:
+                self._open(max_parallelism)
+                return
+            except StoreUnavailable as error:
+                logger.warning("a worker cannot start yet, and tries again: %s", error)
+                self._pause(OPEN_PAUSE)
+        self._open(max_parallelism)
+
+    def _open(self, max_parallelism: int | None) -> None:
+        try:
+            self._prepare(max_parallelism)
+            self._pool = ReaderPool(
+                self._connect_reader, self._translate, self.text, prepares=self._prepares
+            )
+            self._pulse = Pulse(
+                self._connect_pulse,
+                lease=self.address.lease,
+                is_own=self._is_own,
+                tell_time=self._tell_time,
+                listens=self._prepares,
+            )
+            self._pulse.start()
+        except BaseException as error:
+            self.close()
+            trouble = self._translate(error)
+            if trouble is not None:
+                raise trouble from error
+            raise
+
+    def _prepare(self, max_parallelism: int | None) -> None:
+        session = self._connect()
+        self._session = session
+        ask = session.statements.ask
+        if has_tables(ask, self.text):
+            return
+        if self._access != "create":
+            raise StoreNotFound(f"{self.text}: perdure has no tables in it: {_REMEDY_MISSING}")
+        ask("BEGIN")
+        create_tables(ask, max_parallelism, self.text)
+        ask("COMMIT")
+
+    def close(self) -> None:
+        """Close all connections. May be opened again."""
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            pulse.stop()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+        self._drop_session()
+
+    # --- connections
+
+    def _connect(self) -> Connection:
+        settings = self._settings
+        if self._access == "read":
+            settings = (*settings, "default_transaction_read_only=on")
+        parameters = self.address.connection_parameters(*settings)
+        session = Connection.connect(
+            **parameters, autocommit=True, cursor_factory=Cursor, prepare_threshold=self._threshold
+        )
+        session.text = self.text
+        session.statements = Pipeline(session, prepares=self._prepares)
+        self._pid = session.info.backend_pid
+        return session
+
+    @property
+    def _threshold(self) -> int | None:
+        """After how many uses psycopg prepares a statement of the user's; None for never."""
+        return 5 if self._prepares else None
+
+    def _connect_reader(self) -> psycopg.Connection[Any]:
+        return self._connect_plain(*READING, "default_transaction_read_only=on")
+
+    def _connect_pulse(self) -> psycopg.Connection[Any]:
+        return self._connect_plain(*PLANNING)
+
+    def _connect_plain(self, *settings: str) -> psycopg.Connection[Any]:
+        parameters = self.address.connection_parameters(*settings)
+        return psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
+
+    def _is_own(self, pid: int) -> bool:
+        return pid == self._pid
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.end_session()
+
+    def _open_session(self) -> Connection:
+        """The engine's connection; a new one if the last was lost.
+
+        Raises:
+            StoreError: it cannot connect, or the last commit is not known to have ended.
+        """
+        if self._pool is None:
+            raise NotOpen(f"{self.text}: the store is not open: use `async with manager:`")
+        session = self._session
+        if session is not None and session.info.transaction_status == TransactionStatus.IDLE:
+            if not self._is_in_doubt:
+                return session
+        else:
+            self._drop_session()
+            session = None
+        try:
+            if session is None:
+                session = self._session = self._connect()
+            if self._is_in_doubt:
+                self._wait_for_doubtful(session)
+                self._is_in_doubt = False
+        except psycopg.Error as error:
+            self._drop_session()
+            raise self._translate(error) or StoreError(f"{self.text}: {error}") from error
+        return session
+
+    def _wait_for_doubtful(self, session: Connection) -> None:
+        """Wait until the last commit has ended, one way or the other: until then it holds the rows
+        of our workers. Where there is none, its rows themselves are waited for."""
+        workers = [] if self._pulse is None else list(self._pulse.workers)
+        sql = "SELECT 1 FROM perdure_workers WHERE id = ANY($1::text[]) FOR UPDATE"
+        session.statements.ask(sql, (workers,))
+
+    def _translate(self, error: BaseException) -> StoreError | None:
+        return translate(error, self.text)
+
+    # --- transactions and reads
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """See `base.Store.transaction`."""
+        return _OpenTransaction(self)
+
+    def reader(self) -> Reader:
+        """See `base.Store.reader`."""
+        pool = self._pool
+        if pool is None:
+            raise NotOpen(f"{self.text}: the store is not open: use `async with manager:`")
+        if self._is_in_doubt:
+            # Whatever is read now may be from before a commit that is not over.
+            self._open_session()
+        return PostgresReader(pool.execute, pool.at_once)
+
+    def guest(self, connection: psycopg.Connection[Any], *, max_parallelism: int | None) -> Guest:
+        """The engine's side of a transaction that the user opened on this database; the store need
+        not be open. See `guest.open_guest`, also for what it raises.
+
+        Args:
+            max_parallelism: initial value of the setting, if the tables are created.
+        """
+        return open_guest(connection, self.address, max_parallelism)
+
+    # --- other processes
+
+    def has_changed(self) -> bool:
+        """See `base.Store.has_changed`: a flag that a listening thread sets."""
+        return self._pulse is not None and self._pulse.take_news()
+
+    def hold_worker(self, worker_id: str) -> None:
+        """See `base.Store.hold_worker`. It counts from the moment at which it is added."""
+        assert self._pulse is not None
+        self._pulse.keep_alive(worker_id)
+
+    def release_worker(self, worker_id: str) -> None:
+        """See `base.Store.release_worker`. If that cannot be told, its lease runs out."""
+        if self._pulse is None:
+            return
+        self._pulse.let_go(worker_id)
+        sql = "UPDATE perdure_workers SET lease_until = '-infinity' WHERE id = $1"
+        with contextlib.suppress(StoreError, psycopg.Error):
+            self._open_session().statements.ask(sql, (worker_id,))
+
+    def dead_workers(self, worker_ids: Collection[str]) -> list[str]:
+        """See `base.Store.dead_workers`. One that is in a transaction lives: its row is locked."""
+        if not worker_ids:
+            return []
+        sql = (
+            "SELECT id FROM perdure_workers"
+            " WHERE id = ANY($1::text[]) AND lease_until < clock_timestamp()"
+            " ORDER BY id FOR UPDATE SKIP LOCKED"
+        )
+        session = self._open_session()
+        try:
+            return [row[0] for row in session.statements.ask(sql, (list(worker_ids),))]
+        except psycopg.Error as error:
+            raise self._translate(error) or error from error
+
+    def is_poisoned(self, error: BaseException) -> bool:
+        """See `base.Store.is_poisoned`: a deferred constraint of the user's."""
+        return isinstance(error, IntegrityError)
+
+
+class _OpenTransaction:
+    """Begin, then commit or roll back."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> Transaction:
+        store = self._store
+        self._session = session = store._open_session()
+        session.begin()
+        self._transaction = EngineTransaction(session, store._check_version, store.address.lease)
+        return self._transaction
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            try:
+                self._commit()
+            except BaseException as failure:
+                self._undo(failure)
+                raise
+        else:
+            self._undo(error)
+
+    def _commit(self) -> None:
+        session, statements = self._session, self._session.statements
+        if session.trouble is not None:
+            raise session.trouble
+        if statements.is_only_begun:
+            statements.clear()  # nothing was done
+            return
+        if statements.has_checks:
+            self._transaction.flush()
+        if session.info.transaction_status == TransactionStatus.IDLE and not statements.begins:
+            raise TransactionLost(None)
+        statements.queue("COMMIT", (), _check_commit)
+        if self._transaction.is_news:
+            # After it, as a transaction of its own: one that notifies and writes would keep all
+            # others that do so waiting for its disk.
+            statements.queue(f"NOTIFY {CHANNEL}")
+        try:
+            statements.run()
+        except psycopg.Error:
+            self._store._is_in_doubt = session.broken
+            raise
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back; raise what the error means for the store, if it means something."""
+        session = self._session
+        session.statements.clear()
+        status = session.info.transaction_status
+        try:
+            if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                session.statements.ask("ROLLBACK")
+            elif status != TransactionStatus.IDLE:
+                self._store._drop_session()
+        except psycopg.Error:
+            self._store._drop_session()
+        trouble = self._transaction.translate(error)
+        if trouble is not None:
+            raise trouble from error
+
+
+def _check_commit(rows: Rows) -> None:
+    # A transaction that has failed is rolled back by COMMIT, which is no error.
+    if rows.tag != b"COMMIT":
+        raise TransactionLost(None)
+
+
+class EngineTransaction(PostgresTransaction):
+    """A transaction on the engine's connection, in which user code may run."""
+
+    def __init__(
+        self, session: Connection, check_version: Callable[[object], None], lease: float
+    ) -> None:
+        super().__init__(session.statements, check_version, lease=lease, text=session.text)
+        self._session = session
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        self._run()
+
+    @property
+    def db(self) -> Connection:
+        """The connection that user code gets."""
+        return self._session
+
+    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
+        """See `base.Transaction.run_user_code`."""
+        epochs = self._epochs.copy()
+        try:
+            return self._session.run_user_code(fn, read_only=read_only)
+        except BaseException:
+            self._epochs = epochs  # locks that were taken since are given up
+            raise
+
+    def run_engine_code(self, fn: Callable[[], T]) -> T:
+        """See `base.Transaction.run_engine_code`."""
+
+        def run() -> T:
+            try:
+                result = fn()
+            except (StoreError, psycopg.Error):
+                raise
+            except BaseException:
+                self.flush()  # before anything of the user's: in the order in which it was done
+                raise
+            self.flush()
+            return result
+
+        return self._session.run_engine_code(run)

@@ -1,0 +1,68 @@
+"""PostgreSQL's errors: whose trouble they are."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from perdure.errors import (
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreNotFound,
+    StoreReadOnly,
+)
+from perdure.store.postgres.errors import is_lost_transaction, translate, translate_own
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.SerializationFailure, StoreBusy),
+        (errors.DeadlockDetected, StoreBusy),
+        (errors.LockNotAvailable, StoreBusy),
+        (errors.DiskFull, StoreFull),
+        (errors.TooManyConnections, StoreError),
+        (errors.ReadOnlySqlTransaction, StoreReadOnly),
+        (errors.AdminShutdown, StoreError),
+        (errors.CannotConnectNow, StoreError),
+        (errors.IoError, StoreError),
+        (errors.InvalidPassword, StoreError),
+        (errors.InvalidCatalogName, StoreNotFound),
+        (errors.DataCorrupted, StoreCorrupt),
+        (errors.IdleInTransactionSessionTimeout, StoreError),
+        (psycopg.OperationalError, StoreError),
+    ],
+)
+def test_trouble_of_the_store(error: type[psycopg.Error], expected: type[StoreError]) -> None:
+    """It costs time, never a workflow; the error says where."""
+    found = translate(error("what it says"), "postgresql:///app")
+    assert type(found) is expected
+    assert str(found).startswith("postgresql:///app: what it says")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UniqueViolation("x"),
+        errors.SyntaxError("x"),
+        errors.UndefinedTable("x"),
+        errors.QueryCanceled("x"),
+        psycopg.ProgrammingError("x"),
+        psycopg.InterfaceError("x"),
+        ValueError("x"),
+    ],
+)
+def test_faults_of_whoever_wrote_the_sql(error: Exception) -> None:
+    """Trying again would not help."""
+    assert translate(error, "postgresql:///app") is None
+    assert translate_own(error, "postgresql:///app") is None
+
+
+def test_a_transaction_that_took_too_long() -> None:
+    """Told apart: what runs in it may be to blame."""
+    assert is_lost_transaction(errors.IdleInTransactionSessionTimeout("x"))
+    assert not is_lost_transaction(errors.AdminShutdown("x"))
+    assert not is_lost_transaction(ValueError("25P03"))

@@ -1,0 +1,237 @@
+"""The PostgreSQL store: the contract, opening, leases, and connections that are lost."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.store.postgres.databases import STILL, end_connections, execute, soon
+
+from perdure.errors import (
+    NotOpen,
+    StoreBusy,
+    StoreError,
+    StoreNotFound,
+    StoreVersionError,
+)
+from perdure.store.base import Store
+from perdure.store.postgres.store import PostgresStore
+from perdure_sim import check_store
+
+
+def test_the_store_keeps_the_contract(postgres_url: str) -> None:
+    """All that perdure.store.base promises."""
+    check_store(lambda: PostgresStore(postgres_url + STILL))
+
+
+def test_it_keeps_the_contract_behind_pgbouncer(postgres_url: str) -> None:
+    """Also where no session keeps anything; only notifications are missing."""
+    check_store(
+        lambda: PostgresStore(f"{postgres_url}{STILL}&pgbouncer=true"),
+        only="workflows_come_back_whole",
+    )
+    check_store(
+        lambda: PostgresStore(f"{postgres_url}{STILL}&pgbouncer=true"),
+        only="user_code_is_kept_or_undone_whole",
+    )
+
+
+def test_the_adapter_has_every_member(postgres_url: str) -> None:
+    """Types: this assignment."""
+    store: Store = PostgresStore(postgres_url)
+    assert store.shares_commits is False
+
+
+def test_it_needs_to_be_open(postgres_url: str) -> None:
+    """Before `open` and after `close` everything says so."""
+    store = PostgresStore(postgres_url)
+    with pytest.raises(NotOpen, match="not open"):
+        store.reader()
+    with pytest.raises(NotOpen, match="not open"), store.transaction():
+        pass
+
+
+@pytest.mark.parametrize("access", ["write", "read"])
+def test_only_create_makes_tables(postgres_url: str, access: str) -> None:
+    """Any other access to a database without perdure's tables is refused and changes nothing."""
+    store = PostgresStore(postgres_url, access=access)  # type: ignore[arg-type]
+    with pytest.raises(StoreNotFound, match="no tables in it"):
+        store.open(max_parallelism=None)
+    assert execute(postgres_url, "SELECT 1 FROM pg_class WHERE relname ~ '^perdure'") == []
+
+
+def test_who_only_reads_cannot_write(store: PostgresStore, postgres_url: str) -> None:
+    """A store opened to be read reads, and refuses a write."""
+    reading = PostgresStore(postgres_url, access="read")
+    reading.open(max_parallelism=None)
+    assert reading.reader().config().max_parallelism == 7
+    with pytest.raises(StoreError, match="25006"), reading.transaction() as tx:
+        tx.set_max_parallelism(1)
+    reading.close()
+
+
+def test_another_table_of_that_name_is_left_alone(postgres_url: str) -> None:
+    """What begins with perdure_ and is not ours is named."""
+    execute(postgres_url, "CREATE TABLE perdure_notes (x text)")
+    with pytest.raises(StoreError, match="named perdure_notes, but not perdure's"):
+        PostgresStore(postgres_url).open(max_parallelism=None)
+    execute(postgres_url, "CREATE TABLE perdure_config (x text)")
+    with pytest.raises(StoreError, match="named perdure_config, but not perdure's"):
+        PostgresStore(postgres_url).open(max_parallelism=None)
+
+
+def test_a_newer_schema_is_refused(store: PostgresStore, postgres_url: str) -> None:
+    """At opening, and by the transaction of a client that was open before."""
+    execute(postgres_url, "UPDATE perdure_config SET schema_version = 99")
+    with pytest.raises(StoreVersionError, match="version 99, newer than"):
+        PostgresStore(postgres_url).open(max_parallelism=None)
+    with pytest.raises(StoreVersionError, match="version 99"), store.transaction() as tx:
+        tx.check_schema()
+
+
+def test_many_open_an_empty_database_at_once(postgres_url: str) -> None:
+    """One of them makes the tables, and all of them find them."""
+    stores = [PostgresStore(postgres_url + STILL) for _ in range(4)]
+    threads = [threading.Thread(target=one.open, kwargs={"max_parallelism": 3}) for one in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.reader().config().max_parallelism for one in stores] == [3, 3, 3, 3]
+    for one in stores:
+        one.close()
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    """The error says what, and shows no password."""
+    store = PostgresStore(f"postgresql://me:secret@/x?host={tmp_path}")
+    with pytest.raises(StoreError, match="look after the server") as caught:
+        store.open(max_parallelism=None)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_schema_of_its_own(postgres_url: str) -> None:
+    """The tables lie in the first schema of the search path."""
+    execute(postgres_url, "CREATE SCHEMA flow")
+    store = PostgresStore(f"{postgres_url}&options=-csearch_path%3Dflow")
+    store.open(max_parallelism=None)
+    store.close()
+    found = execute(postgres_url, "SELECT schemaname FROM pg_tables WHERE tablename ~ '^perdure_s'")
+    assert found == [("flow",)]
+
+
+def test_the_time_is_the_servers(postgres_url: str) -> None:
+    """It is told when the store opens."""
+    times: list[int] = []
+    store = PostgresStore(postgres_url, tell_time=times.append)
+    store.open(max_parallelism=None)
+    store.close()
+    ((now,),) = execute(postgres_url, "SELECT (extract(epoch FROM now()) * 1000)::bigint")
+    assert isinstance(now, int)
+    assert times[0] <= now
+
+
+# --- liveness
+
+
+def test_a_worker_without_signs_of_life_is_dead(store: PostgresStore, postgres_url: str) -> None:
+    """Once its lease has run out, by the server's clock."""
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    assert store.dead_workers(["w"]) == []
+    execute(postgres_url, "UPDATE perdure_workers SET lease_until = clock_timestamp()")
+    assert store.dead_workers(["w"]) == ["w"]
+
+
+def test_who_is_in_a_transaction_lives(store: PostgresStore, postgres_url: str) -> None:
+    """The lock of its row proves it, whatever its lease says."""
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    execute(postgres_url, "UPDATE perdure_workers SET lease_until = clock_timestamp()")
+    other = PostgresStore(postgres_url + STILL)
+    other.open(max_parallelism=None)
+    with other.transaction() as tx:
+        assert not tx.is_fenced("w")
+        assert store.dead_workers(["w"]) == []
+    other.close()
+
+
+def test_signs_of_life_renew_the_lease(postgres_url: str) -> None:
+    """A held worker's lease is renewed without any commit of its own."""
+    store = PostgresStore(f"{postgres_url}&lease=1")
+    store.open(max_parallelism=None)
+    store.hold_worker("w")
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    sql = "SELECT lease_until::text FROM perdure_workers"
+    before = execute(postgres_url, sql)
+    assert soon(lambda: execute(postgres_url, sql) != before)
+    store.close()
+
+
+# --- lost connections
+
+
+def test_lost_connections_are_made_again(store: PostgresStore, postgres_url: str) -> None:
+    """Reads go on at once, transactions after an error that says that the store is in trouble."""
+    assert store.reader().config().max_parallelism == 7
+    end_connections(postgres_url)
+    assert store.reader().config().max_parallelism == 7
+    with pytest.raises(StoreError), store.transaction() as tx:
+        tx.set_max_parallelism(9)
+    with store.transaction() as tx:
+        tx.set_max_parallelism(10)
+    assert store.reader().config().max_parallelism == 10
+
+
+def test_a_connection_lost_in_the_middle_keeps_nothing(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """What was written before is undone; the next transaction is a new one."""
+
+    def write() -> None:
+        with store.transaction() as tx:
+            tx.add_worker("w", 1)
+            assert [row.worker_id for row in tx.workers()] == ["w"]
+            end_connections(postgres_url)
+            tx.workers()
+
+    with pytest.raises(StoreError):
+        write()
+    with store.transaction() as tx:
+        assert tx.workers() == []
+
+
+def test_the_ear_comes_back(store: PostgresStore, postgres_url: str) -> None:
+    """After a lost connection others are heard again, and something may have been missed."""
+    store.has_changed()
+    end_connections(postgres_url)
+    assert soon(store.has_changed)
+    other = PostgresStore(postgres_url + STILL)
+    other.open(max_parallelism=None)
+
+    def heard() -> bool:
+        with other.transaction() as tx:
+            tx.set_max_parallelism(5)
+        return store.has_changed()
+
+    assert soon(heard)
+    other.close()
+
+
+def test_a_lock_is_not_waited_for_for_ever(store: PostgresStore, postgres_url: str) -> None:
+    """The store is busy then, and what was written is undone."""
+
+    def write() -> None:
+        with store.transaction() as tx:
+            tx.add_worker("w", 1)
+            tx.set_max_parallelism(3)
+
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE perdure_config")
+        with pytest.raises(StoreBusy, match="end the transaction that holds the lock"):
+            write()
+        other.rollback()
+    assert store.reader().workers() == []
