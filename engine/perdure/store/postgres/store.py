@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.errors import IntegrityError
+from psycopg.errors import IntegrityError, RaiseException
 from psycopg.pq import TransactionStatus
 
 from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
@@ -291,8 +291,9 @@ class PostgresStore:
             raise self._translate(error) or error from error
 
     def is_poisoned(self, error: BaseException) -> bool:
-        """See `base.Store.is_poisoned`: a deferred constraint of the user's."""
-        return isinstance(error, IntegrityError)
+        """See `base.Store.is_poisoned`: a deferred constraint of the user's, or a deferred trigger
+        that raises."""
+        return isinstance(error, IntegrityError | RaiseException)
 
 
 class _OpenTransaction:
