@@ -27,7 +27,7 @@ from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 from ..base import Access, Reader, Transaction, TransactionLost
 from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
-from .errors import translate
+from .errors import translate_own
 from .guest import Guest, open_guest
 from .pipeline import Pipeline, Rows
 from .pool import ReaderPool
@@ -228,7 +228,7 @@ class PostgresStore:
         session.statements.ask(sql, (workers,))
 
     def _translate(self, error: BaseException) -> StoreError | None:
-        return translate(error, self.text)
+        return translate_own(error, self.text)
 
     # --- transactions and reads
 
