@@ -302,6 +302,25 @@ def test_a_constraint_that_is_checked_at_the_commit_poisons_it(
     assert store.is_poisoned(caught.value)
 
 
+def test_a_trigger_that_raises_at_the_commit_poisons_it(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """As a constraint does: the workflow is to be told that its step has failed."""
+    execute(
+        postgres_url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'too much'; END $$",
+    )
+    execute(
+        postgres_url,
+        "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(psycopg.errors.RaiseException) as caught:
+        mutate(store, lambda db: db.execute("INSERT INTO notes VALUES (1)"))
+    assert store.is_poisoned(caught.value)
+
+
 def test_a_function_that_stands_still_too_long_loses_the_transaction(postgres_url: str) -> None:
     """The server ends it before the worker's lease is over; the function is to blame."""
     store = PostgresStore(f"{postgres_url}&lease=1")

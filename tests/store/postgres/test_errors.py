@@ -49,8 +49,7 @@ def test_trouble_of_the_store(error: type[psycopg.Error], expected: type[StoreEr
     [
         errors.UniqueViolation("x"),
         errors.SyntaxError("x"),
-        errors.UndefinedTable("x"),
-        errors.QueryCanceled("x"),
+        errors.InFailedSqlTransaction("x"),
         psycopg.ProgrammingError("x"),
         psycopg.InterfaceError("x"),
         ValueError("x"),
@@ -60,6 +59,21 @@ def test_faults_of_whoever_wrote_the_sql(error: Exception) -> None:
     """Trying again would not help."""
     assert translate(error, "postgresql:///app") is None
     assert translate_own(error, "postgresql:///app") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.QueryCanceled("x"),
+        errors.ProgramLimitExceeded("x"),
+        errors.InternalError_("x"),
+        errors.UndefinedTable("x"),
+    ],
+)
+def test_what_befalls_statements_of_our_own(error: psycopg.Error) -> None:
+    """They are right, so it is the server's, or its keepers'; users' statements may be wrong."""
+    assert type(translate_own(error, "postgresql:///app")) is StoreError
+    assert translate(error, "postgresql:///app") is None
 
 
 def test_a_transaction_that_took_too_long() -> None:

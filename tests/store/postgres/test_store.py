@@ -235,3 +235,22 @@ def test_a_lock_is_not_waited_for_for_ever(store: PostgresStore, postgres_url: s
             write()
         other.rollback()
     assert store.reader().workers() == []
+
+
+def test_a_statement_that_is_canceled_is_trouble(store: PostgresStore, postgres_url: str) -> None:
+    """By `statement_timeout`, or by hand: no workflow is to blame, neither for writes nor reads."""
+    role = "perdure_impatient"
+    execute(postgres_url, f"CREATE ROLE {role} SUPERUSER LOGIN")
+    execute(postgres_url, f"ALTER ROLE {role} SET statement_timeout = '20ms'")
+    impatient = PostgresStore(postgres_url.replace("postgres@", f"{role}@") + STILL)
+    impatient.open(max_parallelism=None)
+    try:
+        with psycopg.connect(postgres_url) as other:
+            other.execute("LOCK TABLE perdure_workers")
+            with pytest.raises(StoreError, match="57014"):
+                impatient.reader().workers()
+            with pytest.raises(StoreError, match="57014"), impatient.transaction() as tx:
+                tx.is_fenced("w")
+    finally:
+        impatient.close()
+        execute(postgres_url, f"DROP ROLE {role}")

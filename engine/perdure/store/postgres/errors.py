@@ -43,6 +43,14 @@ _STORE_ERRORS: dict[str, tuple[type[StoreError], str]] = {
     "XX002": (StoreCorrupt, "rebuild the index: REINDEX"),
 }
 
+_OWN = "nobody's code is to blame; it is tried again"
+
+#: Of the engine's own statements: they are right, so these are the server's, or its keepers': a
+#: statement was canceled, or took longer than `statement_timeout` (57014), some limit was met, a
+#: table is gone while it is restored.
+_OWN_CLASSES = frozenset({"0A", "26", "40", "53", "54", "55", "57", "58", "F0", "XX"})
+_OWN_STATES = frozenset({"42P01", "42703"})
+
 
 def translate(error: BaseException, text: str) -> StoreError | None:
     """The store error that stands for an error of PostgreSQL's, or None if the SQL is to blame.
@@ -68,11 +76,16 @@ def translate(error: BaseException, text: str) -> StoreError | None:
 
 def translate_own(error: BaseException, text: str) -> StoreError | None:
     """As `translate`, for a statement of the engine's own: there a row that exists already was put
-    by another process meanwhile."""
+    by another process meanwhile, and what somebody has canceled is tried again."""
     if isinstance(error, errors.UniqueViolation):
         if (error.diag.table_name or "").startswith("perdure_"):
             return StoreBusy(f"{text}: another process has just put the same: {_AGAIN}")
-    return translate(error, text)
+    trouble = translate(error, text)
+    if trouble is None and isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        state = error.sqlstate
+        if state in _OWN_STATES or state[:2] in _OWN_CLASSES:
+            return StoreError(f"{text}: {_line(error)} ({state}): {_OWN}")
+    return trouble
 
 
 def is_lost_transaction(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.errors import IntegrityError
+from psycopg.errors import IntegrityError, RaiseException
 from psycopg.pq import TransactionStatus
 
 from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
@@ -27,7 +27,7 @@ from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 from ..base import Access, Reader, Transaction, TransactionLost
 from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
-from .errors import translate
+from .errors import translate_own
 from .guest import Guest, open_guest
 from .pipeline import Pipeline, Rows
 from .pool import ReaderPool
@@ -228,7 +228,7 @@ class PostgresStore:
         session.statements.ask(sql, (workers,))
 
     def _translate(self, error: BaseException) -> StoreError | None:
-        return translate(error, self.text)
+        return translate_own(error, self.text)
 
     # --- transactions and reads
 
@@ -291,8 +291,9 @@ class PostgresStore:
             raise self._translate(error) or error from error
 
     def is_poisoned(self, error: BaseException) -> bool:
-        """See `base.Store.is_poisoned`: a deferred constraint of the user's."""
-        return isinstance(error, IntegrityError)
+        """See `base.Store.is_poisoned`: a deferred constraint of the user's, or a deferred trigger
+        that raises."""
+        return isinstance(error, IntegrityError | RaiseException)
 
 
 class _OpenTransaction:
