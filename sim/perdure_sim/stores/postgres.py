@@ -1,9 +1,9 @@
 """The PostgreSQL store in simulated worlds: a real server, and runs that follow each other on it.
 
-Everything is in one schema of its own, which is made anew for each run, so that nothing else in the
-database is touched. Simulated processes have connections of their own, as real ones do, but no
-pulse: the world says who lives, and a commit of one is news for the others at once where
-PostgreSQL would have been told to notify them.
+Everything is in two schemas of its own, so that nothing else in the database is touched: perdure's
+tables, which are emptied before each run, and the application's, which are made anew. Simulated
+processes have connections of their own, as real ones do, but no pulse: the world says who lives,
+and what one has committed is news for the others where PostgreSQL would notify them.
 
 There is no power loss: what is committed is never lost. No test may wait for a lock: all processes
 are in one thread, so whoever holds it cannot go on meanwhile.
@@ -21,27 +21,38 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.store.base import Store, Transaction
+from perdure.store.postgres.address import parse
 from perdure.store.postgres.store import PostgresStore, _OpenTransaction
 
 from ..world.disks import Disk
 
 Setup = Callable[[Any], object]
 
+_RESTART_SEQUENCES = (
+    "SELECT setval(s.seqrelid::regclass, s.seqstart, false) FROM pg_sequence s"
+    " JOIN pg_class c ON c.oid = s.seqrelid WHERE c.relnamespace = '{schema}'::regnamespace"
+)
+
 _numbers = itertools.count(1)
 
 
-class PostgresSchema:
-    """Makes the disks of runs that follow each other, all in one schema. Close it at the end.
+class PostgresSchemas:
+    """Makes the disks of runs that follow each other, all in the same schemas. Close it at the end.
 
     Args:
         address: ``postgresql://…``; of a role that may create schemas in that database.
     """
 
     def __init__(self, address: str) -> None:
-        self._name = f"perdure_simulation_{os.getpid()}_{next(_numbers)}"
-        self.address = _with_schema(address, self._name)
+        self._engine = f"perdure_simulation_{os.getpid()}_{next(_numbers)}"
+        self._app = f"{self._engine}_app"
+        #: Whoever makes a table by this address makes it in the application's schema.
+        self.address = _with_schemas(address, self._app, self._engine)
+        self._engine_address = _with_schemas(address, self._engine)
         self._keeper: psycopg.Connection[Any] | None = None
+        self._clear = b""
 
     def __call__(self) -> Disk:
         """The disk of the next run."""
@@ -59,46 +70,80 @@ class PostgresSchema:
         )
 
     def renew(self, setup: Setup | None) -> None:
-        """Make an empty schema with what the application makes in it."""
+        """Empty perdure's tables, and have the application make its own anew."""
         if self._keeper is None:
-            self._keeper = self.connect()
-        self._keeper.execute(
-            f"DROP SCHEMA IF EXISTS {self._name} CASCADE; CREATE SCHEMA {self._name}".encode()
-        )
+            self._keeper = self._begin()
+        self._keeper.execute(self._clear)
         if setup is not None:
             with self._keeper.transaction():
                 setup(self._keeper)
 
+    def limit(self, max_parallelism: int | None) -> None:
+        """Set how many actions may run at once; None for the default."""
+        assert self._keeper is not None
+        limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
+        sql = f"UPDATE {self._engine}.perdure_config SET max_parallelism = %s"
+        self._keeper.execute(sql.encode(), (limit,))
+
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of the application's own, in autocommit mode."""
-        parameters = PostgresStore(self.address).address.connection_parameters(
-            "client_min_messages=warning"
-        )
+        # Nobody who holds a lock could go on while this waits for it.
+        settings = ("client_min_messages=warning", "lock_timeout=5s")
+        parameters = parse(self.address).connection_parameters(*settings)
         return psycopg.connect(**parameters, autocommit=True)
 
     def close(self) -> None:
-        """Drop the schema."""
+        """Drop the schemas."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.execute(f"DROP SCHEMA IF EXISTS {self._name} CASCADE".encode())
+            for name in (self._app, self._engine):
+                keeper.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE".encode())
             keeper.close()
 
+    def _begin(self) -> psycopg.Connection[Any]:
+        keeper = self.connect()
+        keeper.execute(f"CREATE SCHEMA {self._engine}".encode())
+        store = _Maker(self._engine_address)
+        store.open(max_parallelism=None)
+        store.close()
+        tables = keeper.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
+            " AND relname <> 'perdure_config'",
+            (self._engine,),
+        )
+        statements = [
+            # Much faster than TRUNCATE, and sessions need no new plans after it.
+            *(f"DELETE FROM {self._engine}.{name}" for (name,) in tables),
+            _RESTART_SEQUENCES.format(schema=self._engine),
+            f"DROP SCHEMA IF EXISTS {self._app} CASCADE",
+            f"CREATE SCHEMA {self._app}",
+        ]
+        self._clear = "; ".join(statements).encode()
+        return keeper
 
-def _with_schema(address: str, name: str) -> str:
+
+def _with_schemas(address: str, *names: str) -> str:
     parts = urlsplit(address)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query["options"] = f"{query.get('options', '')} -c search_path={name}".strip()
+    query["options"] = f"{query.get('options', '')} -c search_path={','.join(names)}".strip()
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
+class _Maker(PostgresStore):
+    """Makes perdure's tables, as any store does in a new database."""
+
+    def _start_pulse(self) -> None:
+        pass
 
 
 class _Run:
     """What lasts for one run: who of its workers lives, and how often there was news."""
 
-    def __init__(self, schema: PostgresSchema) -> None:
-        self._schema = schema
+    def __init__(self, schemas: PostgresSchemas) -> None:
+        self._schemas = schemas
         self._setup: Setup | None = None
-        self._is_begun = False
-        self.address = schema.address
+        self._is_begun = self._is_limited = False
+        self.address = schemas.address
         self.held: dict[str, SimulatedPostgres] = {}
         self.news = 0
 
@@ -110,12 +155,18 @@ class _Run:
         """Make the schema, when it is first needed."""
         if not self._is_begun:
             self._is_begun = True
-            self._schema.renew(self._setup)
+            self._schemas.renew(self._setup)
+
+    def limit(self, max_parallelism: int | None) -> None:
+        """What the first to open the store says of it is what holds."""
+        if not self._is_limited:
+            self._is_limited = True
+            self._schemas.limit(max_parallelism)
 
     def connect(self) -> psycopg.Connection[Any]:
         """See `Disk.connect`."""
         self.begin()
-        return self._schema.connect()
+        return self._schemas.connect()
 
     def lose_lease(self, worker_id: str) -> None:
         """The others take this worker for dead, though it lives."""
@@ -139,6 +190,7 @@ class SimulatedPostgres(PostgresStore):
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
         """See `base.Store.open`."""
         self._run.begin()
+        self._run.limit(max_parallelism)
         super().open(max_parallelism=max_parallelism, works=works)
         self._seen = self._run.news - 1  # what was committed before is news
 
