@@ -24,7 +24,10 @@ from psycopg.pq import TransactionStatus
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.store.base import Store, Transaction
 from perdure.store.postgres.address import parse
+from perdure.store.postgres.connection import Connection
+from perdure.store.postgres.pipeline import Pipeline, Rows
 from perdure.store.postgres.store import PostgresStore, _OpenTransaction
+from perdure.store.postgres.writes import _RENEW
 
 from ..world.disks import Disk
 
@@ -43,9 +46,12 @@ class PostgresSchemas:
 
     Args:
         address: ``postgresql://…``; of a role that may create schemas in that database.
+        hears_all: all that is committed is news, as on SQLite, and not only what PostgreSQL is told
+            to notify others of: so the engine's turns are the same as there.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, hears_all: bool = False) -> None:
+        self.hears_all = hears_all
         self._engine = f"perdure_simulation_{os.getpid()}_{next(_numbers)}"
         self._app = f"{self._engine}_app"
         #: Whoever makes a table by this address makes it in the application's schema.
@@ -144,6 +150,7 @@ class _Run:
         self._setup: Setup | None = None
         self._is_begun = self._is_limited = False
         self.address = schemas.address
+        self.hears_all = schemas.hears_all
         self.held: dict[str, SimulatedPostgres] = {}
         self.news = 0
 
@@ -184,6 +191,7 @@ class SimulatedPostgres(PostgresStore):
     def __init__(self, run: _Run) -> None:
         super().__init__(run.address, durability="process")
         self._run = run
+        self.hears_all = run.hears_all
         # How much news is none: that of the last look, and our own since then.
         self._seen = -1
 
@@ -196,6 +204,11 @@ class SimulatedPostgres(PostgresStore):
 
     def _start_pulse(self) -> None:
         pass
+
+    def _connect(self) -> Connection:
+        session = super()._connect()
+        session.statements = _Noting(session, prepares=self._prepares)
+        return session
 
     def die(self) -> None:
         """Its process is gone: what was open is undone before anybody else looks."""
@@ -249,7 +262,32 @@ class _Telling(_OpenTransaction):
 
     _store: SimulatedPostgres
 
+    def __enter__(self) -> Transaction:
+        transaction = super().__enter__()
+        statements = self._session.statements
+        assert isinstance(statements, _Noting)
+        statements.has_written = False
+        return transaction
+
     def _commit(self) -> None:
         super()._commit()
-        if self._transaction.is_news:
+        statements = self._session.statements
+        assert isinstance(statements, _Noting)
+        if self._transaction.is_news or (self._store.hears_all and statements.has_written):
             self._store.told()
+
+
+class _Noting(Pipeline):
+    """Notes whether anything was written; that a worker lives is nothing."""
+
+    has_written = False
+
+    def run(self) -> list[Rows]:
+        """See `Pipeline.run`."""
+        texts = [sql for sql, _, _ in self._queue]
+        found = super().run()
+        for sql, rows in zip(texts, found, strict=True):
+            is_write = rows.tag.startswith((b"INSERT", b"UPDATE", b"DELETE")) and rows.count
+            if "nextval(" in sql or (is_write and sql != _RENEW):
+                self.has_written = True
+        return found
