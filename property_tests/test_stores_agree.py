@@ -118,14 +118,6 @@ def template() -> tuple[bytes, sqlite3.Connection]:
         return path.read_bytes(), connection
 
 
-def answer(fn: Callable[[Transaction], Any], tx: Transaction) -> Any:
-    """What a transaction answers, or that it refuses."""
-    try:
-        return fn(tx)
-    except (sqlite3.IntegrityError, AssertionError, RuntimeError):
-        return REFUSED
-
-
 class _Undo(Exception):
     """Ends a transaction, or user code, that is to be undone."""
 
@@ -135,18 +127,26 @@ class StoresMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        file, connection = template()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "app.db"
-        self.path.write_bytes(file)
-        self.database = MemoryDatabase(connection)
+        self.begin_database()
         self.stores = [self.new_stores(), self.new_stores()]
         self.process = 0
         self.managers: list[AbstractContextManager[Transaction]] = []
         self.transactions: list[Transaction] | None = None
         self.before = self.database.snapshot()
 
-    def new_stores(self) -> tuple[SqliteStore, MemoryStore]:
+    def begin_database(self) -> None:
+        """A file, and the same in memory."""
+        file, connection = template()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "app.db"
+        self.path.write_bytes(file)
+        self.database = MemoryDatabase(connection)
+
+    def end_database(self) -> None:
+        """The file is gone."""
+        self.folder.cleanup()
+
+    def new_stores(self) -> tuple[Store, MemoryStore]:
         """The stores of one process."""
         stores = SqliteStore(str(self.path), durability="process"), MemoryStore(self.database)
         for store in stores:
@@ -160,9 +160,16 @@ class StoresMachine(RuleBasedStateMachine):
             sqlite.close()
             self.database.crash(memory)
         self.database.close()
-        self.folder.cleanup()
+        self.end_database()
 
     # --- calling both ---------------------------------------------------------------------------
+
+    def answer(self, fn: Callable[[Transaction], Any], tx: Transaction) -> Any:
+        """What a transaction answers, or that it refuses."""
+        try:
+            return fn(tx)
+        except (sqlite3.IntegrityError, AssertionError, RuntimeError):
+            return REFUSED
 
     def call(self, fn: Callable[[Transaction], Any]) -> Any:
         """What both transactions answer, begun if none is open. If they refuse, both are rolled
@@ -170,7 +177,7 @@ class StoresMachine(RuleBasedStateMachine):
         if self.transactions is None:
             self.begin()
         assert self.transactions is not None
-        sqlite, memory = (answer(fn, tx) for tx in self.transactions)
+        sqlite, memory = (self.answer(fn, tx) for tx in self.transactions)
         assert sqlite == memory
         if sqlite != REFUSED:
             return sqlite
@@ -201,6 +208,14 @@ class StoresMachine(RuleBasedStateMachine):
     def loaded(self) -> dict[str, Loaded]:
         """The workflows as the transaction sees them, by id."""
         return {each.state.workflow_id: each for each in self.call(lambda tx: tx.load(IDS))}
+
+    def settings_of(self, tx: Transaction, count: int) -> Any:
+        """What its sequences give, and its settings."""
+        return tx.take_epochs(count), tx.take_event_sequence(), tx.config()
+
+    def run_by(self, tx: Transaction, worker: str) -> Any:
+        """The attempts that a worker runs for others."""
+        return tx.run_by(worker)
 
     # --- transactions and processes -------------------------------------------------------------
 
@@ -329,7 +344,7 @@ class StoresMachine(RuleBasedStateMachine):
     @rule(value=st.sampled_from([0, 3, 100_000, 100_001]), count=st.integers(0, 3))
     def set_numbers(self, value: int, count: int) -> None:
         """Settings and sequences."""
-        self.call(lambda tx: (tx.take_epochs(count), tx.take_event_sequence(), tx.config()))
+        self.call(lambda tx: self.settings_of(tx, count))
         if count == 3:
             self.call(lambda tx: tx.set_max_parallelism(value))
 
@@ -345,12 +360,12 @@ class StoresMachine(RuleBasedStateMachine):
     @rule(worker=workers, releases=st.integers(0, 6), is_dead=st.booleans(), now=times)
     def remove_worker(self, worker: str, releases: int, is_dead: bool, now: int) -> None:
         """A worker goes; now and then without giving up what it owns."""
-        self.call(lambda tx: tx.run_by(worker))
+        self.call(lambda tx: self.run_by(tx, worker))
         if releases:
             self.call(lambda tx: tx.release_workflows(worker, now, is_dead=is_dead))
-            self.call(lambda tx: tx.run_by(worker))
+            self.call(lambda tx: self.run_by(tx, worker))
         if releases < 3:
-            self.call(lambda tx: [*map(tx.run_by, WORKERS)])
+            self.call(lambda tx: [self.run_by(tx, each) for each in WORKERS])
             self.call(lambda tx: tx.remove_worker(worker))
 
     # --- workflows ------------------------------------------------------------------------------

@@ -63,9 +63,13 @@ class PostgresSchemas:
     def __call__(self) -> Disk:
         """The disk of the next run."""
         run = _Run(self)
+
+        def crash(store: Store) -> None:
+            store.close()
+
         return Disk(
             open=lambda: SimulatedPostgres(run),
-            crash=_crash,
+            crash=crash,
             lose_lease=run.lose_lease,
             keep_commits=lambda: None,
             count_commits=lambda: 0,
@@ -114,7 +118,8 @@ class PostgresSchemas:
         store.close()
         tables = keeper.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
-            " AND relname <> 'perdure_config'",
+            " AND relname <> 'perdure_config'"
+            " ORDER BY relname = 'perdure_workers'",  # workflows refer to their owners
             (self._engine,),
         )
         statements = [
@@ -180,11 +185,6 @@ class _Run:
         self.held.pop(worker_id, None)
 
 
-def _crash(store: Store) -> None:
-    assert isinstance(store, SimulatedPostgres)
-    store.die()
-
-
 class SimulatedPostgres(PostgresStore):
     """The store of one simulated process."""
 
@@ -210,8 +210,9 @@ class SimulatedPostgres(PostgresStore):
         session.statements = _Noting(session, prepares=self._prepares)
         return session
 
-    def die(self) -> None:
-        """Its process is gone: what was open is undone before anybody else looks."""
+    def close(self) -> None:
+        """See `base.Store.close`. What is open is undone before anybody else looks; left to the
+        server, it would be a moment later."""
         session = self._session
         if session is not None and session.info.transaction_status in (
             TransactionStatus.INTRANS,
@@ -219,10 +220,6 @@ class SimulatedPostgres(PostgresStore):
         ):
             with suppress(psycopg.Error):
                 session.pgconn.exec_(b"ROLLBACK")
-        self.close()
-
-    def close(self) -> None:
-        """See `base.Store.close`."""
         super().close()
         held = self._run.held
         for worker_id in [name for name, store in held.items() if store is self]:
