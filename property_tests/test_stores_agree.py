@@ -83,24 +83,9 @@ STATEMENTS = (
 REFUSED = "refused"
 
 
-def look(reader: Reader) -> list[Any]:
-    """All that a reader sees."""
-    return [
-        reader.load(IDS),
-        reader.states(IDS),
-        reader.list_workflows(WorkflowFilter()),
-        [reader.open_steps(workflow_id) for workflow_id in IDS],
-        reader.workers(),
-        [reader.ready_steps(worker, ("f",), 20) for worker in WORKERS],
-        reader.ready_steps("u", ("c", "q"), 20),
-        reader.ready_steps("u", ("f",), 1),
-        [reader.inbox_of(worker) for worker in WORKERS],
-        reader.claimable(NAMES, 9, 9),
-        reader.next_wake(NAMES),
-        reader.count_active(NAMES),
-        [reader.find_event(event_id) for event_id in EVENTS],
-        reader.config(),
-    ]
+def by_id(found: list[Any]) -> list[Any]:
+    """Workflows, in no order that a store would promise."""
+    return sorted(found, key=lambda each: getattr(each, "state", each).workflow_id)
 
 
 @functools.cache
@@ -203,7 +188,7 @@ class StoresMachine(RuleBasedStateMachine):
     def compare(self) -> None:
         """Readers of both databases see the same."""
         sqlite, memory = self.stores[1 - self.process]
-        assert look(sqlite.reader()) == look(memory.reader())
+        assert self.look(sqlite.reader()) == self.look(memory.reader())
 
     def loaded(self) -> dict[str, Loaded]:
         """The workflows as the transaction sees them, by id."""
@@ -212,6 +197,33 @@ class StoresMachine(RuleBasedStateMachine):
     def settings_of(self, tx: Transaction, count: int) -> Any:
         """What its sequences give, and its settings."""
         return tx.take_epochs(count), tx.take_event_sequence(), tx.config()
+
+    def look(self, reader: Reader) -> list[Any]:
+        """All that a reader sees."""
+        return [
+            by_id(reader.load(IDS)),
+            by_id(reader.states(IDS)),
+            self.list_workflows(reader, WorkflowFilter()),
+            [reader.open_steps(workflow_id) for workflow_id in IDS],
+            reader.workers(),
+            [reader.ready_steps(worker, ("f",), 20) for worker in WORKERS],
+            reader.ready_steps("u", ("c", "q"), 20),
+            reader.ready_steps("u", ("f",), 1),
+            [self.inbox_of(reader, worker) for worker in WORKERS],
+            reader.claimable(NAMES, 9, 9),
+            reader.next_wake(NAMES),
+            reader.count_active(NAMES),
+            [reader.find_event(event_id) for event_id in EVENTS],
+            reader.config(),
+        ]
+
+    def list_workflows(self, reader: Reader, which: WorkflowFilter) -> Any:
+        """Workflows, with their numbers."""
+        return reader.list_workflows(which)
+
+    def inbox_of(self, reader: Reader, worker: str) -> Any:
+        """A worker's mail, with its numbers."""
+        return reader.inbox_of(worker)
 
     def run_by(self, tx: Transaction, worker: str) -> Any:
         """The attempts that a worker runs for others."""
@@ -318,19 +330,19 @@ class StoresMachine(RuleBasedStateMachine):
         """A transaction sees its own writes, and every reader what was committed before. With the
         reads that take more than ids."""
         if self.transactions is not None:
-            sqlite, memory = map(look, self.transactions)
+            sqlite, memory = map(self.look, self.transactions)
             assert sqlite == memory
         sqlite, memory = (
             [
-                reader.list_workflows(which),
+                self.list_workflows(reader, which),
                 [
                     reader.list_steps(
                         each, is_ascending=which.is_ascending, limit=which.limit, after=after
                     )
                     for each in IDS
                 ],
-                reader.load(ids),
-                reader.states(ids),
+                by_id(reader.load(ids)),
+                by_id(reader.states(ids)),
                 reader.claimable(names, now, which.limit),
                 reader.next_wake(names),
                 reader.count_active(names),

@@ -155,7 +155,7 @@ def test_in_trouble_the_reference_ends_the_same(trouble: str, disks: Disks) -> N
 
 
 @pytest.mark.parametrize(
-    "scenario", [EVENTS, FANS, RACE, TREES, FAMILIES, AGAIN, SPREAD], ids=lambda each: each.name
+    "scenario", [EVENTS, FANS, RACE, TREES, MEETING, SPREAD], ids=lambda each: each.name
 )
 def test_in_random_trouble_all_stores_give_the_same_journals(
     scenario: Scenario, disks: Disks
@@ -163,7 +163,7 @@ def test_in_random_trouble_all_stores_give_the_same_journals(
     """Some plans for each scenario, the same at each time."""
     census = play(scenario, APART, memory_disk).world.faults.census
     chance = random.Random(scenario.name)
-    for _ in range(3):
+    for _ in range(2):
         plan = FaultPlan([*random_plan(chance, census, 5), *FaultPlan.parse(APART)])
         check_agree(scenario, without_power_loss(plan), disks)
 

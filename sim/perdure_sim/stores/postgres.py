@@ -274,6 +274,9 @@ class _Telling(_OpenTransaction):
             self._store.told()
 
 
+_WRITES = (b"INSERT", b"UPDATE", b"DELETE")
+
+
 class _Noting(Pipeline):
     """Notes whether anything was written; that a worker lives is nothing."""
 
@@ -284,7 +287,7 @@ class _Noting(Pipeline):
         texts = [sql for sql, _, _ in self._queue]
         found = super().run()
         for sql, rows in zip(texts, found, strict=True):
-            is_write = rows.tag.startswith((b"INSERT", b"UPDATE", b"DELETE")) and rows.count
+            is_write = bool(rows.count) and (rows.tag or b"")[:6] in _WRITES
             if "nextval(" in sql or (is_write and sql != _RENEW):
                 self.has_written = True
         return found
