@@ -37,8 +37,11 @@ class Batch(msgspec.Struct):
     units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
     starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
 
-    def with_user_code(self) -> set[WorkflowId | Ticket]:
-        """The units, by id, and the tickets in whose transactions users' functions may run."""
+    def apart(self, *, shares_commits: bool) -> set[WorkflowId | Ticket]:
+        """What must be alone in its transaction: where the store does not share commits, units (by
+        id) and tickets for which users' functions may run."""
+        if shares_commits or len(self.units) + len(self.tickets) == 1:
+            return set()
         units = (each for each in self.units.values() if each.functions() or each.on_complete())
         tickets = (each for each in self.tickets if isinstance(each.request, _WITH_USER_CODE))
         return {*(unit.workflow_id for unit in units), *tickets}

@@ -250,8 +250,7 @@ class Worker:
     def _commit(self, batch: Batch) -> Result | None:
         """Commit the batch; None if it has to be taken up again. User code runs in a transaction
         of its own where the store wants that."""
-        is_shared = self.store.shares_commits or len(batch.units) + len(batch.tickets) == 1
-        apart = set() if is_shared else batch.with_user_code()
+        apart = batch.apart(shares_commits=self.store.shares_commits)
         while True:
             try:
                 result = self._committer.commit(
@@ -313,9 +312,8 @@ class Worker:
         units = [unit for unit in batch.units.values() if unit.workflow_id in which]
         parts = [self._commit_unit(unit, batch) for unit in units]
         parts += [self._commit_ticket(each, batch) for each in batch.tickets if each in which]
-        for part in parts:
-            if part is not None:
-                whole.add(part)
+        for part in filter(None, parts):
+            whole.add(part)
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,

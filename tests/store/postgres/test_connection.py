@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -130,8 +131,7 @@ def test_settings_end_with_the_step(store: PostgresStore) -> None:
             "SELECT set_config('search_path', 'pg_catalog', true)",
             "SET LOCAL ROLE pg_monitor",
         ):
-            setting = execution(sql)
-            tx.run_user_code(lambda setting=setting: setting(tx.db), read_only=False)  # type: ignore[misc]
+            tx.run_user_code(partial(execution(sql), tx.db), read_only=False)
             assert tx.config().max_parallelism == 7
             tx.run_user_code(lambda: tx.db.execute("SELECT x FROM notes"), read_only=False)
 
@@ -183,7 +183,7 @@ def test_an_error_that_is_swallowed_is_none_the_less_one(
 def test_copy_works(store: PostgresStore, postgres_url: str) -> None:
     """In and out, as far as it stays in the step."""
 
-    def function(db: Any) -> list[Any]:
+    def function(db: Any) -> object:
         with db.cursor().copy("COPY notes FROM STDIN") as copy:
             copy.write_row((1,))
             copy.write_row((2,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from tests.store.postgres.databases import execute
@@ -24,8 +25,7 @@ def plans(url: str) -> dict[str, str]:
     reader = PostgresReader(
         execute_one, lambda statements: [execute_one(*each) for each in statements]
     )
-    found = {}
-    for name, read in {
+    reads: dict[str, Callable[[], object]] = {
         "load": lambda: reader.load(["a"]),
         "states": lambda: reader.states(["a"]),
         "list": lambda: reader.list_workflows(WorkflowFilter(after=5)),
@@ -43,7 +43,9 @@ def plans(url: str) -> dict[str, str]:
         "event": lambda: reader.find_event("a"),
         "send": lambda: reader.find_send("a"),
         "created event": lambda: reader.has_created_event("a", "b"),
-    }.items():
+    }
+    found = {}
+    for name, read in reads.items():
         asked.clear()
         read()
         for number, sql in enumerate(asked):

@@ -29,8 +29,10 @@ from perdure.store.postgres.store import PostgresStore
             "INSERT INTO perdure_events (workflow_id, id, name, created_at, value) VALUES"
             " ('w', 'e', 'e', 1, '1')"
         ),
-        "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
-        " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'settled')",
+        (
+            "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
+            " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'settled')"
+        ),
         (
             "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
             " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'started')"

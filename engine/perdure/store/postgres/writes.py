@@ -14,7 +14,7 @@ What does not belong here: connections and user code (connection.py), and any de
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 
@@ -57,8 +57,7 @@ from .reads import (
     columns,
     loaded_from,
 )
-
-T = TypeVar("T")
+from .statements import Insert, Update, marks
 
 #: How many epochs one step of their sequence gives: see the schema.
 EPOCHS_AT_ONCE = 65536
@@ -66,113 +65,22 @@ EPOCHS_AT_ONCE = 65536
 #: Not FOR UPDATE, for which every row that refers to the workflow's would have to wait.
 LOCK = " FOR NO KEY UPDATE"
 
-_TEXTS = frozenset(
-    {"id", "name", "arguments", "context", "on_complete", "parent_id", "status", "value", "error"}
-    | {"owner", "blocked", "on_complete_error", "workflow_id", "kind", "function", "options"}
-    | {"child_id", "state", "runner", "outcome", "event_id", "body", "worker"}
-)
 _STATE_COLUMNS = (*HEADER_COLUMNS, *STATE_COLUMNS)
 _STEP_COLUMNS = (*COMMAND_COLUMNS, *PROGRESS_COLUMNS)
 _TICK_COLUMNS = ("workflow_id", "position", "now")
 _INBOX_COLUMNS = ("workflow_id", "kind", "body", "accepted_at", "number", "worker")
-
-
-def _type(column: str) -> str:
-    if column == "away":
-        return "boolean"
-    return "text" if column in _TEXTS else "bigint"
-
-
-def _marks(names: Sequence[str], first: int = 1) -> str:
-    return ", ".join(f"${first + index}" for index in range(len(names)))
-
-
-def _arrays(names: Sequence[str]) -> str:
-    """A table of many rows, from one list for each column, in their order."""
-    lists = ", ".join(f"${n}::{_type(name)}[]" for n, name in enumerate(names, start=1))
-    return f"unnest({lists}) WITH ORDINALITY AS n ({columns(names)}, nth)"
-
-
-class _Insert:
-    """Inserts one row, or many by one statement."""
-
-    def __init__(self, table: str, names: Sequence[str]) -> None:
-        head = f"INSERT INTO {table} ({columns(names)})"
-        self._one = f"{head} VALUES ({_marks(names)})"
-        self._many = f"{head} SELECT {columns(names, of='n')} FROM {_arrays(names)} ORDER BY nth"
-
-    def __call__(self, rows: Sequence[tuple[Any, ...]]) -> Statement:
-        return _one_or_many(self._one, self._many, rows)
-
-
-class _Update:
-    """Updates the rows that have these keys, one or many by one statement.
-
-    Args:
-        names: of the columns to set, whose values come first.
-        keys: of the columns that tell a row, whose values follow.
-        returning: what is given back of each row that was there, of the table `t`.
-        only_if: what must be so beside.
-        fence: the id of a worker follows, who must not be fenced.
-    """
-
-    def __init__(
-        self,
-        table: str,
-        names: Sequence[str],
-        keys: Sequence[str],
-        *,
-        returning: str = "",
-        only_if: str = "",
-        fence: bool = False,
-    ) -> None:
-        every = (*names, *keys)
-        marks = {name: f"${n}" for n, name in enumerate(every, start=1)}
-        tail = f" RETURNING {returning}" if returning else ""
-        if only_if:
-            tail = f" AND {only_if}{tail}"
-        if fence:
-            alive = f"SELECT 1 FROM perdure_workers WHERE id = ${len(every) + 1} AND NOT fenced"
-            tail = f" AND EXISTS ({alive}){tail}"
-        head = f"UPDATE {table} t SET "
-        self._one = (
-            head
-            + ", ".join(f"{name} = {marks[name]}" for name in names)
-            + " WHERE "
-            + " AND ".join(f"t.{key} = {marks[key]}" for key in keys)
-            + tail
-        )
-        self._many = (
-            head
-            + ", ".join(f"{name} = n.{name}" for name in names)
-            + f" FROM {_arrays(every)} WHERE "
-            + " AND ".join(f"t.{key} = n.{key}" for key in keys)
-            + tail
-        )
-
-    def __call__(self, rows: Sequence[tuple[Any, ...]], *more: Any) -> Statement:
-        sql, values = _one_or_many(self._one, self._many, rows)
-        return sql, (*values, *more)
-
-
-def _one_or_many(one: str, many: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
-    if len(rows) == 1:
-        return one, rows[0]
-    return many, [list(column) for column in zip(*rows, strict=True)]
-
-
-_INSERT_WORKFLOWS = _Insert("perdure_workflows", _STATE_COLUMNS)
-_INSERT_STEPS = _Insert("perdure_steps", _STEP_COLUMNS)
-_INSERT_TICKS = _Insert("perdure_ticks", _TICK_COLUMNS)
-_INSERT_INBOX = _Insert("perdure_inbox", _INBOX_COLUMNS)
+_INSERT_WORKFLOWS = Insert("perdure_workflows", _STATE_COLUMNS)
+_INSERT_STEPS = Insert("perdure_steps", _STEP_COLUMNS)
+_INSERT_TICKS = Insert("perdure_ticks", _TICK_COLUMNS)
+_INSERT_INBOX = Insert("perdure_inbox", _INBOX_COLUMNS)
 _KEY = ("id", "epoch")
 # A workflow's epoch is set, too: its new one comes first, the expected one last.
 _WHOLE = tuple("new_epoch" if name == "epoch" else name for name in STATE_COLUMNS)
 
 
-def _update_whole(fence: bool) -> _Update:
-    update = _Update("perdure_workflows", _WHOLE, _KEY, returning="t.id", fence=fence)
-    # `_Update` knows one name for what is set and what it is called.
+def _update_whole(fence: bool) -> Update:
+    update = Update("perdure_workflows", _WHOLE, _KEY, returning="t.id", fence=fence)
+    # `Update` knows one name for what is set and what it is called.
     update._one = update._one.replace("new_epoch =", "epoch =")
     update._many = update._many.replace("new_epoch = n.", "epoch = n.")
     return update
@@ -180,12 +88,12 @@ def _update_whole(fence: bool) -> _Update:
 
 _UPDATE_WHOLE = {fence: _update_whole(fence) for fence in (False, True)}
 _UPDATE_PROGRESS = {
-    fence: _Update("perdure_workflows", PROGRESS_STATE_COLUMNS, _KEY, returning="t.id", fence=fence)
+    fence: Update("perdure_workflows", PROGRESS_STATE_COLUMNS, _KEY, returning="t.id", fence=fence)
     for fence in (False, True)
 }
 _STEP_KEY = ("workflow_id", "number")
-_UPDATE_STEPS = _Update("perdure_steps", PROGRESS_COLUMNS, _STEP_KEY)
-_UPDATE_READY_STEPS = _Update(
+_UPDATE_STEPS = Update("perdure_steps", PROGRESS_COLUMNS, _STEP_KEY)
+_UPDATE_READY_STEPS = Update(
     "perdure_steps",
     (*PROGRESS_COLUMNS, "away"),
     _STEP_KEY,
@@ -559,7 +467,7 @@ class PostgresTransaction(PostgresReader):
         values = (workflow_id, now, event.event_id, event.name, *event_columns(event))
         sql = (
             f"INSERT INTO perdure_events (workflow_id, created_at, {EVENT})"
-            f" VALUES ({_marks(values)}) ON CONFLICT (workflow_id, id) DO UPDATE SET"
+            f" VALUES ({marks(values)}) ON CONFLICT (workflow_id, id) DO UPDATE SET"
             " sequence = excluded.sequence, sent_at = excluded.sent_at,"
             " value = excluded.value, error = excluded.error, token = excluded.token"
         )
