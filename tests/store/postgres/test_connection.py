@@ -210,9 +210,9 @@ def test_outside_of_a_step_it_is_of_no_use(store: PostgresStore) -> None:
     """Neither the connection nor a cursor that was kept."""
     kept: list[Any] = []
     mutate(store, lambda db: kept.extend((db, db.cursor())))
-    for use in (lambda: kept[0].execute("SELECT 1"), lambda: kept[1].execute("SELECT 1")):
+    for each in kept:
         with pytest.raises(ConnectionMisuse, match="outside of the step"):
-            use()
+            each.execute("SELECT 1")
 
 
 def test_another_thread_cannot_use_it(store: PostgresStore) -> None:
