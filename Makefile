@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test docs reference demo bench soak examples gallery lint types format check clean
+.PHONY: help setup test docs reference demo bench soak chaos examples gallery lint types format check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -37,6 +37,11 @@ JOBS ?= 2
 soak: setup ## run the simulator's own scenarios under random faults: MINUTES=1 JOBS=2
 	PYTHONPATH=engine:sim:. $(PY) -m perdure_sim soak tests/sim/scenes.py:SCENARIOS tests/sim/again.py:SCENARIOS \
 	  --minutes $(MINUTES) --jobs $(JOBS) --keep-going --seed $(or $(SEED),$$(date +%s))
+
+ROUNDS ?= 60
+chaos: setup ## kill, stop and cut off workers, on SQLite and on PostgreSQL: ROUNDS=60
+	$(PY) -m tests.chaos.kill --rounds $(ROUNDS) --workers 2 --seed $(or $(SEED),$$(date +%s))
+	$(PY) -m tests.chaos.server --rounds $(ROUNDS) --seed $(or $(SEED),$$(date +%s))
 
 examples: setup ## run each example (the gallery: make test), in a folder of its own
 	@set -eu; root=$$PWD; count=0; \

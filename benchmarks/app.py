@@ -9,11 +9,10 @@ import asyncio
 import os
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Literal, TypeAlias
+
+from benchmarks.raw import Durability
 
 from perdure import ActionContext, Step, WorkflowManager
-
-Durability: TypeAlias = Literal["disk", "process"]
 
 #: Steps of the short chains of W2 and W6.
 CHAIN_STEPS = 10
@@ -25,14 +24,14 @@ class App:
     """The definitions on one manager, and what actions note.
 
     Args:
-        path: of the database.
+        store: the address of the database, as for `WorkflowManager`.
         durability: as for `WorkflowManager`; so is `max_parallelism`. All else is at its default.
         effects: a file to which each step of `recorded` appends a line.
     """
 
     def __init__(
         self,
-        path: Path,
+        store: str,
         durability: Durability,
         effects: Path | None = None,
         max_parallelism: int | None = None,
@@ -40,7 +39,7 @@ class App:
         self.stamps: list[int] = []  # when each `tick` ran, in ns of the performance counter
         self.asleep = 0
         manager = self.manager = WorkflowManager(
-            str(path), durability=durability, max_parallelism=max_parallelism
+            store, durability=durability, max_parallelism=max_parallelism
         )
         fd = -1
         if effects is not None:

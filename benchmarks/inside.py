@@ -7,12 +7,12 @@ of what was wrong: a fast wrong answer is no answer.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
 
 import attrs
-from benchmarks.app import CHAIN_STEPS, App, Durability
+from benchmarks.app import CHAIN_STEPS, App
+from benchmarks.places import Place
 
 W1_STEPS = 100
 W2_WORKFLOWS = 500
@@ -45,8 +45,8 @@ async def _warm_up(app: App) -> None:
     app.stamps.clear()
 
 
-async def _w1(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w1.db", durability)
+async def _w1(place: Place) -> Sample:
+    app = App(place.store("w1"), place.durability)
     async with app.manager as manager:
         await _warm_up(app)
         begin = perf_counter()
@@ -56,8 +56,8 @@ async def _w1(folder: Path, durability: Durability) -> Sample:
     return Sample({"steps_per_second": W1_STEPS / seconds}, faults)
 
 
-async def _w2(folder: Path, durability: Durability, max_parallelism: int | None) -> Sample:
-    app = App(folder / "w2.db", durability, max_parallelism=max_parallelism)
+async def _w2(place: Place, max_parallelism: int | None) -> Sample:
+    app = App(place.store("w2"), place.durability, max_parallelism=max_parallelism)
 
     async def run_one() -> int:
         value: int = await app.manager.result(await app.manager.start(app.chain(CHAIN_STEPS)))
@@ -73,8 +73,8 @@ async def _w2(folder: Path, durability: Durability, max_parallelism: int | None)
     return Sample({"steps_per_second": W2_WORKFLOWS * CHAIN_STEPS / seconds}, faults)
 
 
-async def _w3(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w3.db", durability, max_parallelism=WIDE)
+async def _w3(place: Place) -> Sample:
+    app = App(place.store("w3"), place.durability, max_parallelism=WIDE)
     async with app.manager as manager:
         await _warm_up(app)
         begin = perf_counter()
@@ -84,8 +84,8 @@ async def _w3(folder: Path, durability: Durability) -> Sample:
     return Sample({"steps_per_second": W3_WIDTH / seconds}, faults)
 
 
-async def _w4(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w4.db", durability)
+async def _w4(place: Place) -> Sample:
+    app = App(place.store("w4"), place.durability)
     times = []
     values = []
     async with app.manager as manager:
@@ -98,8 +98,8 @@ async def _w4(folder: Path, durability: Durability) -> Sample:
     return Sample({"p50_ms": cuts[9] * 1000, "p95_ms": cuts[18] * 1000}, faults)
 
 
-async def _w5(folder: Path, durability: Durability) -> Sample:
-    app = App(folder / "w5.db", durability)
+async def _w5(place: Place) -> Sample:
+    app = App(place.store("w5"), place.durability)
     async with app.manager as manager:
         await _warm_up(app)
         value = await manager.result(await manager.start(app.chain(W5_STEPS)))
@@ -114,31 +114,31 @@ async def _w5(folder: Path, durability: Durability) -> Sample:
     return Sample({"last_to_first": last / first, "steps_per_second": rate})
 
 
-def w1_own_loop(folder: Path, durability: Durability) -> Sample:
+def w1_own_loop(place: Place) -> Sample:
     """100 steps one after another, from `start` to `result`."""
-    return asyncio.run(_w1(folder, durability))
+    return asyncio.run(_w1(place))
 
 
-def w2(folder: Path, durability: Durability) -> Sample:
+def w2(place: Place) -> Sample:
     """500 workflows of 10 steps at once, from the first `start` to the last `result`."""
-    return asyncio.run(_w2(folder, durability, WIDE))
+    return asyncio.run(_w2(place, WIDE))
 
 
-def w2_default(folder: Path, durability: Durability) -> Sample:
+def w2_default(place: Place) -> Sample:
     """The same with `max_parallelism` at its default, 100: four steps in five queue first."""
-    return asyncio.run(_w2(folder, durability, None))
+    return asyncio.run(_w2(place, None))
 
 
-def w3(folder: Path, durability: Durability) -> Sample:
+def w3(place: Place) -> Sample:
     """500 parallel steps in one workflow, from `start` to `result`."""
-    return asyncio.run(_w3(folder, durability))
+    return asyncio.run(_w3(place))
 
 
-def w4(folder: Path, durability: Durability) -> Sample:
+def w4(place: Place) -> Sample:
     """`start` to `result` of a workflow of one step, one at a time."""
-    return asyncio.run(_w4(folder, durability))
+    return asyncio.run(_w4(place))
 
 
-def w5(folder: Path, durability: Durability) -> Sample:
+def w5(place: Place) -> Sample:
     """2,000 steps in a row: does a long journal make the last ones slower than the first?"""
-    return asyncio.run(_w5(folder, durability))
+    return asyncio.run(_w5(place))

@@ -19,8 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.app import CHAIN_STEPS, App, Durability
+from benchmarks.app import CHAIN_STEPS, App
 from benchmarks.inside import W1_STEPS, WARM_UP, Sample
+from benchmarks.places import Place
+from benchmarks.raw import Durability
 
 from perdure import InProgress, Succeeded, WorkflowInfo, WorkflowManager
 
@@ -37,10 +39,10 @@ W7_CHECK_EVERY = 250
 CHILD_SECONDS_MAX = 300
 
 
-def _spawn(role: str, path: Path, durability: Durability, *more: str) -> subprocess.Popen[str]:
+def _spawn(role: str, store: str, durability: Durability, *more: str) -> subprocess.Popen[str]:
     roots = [str(ROOT), *(entry for entry in sys.path if entry)]
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.processes", role, str(path), durability, *more],
+        [sys.executable, "-m", "benchmarks.processes", role, store, durability, *more],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
@@ -63,25 +65,25 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 # --- W1 -----------------------------------------------------------------------------------------
 
 
-def w1_worker(folder: Path, durability: Durability) -> Sample:
+def w1_worker(place: Place) -> Sample:
     """100 steps one after another in a worker process, timed by its actions: no start-up in it."""
-    path = folder / "w1-worker.db"
-    app = App(path, durability)
+    store = place.store("w1_worker")
+    app = App(store, place.durability)
 
     async def prepare() -> None:
         async with app.manager.client():
             await app.manager.start(app.chain(WARM_UP + W1_STEPS + 1))
 
     asyncio.run(prepare())
-    stamps = _finish(_spawn("chain", path, durability))["stamps"]
+    stamps = _finish(_spawn("chain", store, place.durability))["stamps"]
     if len(stamps) != WARM_UP + W1_STEPS + 1:
         return Sample({"steps_per_second": 0.0}, (f"W1 in a worker: {len(stamps)} steps ran",))
     seconds = (stamps[-1] - stamps[-1 - W1_STEPS]) / 1e9
     return Sample({"steps_per_second": W1_STEPS / seconds})
 
 
-def _child_chain(path: Path, durability: Durability) -> dict[str, object]:
-    app = App(path, durability)
+def _child_chain(store: str, durability: Durability) -> dict[str, object]:
+    app = App(store, durability)
     app.manager.run(until_idle=True)
     return {"stamps": app.stamps}
 
@@ -104,10 +106,10 @@ def _count_lines(effects: Path) -> int:
     return effects.read_bytes().count(b"\n") if effects.exists() else 0
 
 
-def w6(folder: Path, durability: Durability) -> Sample:
+def w6(place: Place) -> Sample:
     """200 workflows × 10 steps; kill -9 after half of the steps; a new worker finishes them."""
-    path, effects = folder / "w6.db", folder / "w6.effects"
-    app = App(path, durability)
+    store, effects = place.store("w6"), place.folder / "w6.effects"
+    app = App(store, place.durability)
 
     async def prepare() -> list[str]:
         async with app.manager.client():
@@ -119,7 +121,7 @@ def w6(folder: Path, durability: Durability) -> Sample:
             return await _all_workflows(app.manager)
 
     ids = asyncio.run(prepare())
-    victim = _spawn("drain", path, durability, str(effects))
+    victim = _spawn("drain", store, place.durability, str(effects))
     while _count_lines(effects) < W6_WORKFLOWS * CHAIN_STEPS // 2 and victim.poll() is None:
         time.sleep(0.001)
     victim.kill()
@@ -127,7 +129,7 @@ def w6(folder: Path, durability: Durability) -> Sample:
     done_before = _count_lines(effects)
 
     spawned_at = time.time()
-    told = _finish(_spawn("drain", path, durability, str(effects)))
+    told = _finish(_spawn("drain", store, place.durability, str(effects)))
     infos = asyncio.run(look())
     faults = _w6_faults(ids, infos, effects)
     if done_before >= W6_WORKFLOWS * CHAIN_STEPS:
@@ -162,8 +164,8 @@ def _w6_faults(ids: list[str], infos: list[WorkflowInfo], effects: Path) -> tupl
     return tuple(faults)
 
 
-def _child_drain(path: Path, durability: Durability, effects: str) -> dict[str, object]:
-    app = App(path, durability, Path(effects))
+def _child_drain(store: str, durability: Durability, effects: str) -> dict[str, object]:
+    app = App(store, durability, Path(effects))
     run_at = time.time()
     app.manager.run(until_idle=True)
     return {"run_at": run_at}
@@ -172,9 +174,9 @@ def _child_drain(path: Path, durability: Durability, effects: str) -> dict[str, 
 # --- W7 -----------------------------------------------------------------------------------------
 
 
-def w7(folder: Path, durability: Durability) -> Sample:
+def w7(place: Place) -> Sample:
     """10,000 workflows that sleep for an hour, in one process."""
-    told = _finish(_spawn("sleepers", folder / "w7.db", durability))
+    told = _finish(_spawn("sleepers", place.store("w7"), place.durability))
     figures = {"seconds": told["seconds"], "kb_each": told["kb_each"]}
     return Sample(figures, tuple(told["faults"]))
 
@@ -189,8 +191,8 @@ def _rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-async def _sleep_all(path: Path, durability: Durability) -> dict[str, object]:
-    app = App(path, durability)
+async def _sleep_all(store: str, durability: Durability) -> dict[str, object]:
+    app = App(store, durability)
     async with app.manager as manager:
         await manager.result(await manager.start(app.chain(WARM_UP)))
         gc.collect()
@@ -218,8 +220,8 @@ async def _is_asleep(manager: WorkflowManager, id_: str) -> bool:
     return isinstance(status, InProgress) and [s.kind for s in status.running] == ["sleep"]
 
 
-def _child_sleepers(path: Path, durability: Durability) -> dict[str, object]:
-    return asyncio.run(_sleep_all(path, durability))
+def _child_sleepers(store: str, durability: Durability) -> dict[str, object]:
+    return asyncio.run(_sleep_all(store, durability))
 
 
 _ROLES: dict[str, Callable[..., dict[str, object]]] = {
@@ -229,5 +231,5 @@ _ROLES: dict[str, Callable[..., dict[str, object]]] = {
 }
 
 if __name__ == "__main__":
-    role, database, *rest = sys.argv[1:]
-    print(json.dumps(_ROLES[role](Path(database), *rest)))
+    role, *rest = sys.argv[1:]
+    print(json.dumps(_ROLES[role](*rest)))

@@ -1,4 +1,4 @@
-"""Raw SQLite on the same file system with the same settings: the physical floor of a durable step.
+"""Raw commits to the same disk, or server, with the same settings: the floor of a durable step.
 
 One connection, one thread, one row a commit. The engine cannot commit a lone step faster than
 this; under load it shares commits between steps and may go beyond.
@@ -7,12 +7,16 @@ this; under load it shares commits between steps and may go beyond.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Literal, TypeAlias
 
 import attrs
-from benchmarks.app import Durability
+
+Durability: TypeAlias = Literal["disk", "process"]
 
 #: Commits of one measurement: long enough for a stable median, some 0.1 s on a fast disk.
 COMMITS = 600
@@ -44,20 +48,32 @@ class Raw:
         return median(self.seconds) * 1000
 
 
-def measure(folder: Path, durability: Durability) -> Raw:
+def _time(insert: Callable[[int], object]) -> Raw:
+    seconds = []
+    for number in range(WARM_UP + COMMITS):
+        begin = perf_counter()
+        insert(number)
+        seconds.append(perf_counter() - begin)
+    return Raw(tuple(seconds[WARM_UP:]))
+
+
+def commits_to_file(folder: Path, durability: Durability) -> Raw:
     """Time `COMMITS` commits of one row each into a new database in `folder`, then remove it."""
     path = folder / "raw.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         connection.execute("CREATE TABLE raw (number INTEGER PRIMARY KEY, value TEXT NOT NULL)")
-        seconds = []
-        for number in range(WARM_UP + COMMITS):
-            begin = perf_counter()
-            connection.execute("INSERT INTO raw VALUES (?, ?)", (number, _VALUE))
-            seconds.append(perf_counter() - begin)
-    finally:
-        connection.close()
+        raw = _time(lambda n: connection.execute("INSERT INTO raw VALUES (?, ?)", (n, _VALUE)))
     path.unlink()
-    return Raw(tuple(seconds[WARM_UP:]))
+    return raw
+
+
+def commits_to_server(address: str) -> Raw:
+    """The same with a PostgreSQL database, whose table is left there."""
+    import psycopg
+
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE TABLE raw (number bigint PRIMARY KEY, value text NOT NULL)")
+        # Prepared by the driver after its first uses: one round trip each.
+        return _time(lambda n: connection.execute("INSERT INTO raw VALUES (%s, %s)", (n, _VALUE)))

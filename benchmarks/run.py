@@ -1,4 +1,4 @@
-"""Measure perdure on this machine, beside raw SQLite on the same disk, and print a table.
+"""Measure perdure on this machine, beside raw commits to the same disk, and print a table.
 
 Before and after each run of a workload raw commits are timed, so that the machine's noise hits
 both. The exit code is 1 only if a result is wrong: being slow is not an error.
@@ -15,6 +15,8 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeAlias
@@ -25,9 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import inside, processes  # noqa: E402
-from benchmarks.app import Durability  # noqa: E402
 from benchmarks.inside import Sample  # noqa: E402
-from benchmarks.raw import Raw, measure  # noqa: E402
+from benchmarks.places import FilePlace, Place, ServerPlace  # noqa: E402
+from benchmarks.raw import Durability, Raw  # noqa: E402
 
 #: What a figure is held against: raw commits a second, the median of a raw commit, or nothing.
 Against: TypeAlias = Literal["rate", "p50", "nothing"]
@@ -59,6 +61,7 @@ class Figure:
     unit: str
     against: Against = "nothing"
     gate: Gate | None = None
+    server_gate: Gate | None = None  # the one for PostgreSQL
 
 
 @attrs.frozen
@@ -66,7 +69,7 @@ class Workload:
     """One workload: how to run it once, and what to show of it."""
 
     name: str
-    run: Callable[[Path, Durability], Sample]
+    run: Callable[[Place], Sample]
     figures: tuple[Figure, ...]
 
 
@@ -91,6 +94,7 @@ WORKLOADS = (
                 STEPS,
                 "rate",
                 Gate(0.4, is_least=True, of_ratio=True),
+                Gate(0.5, is_least=True, of_ratio=True),
             ),
         ),
     ),
@@ -104,6 +108,7 @@ WORKLOADS = (
                 STEPS,
                 "rate",
                 Gate(0.6, is_least=True, of_ratio=True),
+                Gate(0.5, is_least=True, of_ratio=True),
             ),
         ),
     ),
@@ -200,24 +205,25 @@ def _raw_value(raw: Raw, against: Against) -> float:
     return raw.rate if against == "rate" else raw.p50_ms
 
 
-def _gate(figure: Figure, durability: Durability) -> Gate | None:
+def _gate(figure: Figure, place: Place) -> Gate | None:
     """The gate, where it was set: a commit that waits for no disk is no measure for an engine."""
-    gate = figure.gate
-    return None if gate is not None and gate.of_ratio and durability != "disk" else gate
+    gate = figure.server_gate if isinstance(place, ServerPlace) else figure.gate
+    return None if gate is not None and gate.of_ratio and place.durability != "disk" else gate
 
 
 def run_workload(
-    workload: Workload, folder: Path, durability: Durability, repeat: int
+    workload: Workload, make_place: Callable[[Path], Place], folder: Path, repeat: int
 ) -> tuple[list[Line], list[str]]:
     """Run one workload `repeat` times between raw measurements: its lines, and its faults."""
     samples: list[Sample] = []
     raws: list[Raw] = []
     faults: list[str] = []
     for _ in range(repeat):
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            before = measure(Path(place), durability)
-            sample = workload.run(Path(place), durability)
-            raws.append(before + measure(Path(place), durability))
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            place = make_place(Path(name))
+            before = place.raw()
+            sample = workload.run(place)
+            raws.append(before + place.raw())
         samples.append(sample)
         faults += sample.faults
     lines = [
@@ -228,7 +234,7 @@ def run_workload(
             ()
             if figure.against == "nothing"
             else tuple(_raw_value(raw, figure.against) for raw in raws),
-            _gate(figure, durability),
+            _gate(figure, place),
         )
         for figure in workload.figures
     ]
@@ -237,7 +243,7 @@ def run_workload(
 
 # --- showing ------------------------------------------------------------------------------------
 
-HEADINGS = ("", "what", "figure", "raw SQLite", "ratio", "gate", "met")
+HEADINGS = ("", "what", "figure", "raw", "ratio", "gate", "met")
 
 
 def _number(value: float | None, unit: str) -> str:
@@ -349,6 +355,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=_count, default=3, help="runs of each; medians are shown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there as well")
     parser.add_argument("--dir", type=Path, help="a folder on the disk to measure")
+    parser.add_argument("--postgresql", action="store_true", help="on a server of its own")
     parser.add_argument("--durability", choices=("disk", "process"), default="disk")
     return parser.parse_args(arguments)
 
@@ -356,20 +363,27 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the chosen workloads and show them; the exit code."""
     options = _parse(arguments)
-    machine = _machine(options.durability)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    lines: list[Line] = []
-    faults: list[str] = []
-    with tempfile.TemporaryDirectory(
-        prefix="perdure-bench-", dir=options.dir or _default_folder()
-    ) as folder:
+    folder = options.dir or _default_folder()
+    with ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder)
+        )
+        machine = _machine(options.durability)
+        make_place: Callable[[Path], Place] = partial(FilePlace, durability=options.durability)
+        if options.postgresql:
+            from tests.postgres import DURABLE, Server
+
+            server = stack.enter_context(Server(**DURABLE, shared_buffers="512MB"))
+            machine["postgresql"] = server.version
+            make_place = partial(ServerPlace, server=server)
+        print(", ".join(f"{key} {value}" for key, value in machine.items()))
+        lines: list[Line] = []
+        faults: list[str] = []
         for workload in WORKLOADS:
             if options.only and workload.name not in options.only:
                 continue
             print(f"{workload.name}: {workload.run.__doc__}", file=sys.stderr, flush=True)
-            new_lines, new_faults = run_workload(
-                workload, Path(folder), options.durability, options.repeat
-            )
+            new_lines, new_faults = run_workload(workload, make_place, Path(folder), options.repeat)
             lines += new_lines
             faults += new_faults
     show(lines)

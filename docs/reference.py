@@ -58,6 +58,7 @@ SECTIONS = {
         "CheckViolation",
         "CheckedWorkflow",
     ],
+    "Moving to PostgreSQL": ["migrate", "abandon_migration", "MigrationReport"],
     "Definitions": ["Query", "Mutation", "Action", "AsyncAction", "ThreadAction", "Workflow"],
     "Calls": ["Call", "QueryCall", "MutationCall", "ActionCall", "WorkflowCall"],
 }

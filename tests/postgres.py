@@ -12,9 +12,12 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import psycopg
@@ -36,10 +39,14 @@ _SETTINGS = {
     "log_min_messages": "fatal",
 }
 
-# The server ends when its standard input does, also if the tests are killed; at once, for nobody
-# will want what is in it.
-_UNTIL_END_OF_INPUT = '"$@" & read _; kill -QUIT $!; wait $!'
+#: A server whose commits are on the disk, as in production.
+DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
+#: A server that has not ended by then hangs, in seconds.
+SECONDS_MAX = 60
+
+# The server ends when its standard input does, also if the tests are killed.
+_UNTIL_END_OF_INPUT = '"$@" & read _; kill -INT $!; wait $!'
 
 _END_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -52,7 +59,7 @@ _SCHEMAS = (
 
 
 class Server:
-    """One server with a folder of its own.
+    """One server with a folder of its own; a context manager, which stops it for good.
 
     Args:
         settings: beside and above those that make it fast.
@@ -69,11 +76,25 @@ class Server:
             self._as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
             os.chown(self._folder, NOBODY, NOBODY)
         self._bin = self._find_binaries()
+        self._data = self._folder / "data"
         try:
-            self._start()
+            options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self._run(self._bin / "initdb", "-D", self._data, *options)
+            self.start()
         except BaseException:
             self.stop()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
 
     def _find_binaries(self) -> Path:
         # Not imported: it would change permissions of folders above it, and its import warns.
@@ -106,14 +127,12 @@ class Server:
             **self._as_user,  # type: ignore[call-overload]
         )
 
-    def _start(self) -> None:
-        data = self._folder / "data"
-        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        self._run(self._bin / "initdb", "-D", data, *options)
-        command = [str(self._bin / "postgres"), "-D", str(data), "-k", str(self._folder)]
+    def start(self) -> None:
+        """Start it, at first or after `shut_down`."""
+        command = [str(self._bin / "postgres"), "-D", str(self._data), "-k", str(self._folder)]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
-        log = (self._folder / "log").open("wb")
+        log = (self._folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _UNTIL_END_OF_INPUT, "sh", *command],
@@ -147,6 +166,49 @@ class Server:
         """The address of a database, as `WorkflowManager` takes it."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder), safe='')}"
 
+    def shut_down(self, how: Literal["fast", "immediate"] = "fast") -> None:
+        """End all sessions and the server, whose data stay; "immediate": as if it had crashed."""
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdin is not None
+        number = signal.SIGINT if how == "fast" else signal.SIGQUIT
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, number)
+        # The shell around it reads on until it is told that there is no more.
+        process.stdin.close()
+        process.wait(SECONDS_MAX)
+        atexit.unregister(self.stop)
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement outside of all tests' databases; its rows."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def set(self, name: str, value: str) -> None:
+        """Change one of its settings, for all sessions from their next statement on."""
+        self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+
+    def cut_connections(self) -> int:
+        """End all sessions but our own; how many there were."""
+        return len(
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
+
+    @property
+    def version(self) -> str:
+        """Of PostgreSQL."""
+        ((version,),) = self.execute("SHOW server_version")
+        return str(version)
+
+    def told(self) -> str:
+        """The end of its log."""
+        return (self._folder / "log").read_text("utf-8", "replace")[-3_000:]
+
     def create_database(self) -> str:
         """An empty database; its address."""
         if self._free:
@@ -166,7 +228,7 @@ class Server:
         self._free.append(url)
 
     def stop(self) -> None:
-        """Stop it, and remove all that it wrote."""
+        """Stop it for good, and remove all that it wrote."""
         atexit.unregister(self.stop)
         process, self._process = self._process, None
         if process is not None:

@@ -80,3 +80,41 @@ def test_unions_of_pydantic_models_are_told_apart() -> None:
             encode(Wide, wide)
     assert decode(Wide, encode(Wide, Wide())) == Wide()
     assert decode(list[A | B], encode(list[A | B], [B(b=1), A(a=2)])) == [B(b=1), A(a=2)]
+
+
+def test_limits_that_pydantic_writes_for_others_hold() -> None:
+    """`PositiveInt` and `conint(…)` are made of another package's classes, not of pydantic's."""
+    pydantic = pytest.importorskip("pydantic")
+    for annotation, fits, wrong in (
+        (pydantic.PositiveInt, 1, 0),
+        (pydantic.conint(gt=2), 3, 2),
+        (list[pydantic.NonNegativeFloat], [0.0], [-1.0]),  # type: ignore[name-defined]
+    ):
+        assert decode(annotation, encode(annotation, fits)) == fits
+        with pytest.raises(ValidationError, match="should be greater than"):
+            encode(annotation, wrong)
+
+
+def test_a_secret_is_not_stored_as_asterisks() -> None:
+    """Pydantic writes stars for it, which would come back instead; where the user has it written,
+    it does come back."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Login(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        password: pydantic.SecretStr  # type: ignore[name-defined]
+
+    class Written(Login):
+        @pydantic.field_serializer("password")  # type: ignore[untyped-decorator]
+        def _written(self, password: Any) -> str:
+            return str(password.get_secret_value())
+
+    login = Login(password=pydantic.SecretStr("x"))
+    for annotation, value, path in (
+        (pydantic.SecretStr, login.password, r"\$"),
+        (pydantic.SecretBytes, pydantic.SecretBytes(b"x"), r"\$"),
+        (dict[str, list[Login]], {"a": [login]}, r"\$\.a\[0\]\.password"),
+    ):
+        with pytest.raises(ValidationError, match=rf"would come back as those: .* at {path}"):
+            encode(annotation, value)
+    written = Written(password=login.password)
+    assert decode(Written, encode(Written, written)) == written

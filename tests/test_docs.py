@@ -12,6 +12,7 @@ How pages are read, for those who write them:
 * In ```` ```sh ```` blocks each line is a command, in ```` ```console ```` blocks those after a
   dollar sign. They are not run, but must exist: targets of make, commands of perdure, extras,
   files.
+* A page that reads ``DATABASE_URL`` from the environment gets a PostgreSQL database of its own.
 * What is not to be run (signatures, output) is a ```` ```text ```` block.
 * A link leads to a file of the tree, and to a heading in it if it names one. Every page can be
   reached from README.md.
@@ -108,12 +109,12 @@ def write_program(blocks: Iterable[Block], folder: Path) -> list[str]:
     return list(files)
 
 
-def _run(arguments: list[str], folder: Path) -> None:
+def _run(arguments: list[str], folder: Path, database: str = "") -> None:
     python_path = os.pathsep.join([str(ROOT / "engine"), str(ROOT / "sim")])
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": python_path},
+        env={**os.environ, "PYTHONPATH": python_path, "DATABASE_URL": database},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -257,14 +258,20 @@ def test_the_pages_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", TAUGHT, ids=_page_id)
-def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+def test_the_python_of_a_page_runs(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The Python blocks of a page, one after the other, are a program that ends without error."""
     blocks = _blocks(page)
+    database = ""
+    if "DATABASE_URL" in page.read_text(encoding="utf-8"):
+        database = request.getfixturevalue("postgres_url")
     for name in write_program(blocks, tmp_path):
         program = (tmp_path / name).read_text(encoding="utf-8")
-        _run([name] if name == "page.py" else ["-c", f"import {Path(name).stem}"], tmp_path)
+        run = [name] if name == "page.py" else ["-c", f"import {Path(name).stem}"]
+        _run(run, tmp_path, database)
         if re.search(r"^(async )?def test_", program, re.MULTILINE):
-            _run(["-m", "pytest", "-q", *PLUGINS, name], tmp_path)
+            _run(["-m", "pytest", "-q", *PLUGINS, name], tmp_path, database)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_page_id)

@@ -37,7 +37,7 @@ def test_the_drawing_shows_every_error() -> None:
     drawing = (errors.__doc__ or "").split("::", 1)[1].split("An error says")[0]
     drawn = re.findall(
         r"\b[A-Z]\w+(?:Error|Warning|Exceeded|Open|Found|Running|Conflict|Failed"
-        r"|Canceled|Sent|Busy|Full|ReadOnly|Corrupt|Database|Unsupported|Misuse"
+        r"|Canceled|Sent|Busy|Unavailable|Moved|Full|ReadOnly|Corrupt|Database|Unsupported|Misuse"
         r"|Inside)\b",
         drawing,
     )

@@ -74,6 +74,24 @@ def test_blocked_workflows_can_be_listed(path: Path) -> None:
         asyncio.run(listed("yes"))
 
 
+def test_a_workflow_that_was_restarted_is_not_blocked(path: Path) -> None:
+    """That its code has not run since the restart is the engine's affair: neither a listing of the
+    blocked has it, nor does a check say that it fits again."""
+    record(path, "ann")
+    manager = manager_of(first_release, path)
+
+    async def listed() -> list[list[str]]:
+        async with manager.client():
+            await manager.cancel("ann")
+            await manager.restart("ann")
+            pages = [await manager.list_workflows(blocked=each) for each in (True, False)]
+        return [[info.workflow_id for info in page] for page in pages]
+
+    assert asyncio.run(listed()) == [[], ["ann"]]
+    report = check(first_release, path)
+    assert (report.is_ok, report.unblocked) == (True, 0)
+
+
 def test_info_and_steps_are_those_of_a_listing(path: Path) -> None:
     """A journal shows itself as the manager's listings do."""
     record(path, "ann")

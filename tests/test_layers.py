@@ -58,7 +58,7 @@ FLOORS = (
     ),
     Floor(
         "checking",
-        "perdure.checking perdure.journals",
+        "perdure.checking perdure.journals perdure.migrating",
         "runtime step definitions codec determinism store records core errors",
         "a journal can be replayed wherever it is, without the manager that wrote it",
     ),

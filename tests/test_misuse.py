@@ -259,6 +259,24 @@ def test_a_manager_is_opened_once(app: App) -> None:
     run(app, test)
 
 
+def test_what_a_blocking_call_has_opened_says_how_to_close_it(app: App) -> None:
+    """A script that starts, and then works, is told what to do in between."""
+    manager = app.manager
+    manager.sync.start(app.wait(), id="a")
+    try:
+        with pytest.raises(
+            PerdureError, match=r"is open already: .* call manager\.sync\.close\(\)"
+        ):
+            manager.run(until_idle=True)
+        with pytest.raises(PerdureError, match=r"call manager\.sync\.close\(\)"), manager.sync:
+            pass
+    finally:
+        manager.sync.close()
+    manager.run(until_idle=True)  # it waits for an event now
+    assert manager.sync.list_steps("a").items[0].kind == "event"
+    manager.sync.close()
+
+
 def test_the_blocking_calls_do_not_block_a_loop(app: App) -> None:
     """`manager.sync` on a running loop says which coroutine to await."""
 

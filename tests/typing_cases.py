@@ -24,9 +24,10 @@ from perdure.definitions import (
 )
 from perdure.events import Event, define_event
 from perdure.manager import WorkflowManager
-from perdure.records import Status
+from perdure.records import Page, Status, StepInfo
 from perdure.runtime.contexts import ActionContext, MutationContext
 from perdure.step import Step
+from perdure_sim import Answer, Run, Simulation
 
 manager = Definer()
 
@@ -163,6 +164,31 @@ async def outside(app: WorkflowManager, ctx: MutationContext, action: ActionCont
     await app.run_mutation(onboard("u"))  # type: ignore[arg-type]
     app.sync.run_query(enrich("u"))  # type: ignore[arg-type]
     action.sync.run_mutation(count("u"))  # type: ignore[arg-type]
+
+
+def simulated(sim: Simulation) -> None:
+    """And each of a simulation's, which is not awaited."""
+    number, nothing = define_event("n", int), define_event("none", type(None))
+    run = sim.start(onboard("u"))
+    assert_type(run, Run[str])
+    assert_type(run.value, str)
+    assert_type(run.answer, Answer[str])
+    assert_type(sim.send_event(number, workflow_id="w", value=1), Answer[str])
+    assert_type(sim.send_event(number, workflow_id="w", error="no"), Answer[str])
+    assert_type(sim.send_event(nothing, workflow_id="w"), Answer[str])
+    assert_type(sim.send_event("n", workflow_id="w", value="any"), Answer[str])
+    assert_type(sim.send_event(id="e").value, str | None)
+    assert_type(sim.create_event(number, workflow_id="w"), str)
+    assert_type(sim.cancel("w"), Answer[None])
+    assert_type(sim.restart("w", from_step=enrich), Answer[None])
+    assert_type(sim.cleanup("w").value, bool | None)
+    assert_type(sim.status("w"), Status)
+    assert_type(sim.list_steps("w"), Page[StepInfo])
+    sim.start(enrich("u"))  # type: ignore[arg-type]
+    sim.send_event(number, workflow_id="w", value="1")  # type: ignore[misc]
+    sim.send_event(number, workflow_id="w")  # type: ignore[arg-type]
+    sim.stub(send_email, returns=1)  # type: ignore[arg-type]
+    sim.start(onboard("u"), on_complete=enrich)  # type: ignore[arg-type]
 
 
 async def mistakes() -> None:

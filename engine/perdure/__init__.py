@@ -44,9 +44,11 @@ from perdure.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreMoved,
     StoreNotADatabase,
     StoreNotFound,
     StoreReadOnly,
+    StoreUnavailable,
     StoreUnsupported,
     StoreVersionError,
     ValidationError,
@@ -60,6 +62,7 @@ from perdure.errors import (
 from perdure.events import Event, define_event
 from perdure.journals import WorkflowJournal, load_journals
 from perdure.manager import WorkflowManager
+from perdure.migrating import MigrationReport, abandon_migration, migrate
 from perdure.records import InProgress, Outcome, Page, Settings, Status, StepInfo, WorkflowInfo
 from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
 from perdure.step import Step
@@ -88,6 +91,7 @@ __all__ = [
     "InternalError",
     "LimitExceeded",
     "Limits",
+    "MigrationReport",
     "Mutation",
     "MutationCall",
     "MutationContext",
@@ -111,9 +115,11 @@ __all__ = [
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
+    "StoreMoved",
     "StoreNotADatabase",
     "StoreNotFound",
     "StoreReadOnly",
+    "StoreUnavailable",
     "StoreUnsupported",
     "StoreVersionError",
     "Succeeded",
@@ -130,6 +136,8 @@ __all__ = [
     "WorkflowNotFound",
     "WorkflowNotRunning",
     "WorkflowRunning",
+    "abandon_migration",
     "define_event",
     "load_journals",
+    "migrate",
 ]

@@ -140,7 +140,7 @@ class Checker:
         found, next_ = self._replay(loaded)
         violations = (*found, *self._of_watch(loaded), *self._undefined(loaded))
         self._violations += violations
-        was_blocked = state.blocked is not None
+        was_blocked = state.is_blocked
         self._unblocked += was_blocked and not violations
         return CheckedWorkflow(
             workflow_id=journal.workflow_id,

@@ -23,11 +23,13 @@
     ├─ StoreError                   the database, never the workflow, is in trouble
     │  ├─ StoreNotFound             there is no database, or none of perdure's
     │  ├─ StoreBusy                 somebody else holds the write lock
+    │  │  └─ StoreUnavailable       the server cannot be reached
     │  ├─ StoreFull                 no space left
     │  ├─ StoreReadOnly
     │  ├─ StoreCorrupt              the file is damaged
     │  ├─ StoreNotADatabase         the file is something else
     │  ├─ StoreVersionError         the schema is newer or older than this perdure knows
+    │  ├─ StoreMoved                its workflows have moved to another database
     │  └─ StoreUnsupported          the file system cannot keep the promises
     ├─ ConnectionMisuse             ctx.db was asked for what would harm the shared transaction
     ├─ CalledInside                 manager.… was called inside a handler or a transaction
@@ -184,6 +186,10 @@ class StoreBusy(StoreError):
     """The write lock could not be had in time; the call was withdrawn and nothing was written."""
 
 
+class StoreUnavailable(StoreBusy):
+    """The database server could not be reached in time."""
+
+
 class StoreFull(StoreError):
     """The disk (or the quota) is full."""
 
@@ -202,6 +208,10 @@ class StoreNotADatabase(StoreError):
 
 class StoreVersionError(StoreError):
     """The store was made by another version of perdure, whose schema this one does not know."""
+
+
+class StoreMoved(StoreError):
+    """The store's workflows have moved to another database, or are being moved there."""
 
 
 class StoreUnsupported(StoreError):

@@ -408,7 +408,8 @@ def mentions_pydantic(annotation: Any) -> bool:
 
 
 def _mentions(annotation: Any, seen: set[type]) -> bool:
-    if type(annotation).__module__.partition(".")[0] == "pydantic" or any(
+    # Pydantic's PositiveInt and conint(…) are made of `annotated_types`, which msgspec passes over.
+    if type(annotation).__module__.partition(".")[0] in ("pydantic", "annotated_types") or any(
         hasattr(annotation, name)
         for name in ("__pydantic_core_schema__", "__get_pydantic_core_schema__")
     ):

@@ -201,7 +201,10 @@ class OpenManager(Definer):
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
             if self._opening is not None:
-                raise PerdureError(f"{self!r} is open already")
+                raise PerdureError(
+                    f"{self!r} is open already: leave the block that opened it first, or, where a"
+                    " call of manager.sync has opened it as a client, call manager.sync.close()"
+                )
             self._opening = opening = Opening(access)
             return opening
 

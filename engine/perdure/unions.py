@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, NewType, TypeVar, Union
 from .forms import Misfit, Unstorable, attributes_of, under
 
 _UNIONS = (Union, UnionType)
+#: What pydantic's types have that hide their value where it is written.
+_SECRET = "get_secret_value"
 
 
 def classes_of(annotation: Any) -> set[Any]:
@@ -27,13 +29,16 @@ def classes_of(annotation: Any) -> set[Any]:
 
 
 def joined_classes(annotation: Any) -> tuple[type, ...]:
-    """The classes among which a union anywhere in the annotation decides.
+    """The classes among which a union anywhere in the annotation decides, and those of secrets:
+    what `check_class` looks at.
 
     Raises:
         Unstorable: two of them have the same fields, so that no JSON can be told apart.
     """
     found: set[type] = set()
     for node in _nodes(annotation):
+        if isinstance(node, type) and hasattr(node, _SECRET):
+            found.add(node)
         if typing.get_origin(node) not in _UNIONS:
             continue
         members = [each for each in typing.get_args(node) if each is not NoneType]
@@ -55,6 +60,13 @@ def check_class(given: Any, typed: Any, path: str, joined: tuple[type, ...]) -> 
     """
     if type(given) is not type(typed) and _is_other(given, typed, joined):
         _refuse(given, typed, path)
+    if hasattr(type(given), _SECRET) and given != typed:
+        name = type(given).__qualname__
+        raise Misfit(
+            f"a {name} is written as asterisks, and would come back as those: pass a reference to"
+            " where the secret is kept, or give the field a serializer that writes it",
+            path,
+        )
     if isinstance(given, dict) and isinstance(typed, dict):
         _check_keys(given, typed, path, joined)
     mine, other = attributes_of(given), attributes_of(typed)

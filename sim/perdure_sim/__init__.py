@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .conformance.check import check_store
+    from .testing.answers import Answer
     from .testing.calls import ActionCall
     from .testing.conditions import AlwaysBroken, EventuallyBroken, NeverReached
     from .testing.decorator import simulate
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     )
     from .testing.replay import replay_check
     from .testing.scripts import Trace, run_simulation
-    from .testing.simulation import Answer, NotEnded, Run, Simulation
+    from .testing.simulation import NotEnded, Run, Simulation
 
 __all__ = [
     "ACTION",
@@ -78,7 +79,8 @@ _HOMES = {
     **dict.fromkeys(["WorkflowMachine"], "testing.machine"),
     **dict.fromkeys(["replay_check"], "testing.replay"),
     **dict.fromkeys(["Trace", "run_simulation"], "testing.scripts"),
-    **dict.fromkeys(["Answer", "NotEnded", "Run", "Simulation"], "testing.simulation"),
+    **dict.fromkeys(["Answer"], "testing.answers"),
+    **dict.fromkeys(["NotEnded", "Run", "Simulation"], "testing.simulation"),
 }
 
 

@@ -7,13 +7,12 @@ was told when its calls returned.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
+from tests.chaos.databases import Database
 from tests.chaos.ledger import MAX_ATTEMPTS
 from tests.chaos.processes import Effect, Effects
 
@@ -42,16 +41,15 @@ class Known:
     sent: dict[str, int] = attrs.field(factory=dict)
 
 
-Row = sqlite3.Row
+Row: TypeAlias = dict[str, Any]
 
 
 class Checker:
     """One database at rest and its effects."""
 
-    def __init__(self, database: Path, effects: Effects, known: Known) -> None:
+    def __init__(self, database: Database, effects: Effects, known: Known) -> None:
         self._known = known
-        self._db = sqlite3.connect(database)
-        self._db.row_factory = sqlite3.Row
+        self._database = database
         self.workflows = {row["id"]: row for row in self._rows("SELECT * FROM perdure_workflows")}
         self.steps: dict[str, list[Row]] = defaultdict(list)
         for row in self._rows("SELECT * FROM perdure_steps ORDER BY workflow_id, number"):
@@ -61,18 +59,15 @@ class Checker:
             self.effects[effect.workflow, effect.number].append(effect)
 
     def _rows(self, sql: str) -> list[Row]:
-        return self._db.execute(sql).fetchall()
+        return self._database.rows(sql)
 
     def faults(self) -> list[str]:
         """All that is wrong, one line each."""
         parts = (
             *(self._lost, self._outcomes, self._journals, self._mutations, self._attempts),
-            *(self._keys, self._completions, self._events, self._leftovers, self._database),
+            *(self._keys, self._completions, self._events, self._leftovers, self._database.check),
         )
-        try:
-            return [fault for part in parts for fault in part()]
-        finally:
-            self._db.close()
+        return [fault for part in parts for fault in part()]
 
     def _lost(self) -> Iterator[str]:
         for id_ in self._known.plans:
@@ -192,7 +187,7 @@ class Checker:
                 yield f"{id_}: on_complete failed: {row['on_complete_error']}"
             for end in found:
                 if end["kind"] != row["status"] or end["detail"] != _detail(row):
-                    yield f"{id_}: on_complete was told {tuple(end)}, it is {row['status']}"
+                    yield f"{id_}: on_complete was told {end}, it is {row['status']}"
                 if json.dumps(end["context"]) != row["context"]:
                     yield f"{id_}: on_complete got the context {end['context']}"
         yield from (f"{id_}: on_complete of no workflow" for id_ in ends)
@@ -216,7 +211,7 @@ class Checker:
                 if step is None:
                     continue  # not consumed; a missing step is found elsewhere
                 if (step["outcome"], step["value"]) != ("success", event["value"]):
-                    yield f"{id_}: step {step['number']} consumed {event['value']!r}: {tuple(step)}"
+                    yield f"{id_}: step {step['number']} consumed {event['value']!r}: {step}"
             waits = [
                 step["number"]
                 for step in self.steps[id_]
@@ -232,13 +227,6 @@ class Checker:
             yield f"left in the inbox: {dict(kinds)}"
         for row in self._rows("SELECT id, owner FROM perdure_workflows WHERE owner IS NOT NULL"):
             yield f"{row['id']}: still owned by {row['owner']}"
-
-    def _database(self) -> Iterator[str]:
-        for row in self._rows("PRAGMA integrity_check"):
-            if row[0] != "ok":
-                yield f"integrity: {row[0]}"
-        for row in self._rows("PRAGMA foreign_key_check"):
-            yield f"foreign key: {tuple(row)}"
 
 
 def _detail(workflow: Row) -> str:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sqlite3
 import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from random import Random
 from time import monotonic  # noqa: TID251 - real processes need real time
 
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import OPERATIONS, Ledger, create_tables, go
+from tests.chaos.databases import Database, SqliteFile, value
+from tests.chaos.ledger import OPERATIONS, Ledger, go
 from tests.chaos.processes import Effects, Worker, pause, wait_until
 
 from perdure import WorkflowNotRunning
@@ -36,17 +35,17 @@ class Chaos:
     """One database, its workers, and the driver that calls and kills.
 
     Args:
-        folder: for the database, the effects and the log of the workers.
+        database: new, without tables.
         seed: of all choices.
         workers: how many processes work on the database at a time.
     """
 
-    def __init__(self, folder: Path, seed: int, workers: int = 1) -> None:
-        self.database = folder / "chaos.db"
+    def __init__(self, database: Database, seed: int, workers: int = 1) -> None:
+        self.database = database
         self._random = Random(seed)
-        create_tables(self.database)
-        self._ledger = Ledger(self.database, folder / "effects.jsonl")
-        self.effects = Effects(folder / "effects.jsonl")
+        database.create_tables()
+        self.effects = Effects(database.folder / "effects.jsonl")
+        self._ledger = Ledger(database.address, self.effects.path)
         self.known = Known()
         self.kills = 0
         self._wanted = workers
@@ -107,12 +106,20 @@ class Chaos:
 
     def round(self) -> None:
         """Have workers at work, call the manager, and kill one of them at some moment."""
-        random = self._random
+        self.employ()
+        self.call_for_a_while()
+        self.kill()
+
+    def employ(self) -> None:
+        """Have as many workers as are wanted."""
         while len(self._workers) < self._wanted:
             self._workers.append(Worker(self.database, self.effects.path))
-        victim = random.choice(self._workers)
+
+    def call_for_a_while(self) -> None:
+        """Call the manager, until the workers have done something or the time is over."""
+        random = self._random
         end = monotonic() + ROUND_SECONDS_MAX
-        if random.random() < 0.2:  # also while it starts, claims, or takes over
+        if random.random() < 0.2:  # also while one starts, claims, or takes over
             end = monotonic() + random.uniform(0, 0.6)
         goal = self.effects.count() + random.randint(1, 150)
         calls = 0
@@ -122,6 +129,10 @@ class Chaos:
                 calls += 1
             pause(0.001)
         pause(random.uniform(0, 0.012))
+
+    def kill(self) -> None:
+        """Kill a worker, unless its workflows have seen too many die."""
+        victim = self._random.choice(self._workers)
         if not wait_until(lambda: self._most_takeovers() <= TAKEOVERS_MAX):
             raise RuntimeError(f"a workflow does not get on\n{victim.told()}")
         if not victim.is_running:
@@ -132,8 +143,7 @@ class Chaos:
 
     def _most_takeovers(self) -> int:
         sql = "SELECT max(takeovers) FROM perdure_workflows WHERE status = 'in_progress'"
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(sql).fetchone()[0] or 0
+        return value(self.database, sql) or 0
 
     def finish(self) -> list[str]:
         """Send what is still awaited, let one worker end everything, and judge."""
@@ -176,7 +186,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
     begin = monotonic()
-    chaos = Chaos(folder, options.seed, options.workers)
+    chaos = Chaos(SqliteFile(folder / "chaos.db"), options.seed, options.workers)
     faults = run_rounds(chaos, options.rounds, show=True)
     known = chaos.known
     print_line(

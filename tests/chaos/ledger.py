@@ -2,7 +2,7 @@
 
 Mutations write through `ctx.db` into tables beside the engine's. Actions append lines to a file,
 one write each, so that what happened before a kill is kept whether it was recorded or not. Run as
-a program (``python -m tests.chaos.ledger DATABASE EFFECTS``) this file is a worker process.
+a program (``python -m tests.chaos.ledger ADDRESS EFFECTS``) this file is a worker process.
 
 Not here: starting workflows and killing workers (kill.py), and judging the trace (checker.py).
 """
@@ -52,31 +52,17 @@ class Glitch(Exception):
     """What `flaky` raises."""
 
 
-def create_tables(database: Path) -> None:
-    """Make the application's own tables, before any worker starts."""
-    connection = sqlite3.connect(database)
-    try:
-        # No unique keys: a row written twice is to be found, not refused.
-        connection.execute("CREATE TABLE ledger_writes (workflow_id TEXT, place TEXT)")
-        connection.execute(
-            "CREATE TABLE ledger_ends (workflow_id TEXT, kind TEXT, detail TEXT, context TEXT)"
-        )
-        connection.commit()
-    finally:
-        connection.close()
-
-
 class Ledger:
     """The definitions on one manager.
 
     Args:
-        database: path of the store.
+        address: of the store, as for `WorkflowManager`.
         effects: path of the file to which actions append.
         drain_timeout: as for `WorkflowManager`.
     """
 
-    def __init__(self, database: Path, effects: Path, *, drain_timeout: float = 30) -> None:
-        self.manager = WorkflowManager(str(database), drain_timeout=drain_timeout)
+    def __init__(self, address: str, effects: Path, *, drain_timeout: float = 30) -> None:
+        self.manager = WorkflowManager(address, drain_timeout=drain_timeout)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._effects = os.open(effects, flags, 0o644)
         self._define_actions()
@@ -150,7 +136,7 @@ class Ledger:
             elif isinstance(outcome, Failed):
                 detail = outcome.error.message
             row = (workflow_id, outcome.kind, detail, context)
-            ctx.db.execute("INSERT INTO ledger_ends VALUES (?, ?, ?, ?)", row)
+            _insert(ctx, "ledger_ends", row)
 
         self.write = write
         self.write_and_fail = write_and_fail
@@ -245,7 +231,13 @@ class Ledger:
 
 def _write(ctx: MutationContext, place: str) -> None:
     workflow_id = place.rpartition("#")[0]
-    ctx.db.execute("INSERT INTO ledger_writes VALUES (?, ?)", (workflow_id, place))
+    _insert(ctx, "ledger_writes", (workflow_id, place))
+
+
+def _insert(ctx: MutationContext, table: str, row: tuple[str, ...]) -> None:
+    mark = "?" if isinstance(ctx.db, sqlite3.Connection) else "%s"
+    marks = ", ".join([mark] * len(row))
+    ctx.db.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
 
 def _name(outcome: object) -> str:
@@ -264,12 +256,12 @@ async def _noted(future: Awaitable[object]) -> str:
 def main() -> None:
     """Be a worker process."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("database", type=Path)
+    parser.add_argument("address")
     parser.add_argument("effects", type=Path)
     parser.add_argument("--until-idle", action="store_true")
     parser.add_argument("--drain-timeout", type=float, default=30)
     options = parser.parse_args()
-    ledger = Ledger(options.database, options.effects, drain_timeout=options.drain_timeout)
+    ledger = Ledger(options.address, options.effects, drain_timeout=options.drain_timeout)
     ledger.manager.run(until_idle=options.until_idle)
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import attrs
+from tests.chaos.databases import Database
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -64,12 +65,19 @@ class Effects:
 class Worker:
     """A worker process; as a context manager it is killed at the end if it still runs."""
 
-    def __init__(self, database: Path, effects: Path, *options: str) -> None:
+    def __init__(self, database: Database, effects: Path, *options: str) -> None:
         python_path = [str(ROOT / "engine"), str(ROOT)]
-        self.log = database.parent / "workers.log"
+        self.log = database.folder / "workers.log"
         with self.log.open("ab") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.ledger", str(database), str(effects), *options],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.chaos.ledger",
+                    database.address,
+                    str(effects),
+                    *options,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

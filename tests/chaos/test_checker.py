@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables, go
+from tests.chaos.databases import SqliteFile
+from tests.chaos.ledger import Ledger, go
 from tests.chaos.processes import Effects
 
 PLAN = ["mutation", "broken", "once", "flaky", "event", "event", "spawn", "nap", "gather"]
@@ -21,8 +22,8 @@ FIRST_ONCE = "SELECT number FROM perdure_steps WHERE workflow_id = 'w0' AND func
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run without chaos; not to be changed."""
     folder = tmp_path_factory.mktemp("sound")
-    create_tables(folder / "chaos.db")
-    ledger = Ledger(folder / "chaos.db", folder / "effects.jsonl")
+    SqliteFile(folder / "chaos.db").create_tables()
+    ledger = Ledger(str(folder / "chaos.db"), folder / "effects.jsonl")
     manager = ledger.manager.sync
     with manager:
         manager.start(ledger.mixed(PLAN, 3), id="w0", on_complete=ledger.ended, context="of w0")
@@ -35,7 +36,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _judge(folder: Path) -> list[str]:
     known = Known(plans={"w0": PLAN}, sent={"w0": 2})
-    return Checker(folder / "chaos.db", Effects(folder / "effects.jsonl"), known).faults()
+    return Checker(
+        SqliteFile(folder / "chaos.db"), Effects(folder / "effects.jsonl"), known
+    ).faults()
 
 
 def test_a_sound_run_has_no_fault(sound: Path) -> None:

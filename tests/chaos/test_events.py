@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables, go
+from tests.chaos.databases import SqliteFile
+from tests.chaos.ledger import Ledger, go
 from tests.chaos.processes import Effects, Worker
 
 WORKFLOWS = 120
@@ -20,9 +21,9 @@ def test_no_event_is_missed_by_a_workflow_that_goes_to_sleep(tmp_path: Path) -> 
     The worker puts a workflow away as soon as it waits for an event, and the client sends just
     then; nothing else would ever wake it.
     """
-    database, effects = tmp_path / "chaos.db", Effects(tmp_path / "effects.jsonl")
-    create_tables(database)
-    ledger = Ledger(database, effects.path)
+    database, effects = SqliteFile(tmp_path / "chaos.db"), Effects(tmp_path / "effects.jsonl")
+    database.create_tables()
+    ledger = Ledger(database.address, effects.path)
     manager = ledger.manager.sync
     known = Known()
     with Worker(database, effects.path):

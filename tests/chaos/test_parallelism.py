@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables
+from tests.chaos.databases import SqliteFile, value
+from tests.chaos.ledger import Ledger
 from tests.chaos.processes import Effect, Effects, Worker, wait_until
 
 LIMIT = 5
@@ -52,42 +51,40 @@ def most_at_once(effects: list[Effect], killed: set[int]) -> int:
 @pytest.mark.chaos
 def test_two_workers_keep_one_limit(tmp_path: Path) -> None:
     """At no moment do more attempts run, or stand recorded as started, than the limit allows."""
-    database, effects = tmp_path / "chaos.db", Effects(tmp_path / "effects.jsonl")
-    create_tables(database)
-    ledger = Ledger(database, effects.path)
+    database, effects = SqliteFile(tmp_path / "chaos.db"), Effects(tmp_path / "effects.jsonl")
+    database.create_tables()
+    ledger = Ledger(database.address, effects.path)
     manager = ledger.manager.sync
     manager.update_config(max_parallelism=0)  # until both workers have workflows
     recorded = []
 
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    def look(sql: str) -> int:
+        count: int = value(database, sql)
+        return count
 
-        def look(sql: str) -> int:
-            count: int = connection.execute(sql).fetchone()[0]
-            return count
+    def is_done() -> bool:
+        recorded.append(look(RECORDED))
+        return look(LEFT) == 0
 
-        def is_done() -> bool:
-            recorded.append(look(RECORDED))
-            return look(LEFT) == 0
+    def give(workflows: range) -> bool:
+        for number in workflows:
+            manager.start(ledger.steady(ACTIONS, 8), id=f"w{number}")
+        return wait_until(lambda: look(ASKED) == workflows.stop * ACTIONS)
 
-        def give(workflows: range) -> bool:
-            for number in workflows:
-                manager.start(ledger.steady(ACTIONS, 8), id=f"w{number}")
-            return wait_until(lambda: look(ASKED) == workflows.stop * ACTIONS)
-
-        with Worker(database, effects.path) as victim:
-            assert give(range(WORKFLOWS)), victim.told()
-            # Stopped while it idles, else it would take the others as well, being faster.
-            victim.send(signal.SIGSTOP)
-            with Worker(database, effects.path) as other:
-                assert give(range(WORKFLOWS, 2 * WORKFLOWS)), other.told()
-                assert look(OWNERS) == 2
-                victim.send(signal.SIGCONT)
-                manager.update_config(max_parallelism=LIMIT)
-                half = WORKFLOWS * ACTIONS  # of twice as many lines
-                assert wait_until(lambda: is_done() or effects.count() > half), other.told()
-                pids = {effect.pid for effect in effects.read()}
-                victim.kill()
-                assert wait_until(is_done), other.told()
+    with Worker(database, effects.path) as victim:
+        assert give(range(WORKFLOWS)), victim.told()
+        # Stopped while it idles, else it would take the others as well, being faster.
+        victim.send(signal.SIGSTOP)
+        with Worker(database, effects.path) as other:
+            assert give(range(WORKFLOWS, 2 * WORKFLOWS)), other.told()
+            assert look(OWNERS) == 2
+            victim.send(signal.SIGCONT)
+            manager.update_config(max_parallelism=LIMIT)
+            half = WORKFLOWS * ACTIONS  # of twice as many lines
+            assert wait_until(lambda: is_done() or effects.count() > half), other.told()
+            pids = {effect.pid for effect in effects.read()}
+            victim.kill()
+            assert wait_until(is_done), other.told()
     manager.close()
 
     assert pids == {victim.pid, other.pid}  # both have worked at the same time

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables
+from tests.chaos.databases import SqliteFile
+from tests.chaos.ledger import Ledger
 from tests.chaos.processes import Effects, Worker
 
 from perdure import InProgress, WorkflowCanceled
@@ -19,9 +20,9 @@ DEATHS = 5
 @pytest.mark.chaos
 def test_a_workflow_that_kills_its_workers_is_blocked(tmp_path: Path) -> None:
     """After five dead workers it is left alone and says so; the others end; it can be canceled."""
-    database, effects = tmp_path / "chaos.db", tmp_path / "effects.jsonl"
-    create_tables(database)
-    ledger = Ledger(database, effects)
+    database, effects = SqliteFile(tmp_path / "chaos.db"), tmp_path / "effects.jsonl"
+    database.create_tables()
+    ledger = Ledger(database.address, effects)
     manager = ledger.manager.sync
     for number in range(4):
         manager.start(ledger.steady(3, 5), id=f"w{number}")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import attrs
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables
+from tests.chaos.databases import SqliteFile, values
+from tests.chaos.ledger import Ledger
 from tests.chaos.processes import Effects, Worker, pause, wait_until
 
 
@@ -20,7 +19,7 @@ from tests.chaos.processes import Effects, Worker, pause, wait_until
 class Place:
     """A database with its effects, and the definitions, to call from here."""
 
-    database: Path
+    database: SqliteFile
     ledger: Ledger
     effects: Effects
     known: Known
@@ -36,8 +35,7 @@ class Place:
         return Worker(self.database, self.effects.path, *options)
 
     def select(self, sql: str) -> list[tuple[object, ...]]:
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(sql).fetchall()
+        return values(self.database, sql)
 
     def faults(self) -> list[str]:
         return Checker(self.database, self.effects, self.known).faults()
@@ -50,9 +48,9 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    database, effects = tmp_path / "chaos.db", tmp_path / "effects.jsonl"
-    create_tables(database)
-    ledger = Ledger(database, effects)
+    database, effects = SqliteFile(tmp_path / "chaos.db"), tmp_path / "effects.jsonl"
+    database.create_tables()
+    ledger = Ledger(database.address, effects)
     yield Place(database, ledger, Effects(effects), Known())
     ledger.manager.sync.close()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.chaos.checker import Checker, Known
-from tests.chaos.ledger import Ledger, create_tables
+from tests.chaos.databases import SqliteFile, value
+from tests.chaos.ledger import Ledger
 from tests.chaos.processes import Effects, Worker, wait_until
 
 #: Few at a time, so that there is always something to take.
@@ -25,21 +24,20 @@ LEFT = "SELECT count(*) FROM perdure_workflows WHERE status = 'in_progress'"
 @pytest.mark.parametrize("kills", [False, True])
 def test_a_fan_out_is_run_by_three_processes(tmp_path: Path, kills: bool) -> None:
     """More than one of them runs steps; no step runs twice; all end, the killed ones as lost."""
-    database, effects = tmp_path / "chaos.db", Effects(tmp_path / "effects.jsonl")
-    create_tables(database)
-    ledger = Ledger(database, effects.path)
+    database, effects = SqliteFile(tmp_path / "chaos.db"), Effects(tmp_path / "effects.jsonl")
+    database.create_tables()
+    ledger = Ledger(database.address, effects.path)
     manager = ledger.manager.sync
     manager.update_config(max_parallelism=LIMIT)
 
     with (
-        closing(sqlite3.connect(database, isolation_level=None)) as connection,
         Worker(database, effects.path) as one,
         Worker(database, effects.path) as two,
         Worker(database, effects.path) as three,
     ):
 
         def look(sql: str) -> int:
-            count: int = connection.execute(sql).fetchone()[0]
+            count: int = value(database, sql)
             return count
 
         assert wait_until(lambda: look(LIVING) == 3), one.told()

@@ -46,6 +46,8 @@ def test_with_json_every_command_prints_json_only(run: Run) -> None:
     assert [step["name"] for step in shown["steps"]] == ["note", "decision"]
     assert shown["steps"][1]["event_id"] == event_id
     assert shown["steps"][1]["value"] == {"go": 1}
+    del shown["steps"]
+    assert run("list", "--json").json["items"] == [shown]
 
 
 def test_cancel_cancels(run: Run) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.runtime.harness import NOW, Rig, Where
 
+from perdure.core.limits import FACTS_PER_TURN_MAX
 from perdure.core.outcomes import Canceled, Outcome, Succeeded
 from perdure.definitions import Definer
 from perdure.errors import InternalError, StoreBusy, StoreError, StoreFull
@@ -52,6 +53,13 @@ async def waiting(step: Step) -> object:
 
 
 @d.workflow
+async def hasty(step: Step, count: int) -> int:
+    for _ in range(count):
+        await step.sleep(0)
+    return count
+
+
+@d.workflow
 async def napping(step: Step) -> str:
     await step.sleep(0.5)
     return "awake"
@@ -89,6 +97,18 @@ def test_an_idle_turn_does_nothing(rig: Rig) -> None:
     assert list(rig.worker.turn()) == []
     assert rig.store.commits == commits
     assert rig.worker.next_wait(1.0) == 1.0
+
+
+def test_a_workflow_that_never_rests_leaves_turns_to_others(rig: Rig) -> None:
+    """Of what is due to it only a part is told in one turn; the rest needs no one to wake it."""
+    reply = rig.ask_start(hasty(2 * FACTS_PER_TURN_MAX))
+    rig.worker.run_turn()
+    other = rig.ask_start(answer(1))
+    rig.worker.run_turn()
+    assert rig.outcome(rig.value(other)) == 1
+    assert rig.state(rig.value(reply)).status == "in_progress"
+    rig.settle()
+    assert rig.outcome(rig.value(reply)) == 2 * FACTS_PER_TURN_MAX
 
 
 def test_the_caller_is_told_after_the_commit(rig: Rig) -> None:

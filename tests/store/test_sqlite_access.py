@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.store.test_sqlite import opened, put, run_python, workflow
 
-from perdure.errors import StoreNotFound
+from perdure.errors import StoreNotADatabase, StoreNotFound
 from perdure.store.base import Access, WorkflowFilter
 from perdure.store.sqlite import SqliteStore
 
@@ -49,6 +49,16 @@ def test_a_database_without_our_tables_is_left_alone(access: Access, tmp_path: P
     with pytest.raises(StoreNotFound, match="perdure has no tables in it"):
         SqliteStore(str(path), access=access).open(max_parallelism=None)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("access", ["write", "read"])
+def test_a_file_that_is_no_database_is_told(access: Access, tmp_path: Path) -> None:
+    """As an error of ours, whatever was asked of it first."""
+    path = tmp_path / "app.db"
+    path.write_text("Dear diary")
+    with pytest.raises(StoreNotADatabase, match="give the path of an SQLite file"):
+        SqliteStore(str(path), access=access).open(max_parallelism=None)
+    assert path.read_text() == "Dear diary"
 
 
 def test_what_must_be_there_can_be_written_to(tmp_path: Path) -> None:

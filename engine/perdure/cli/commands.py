@@ -19,8 +19,10 @@ from perdure import (
     WorkflowNotFound,
 )
 from perdure.cli.checks import check, journal
+from perdure.cli.moving import migrate
 from perdure.cli.options import find_manager, given, parse_json, run_client, shared_options
 from perdure.cli.showing import (
+    as_plain,
     error_text,
     now,
     print_json,
@@ -115,16 +117,7 @@ def show(workflow_id: str, as_table: bool, tree: bool) -> None:
     journal, children = run_client(manager, lambda: _read_tree(manager, workflow_id, tree))
     info, steps = journal.info, journal.steps
     if given("as_json"):
-        shown: dict[str, Any] = {
-            "workflow_id": workflow_id,
-            "name": info.name,
-            "status": info.status,
-            "arguments": info.arguments,
-            "created_at": info.created_at,
-            "ended_at": info.ended_at,
-            "parent_id": info.parent_id,
-            "steps": steps,
-        }
+        shown: dict[str, Any] = {**as_plain(info), "steps": steps}  # as `list` has it
         if tree:
             shown["children"] = {key: each.steps for key, each in children.items()}
         print_json(shown)
@@ -325,3 +318,4 @@ def demo(users: int, kills: int, day: float) -> int:
 
 command_line.add_command(journal)
 command_line.add_command(check)
+command_line.add_command(migrate)

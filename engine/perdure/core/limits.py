@@ -43,6 +43,10 @@ RETRY_BASE_MAX = 1e300
 #: Callbacks that one fact may set off in a handler before it counts as an endless loop.
 CALLBACKS_PER_FACT_MAX = 100_000
 
+#: Facts that one workflow is told in one turn; the rest is told in the next ones. One that always
+#: has something due (a loop of sleeps that take no time) must not keep all others waiting.
+FACTS_PER_TURN_MAX = 1_000
+
 #: Workers that died, one after another, while they owned a workflow: after this many it is
 #: blocked, so that a handler that kills its process does not kill every worker in turn.
 TAKEOVERS_MAX = 5

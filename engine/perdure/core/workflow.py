@@ -120,6 +120,11 @@ class WorkflowState(Struct, frozen=True):
     def workflow_id(self) -> WorkflowId:
         return self.header.workflow_id
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether callers are told that it is blocked."""
+        return self.blocked is not None and self.blocked.error != RESTARTED
+
     def awaits(self) -> Awaits:
         """Which of `awaiting` takes which event."""
         return Awaits(self.awaiting, self.live)

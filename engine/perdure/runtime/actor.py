@@ -20,6 +20,7 @@ from perdure.core.draft import Draft
 from perdure.core.effects import CallFunction, CallOnComplete, Effect, RunAttempt, Write
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import Delivery, Journal, StepRecord
+from perdure.core.limits import FACTS_PER_TURN_MAX
 from perdure.core.messages import (
     Admission,
     Asked,
@@ -164,7 +165,10 @@ class Decider:
             blocked = draft.blocked
             if blocked is not None and (blocked.error == RESTARTED or not draft.busy):
                 draft.blocked = None  # its code fits; what is ready may still miss its function
-        while (fact := next_fact(draft, now)) is not None:
+        for _ in range(FACTS_PER_TURN_MAX):
+            fact = next_fact(draft, now)
+            if fact is None:
+                return
             if actor.handler is None and not self._replay(unit, draft):
                 return
             if draft.status != "in_progress":

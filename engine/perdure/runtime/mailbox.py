@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import Message
@@ -34,6 +35,12 @@ class Ticket(msgspec.Struct, eq=False):
     request: Request | StartOrder
     answer: Callable[[Any, BaseException | None], None]
     deadline: float
+
+    def again(self) -> Ticket:
+        """This ticket for another try: should the first one be stored after all, it is found."""
+        if isinstance(self.request, StartOrder):
+            self.request = replace(self.request, has_own_id=True)
+        return self
 
 
 class Mailbox:

@@ -9,7 +9,7 @@ from perdure.codec import plain
 from perdure.core.commands import AwaitEvent, RunChild, RunStep
 from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Json, Outcome, Succeeded
-from perdure.core.workflow import RESTARTED, WorkflowState
+from perdure.core.workflow import WorkflowState
 from perdure.records import InProgress, Status, StepInfo, WorkflowInfo
 from perdure.step import from_ms
 
@@ -67,8 +67,8 @@ def status_of(state: WorkflowState, running: tuple[StepInfo, ...] = ()) -> Statu
     if state.outcome is not None:
         status: Status = public_outcome(state.outcome)
         return status
-    blocked = None if state.blocked is None else state.blocked.error
-    return InProgress(running=running, blocked=None if blocked == RESTARTED else blocked)
+    blocked = state.blocked.error if state.blocked is not None and state.is_blocked else None
+    return InProgress(running=running, blocked=blocked)
 
 
 def workflow_info(state: WorkflowState) -> WorkflowInfo:

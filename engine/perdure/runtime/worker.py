@@ -14,8 +14,6 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from msgspec.structs import replace
-
 from perdure.core.effects import CancelAttempt, Effect, RunAttempt, SetTimer, WarnJournalSize
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import AttemptLost
@@ -44,7 +42,6 @@ from .decide import FAILURES_MAX, DecidePhase
 from .functions import FunctionLostTransaction
 from .inbox import InboxReader
 from .mailbox import Mailbox, Post, Ticket
-from .operations import StartOrder
 from .requests import Cancel, Read
 from .scope import ON_COMPLETE, After, Env
 from .spread import Taker
@@ -214,7 +211,7 @@ class Worker:
             sometimes("a turn ends because another process took this worker for dead")
             # The next life finds the rest in the store; what callers asked for it must be given.
             asked = (*batch.tickets, *batch.starts.values(), *self._collecting.pending)
-            self.unanswered = [_again(item) for item in asked if isinstance(item, Ticket)]
+            self.unanswered = [item.again() for item in asked if isinstance(item, Ticket)]
             raise
 
     def _collect(self, batch: Batch) -> bool:
@@ -367,7 +364,7 @@ class Worker:
             except StoreError as error:
                 self._delay(error)
                 self._doubt_commit()
-                self._collecting.pending.append(_again(ticket))
+                self._collecting.pending.append(ticket.again())
                 return None
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))  # the on_complete of a cancel
@@ -393,7 +390,7 @@ class Worker:
             text = f"workflow {unit.workflow_id!r} could not be started: see perdure's log"
             ticket.answer(None, InternalError(text))
         else:
-            self._collecting.pending.append(_again(ticket))
+            self._collecting.pending.append(ticket.again())
 
     def _repost(self, unit: Unit, batch: Batch) -> None:
         workflow_id = unit.workflow_id
@@ -417,7 +414,7 @@ class Worker:
             self.actors.drop(workflow_id)
             self.actors.runnable[workflow_id] = None
             self._inbox.release(batch.inbox.get(workflow_id, ()))
-        tickets = [_again(ticket) for ticket in (*batch.tickets, *batch.starts.values())]
+        tickets = [ticket.again() for ticket in (*batch.tickets, *batch.starts.values())]
         collecting = self._collecting
         collecting.pending = [*batch.posts, *tickets, *collecting.pending]
         collecting.foreign_change = True  # should it be stored after all: look who waits for it
@@ -591,10 +588,3 @@ def _changed(batch: Batch, result: Result) -> list[WorkflowId] | None:
     if is_asked or result.after != After():
         return None
     return [done.unit.workflow_id for done in result.committed]
-
-
-def _again(ticket: Ticket) -> Ticket:
-    """The ticket for another try: should the first one be stored after all, it is found."""
-    if isinstance(ticket.request, StartOrder):
-        ticket.request = replace(ticket.request, has_own_id=True)
-    return ticket

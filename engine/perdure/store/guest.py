@@ -52,6 +52,10 @@ class Guest(SqliteTransaction):
         return sqlite3.Cursor(self._guest).executemany(sql, rows).rowcount
 
     @property
+    def _where(self) -> str:
+        return self._path
+
+    @property
     def db(self) -> Any:
         """The user's own connection."""
         return self._guest

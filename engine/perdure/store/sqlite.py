@@ -204,7 +204,7 @@ class SqliteStore:
         with contextlib.closing(probe):
             try:
                 probe.execute("SELECT 1 FROM sqlite_master").fetchone()
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 # SQLite wants to make its shared memory beside the file, and may not.
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CANNOT_MAKE_FILES:
                     return uri  # whatever it is, it is told when it is opened

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.errors import ErrorInfo, StoreCorrupt
 
 from .base import (
@@ -31,29 +31,23 @@ from .base import (
 from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
-    END_COLUMNS,
     EVENT_COLUMNS,
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
-    RUN_COLUMNS,
     STATE_COLUMNS,
-    SUCCESS_COLUMNS,
-    command_row,
-    end_row,
     event_columns,
     event_from_row,
     header_row,
     is_open,
-    is_plain_success,
     is_progress_only,
     progress_state_row,
-    run_row,
     state_from_row,
     state_row,
     step_from_row,
-    success_row,
 )
+from .sqlite_moving import refuse_moved
+from .sqlite_steps import STEP, assignments, columns, marks, step_row
 
 #: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
 READY_LOOK = 256
@@ -62,31 +56,20 @@ T = TypeVar("T")
 Execute = Callable[..., sqlite3.Cursor]
 
 
-def _columns(*names: Sequence[str]) -> str:
-    return ", ".join(name for group in names for name in group)
-
-
-def _marks(*names: Sequence[str]) -> str:
-    return ", ".join("?" for group in names for _ in group)
-
-
-def _assignments(names: Sequence[str]) -> str:
-    return ", ".join(f"{name} = ?" for name in names)
-
-
-def _nulls(names: Iterable[str]) -> str:
-    return ", ".join(f"{name} = NULL" for name in sorted(names))
-
-
-_STATE = _columns(HEADER_COLUMNS, STATE_COLUMNS)
-_STEP = _columns(COMMAND_COLUMNS, PROGRESS_COLUMNS)
+_STATE = columns(HEADER_COLUMNS, STATE_COLUMNS)
 # A JSON array as parameter: one statement text for any number of ids.
 _IN = "IN (SELECT value FROM json_each(?))"
+
+#: As `WorkflowState.is_blocked` says it; what is damaged, and no JSON, is blocked.
+_IS_BLOCKED = (
+    "blocked IS NOT NULL AND CASE WHEN json_valid(blocked)"
+    f" THEN json_extract(blocked, '$.error.type') IS NOT '{RESTARTED.type}' ELSE TRUE END"
+)
 
 _SELECT_STATES = f"SELECT {_STATE} FROM perdure_workflows WHERE id {_IN}"
 _SELECT_STATE = f"SELECT {_STATE} FROM perdure_workflows WHERE id = ?"
 _SELECT_STEPS = (
-    f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id {_IN} ORDER BY workflow_id, number"
+    f"SELECT {STEP} FROM perdure_steps WHERE workflow_id {_IN} ORDER BY workflow_id, number"
 )
 _SELECT_TICKS = (
     f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
@@ -99,64 +82,27 @@ _SELECT_EVENTS = (
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
 _INSERT_WORKFLOW = (
-    f"INSERT INTO perdure_workflows ({_STATE}) VALUES ({_marks(HEADER_COLUMNS, STATE_COLUMNS)})"
+    f"INSERT INTO perdure_workflows ({_STATE}) VALUES ({marks(HEADER_COLUMNS, STATE_COLUMNS)})"
 )
 _UPDATE_WORKFLOW = (
-    f"UPDATE perdure_workflows SET {_assignments(STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
+    f"UPDATE perdure_workflows SET {assignments(STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
 )
 # SQLite writes an index anew when a column of it is assigned, the same value or not: so these are
 # left out where they are the same, which halves the pages that a step costs.
 _UPDATE_PROGRESS = (
-    f"UPDATE perdure_workflows SET {_assignments(PROGRESS_STATE_COLUMNS)}"
-    " WHERE id = ? AND epoch = ?"
+    f"UPDATE perdure_workflows SET {assignments(PROGRESS_STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
 )
 # The worker's fence within the statement that every commit has: a look of its own would cost more.
 _AND_NOT_FENCED = " AND EXISTS (SELECT 1 FROM perdure_workers WHERE id = ? AND fenced = 0)"
 _UPDATE_PROGRESS_FENCED = _UPDATE_PROGRESS + _AND_NOT_FENCED
 _UPDATE_WORKFLOW_FENCED = _UPDATE_WORKFLOW + _AND_NOT_FENCED
-_INSERT_STEP = (
-    f"INSERT INTO perdure_steps ({_STEP}) VALUES ({_marks(COMMAND_COLUMNS, PROGRESS_COLUMNS)})"
-)
-_THIS_STEP = " WHERE workflow_id = ? AND number = ?"
-_UPDATE_STEP = f"UPDATE perdure_steps SET {_assignments(PROGRESS_COLUMNS)}{_THIS_STEP}"
-# A None for a parameter costs on Python 3.11 what ten numbers cost (sqlite3 looks for an adapter),
-# and most of these would be None: so what is null for certain is said in the text.
-_OPEN_COLUMNS = (*COMMAND_COLUMNS[:-1], *RUN_COLUMNS)  # no child, no outcome
-_INSERT_OPEN_STEP = (
-    f"INSERT INTO perdure_steps ({_columns(_OPEN_COLUMNS)}) VALUES ({_marks(_OPEN_COLUMNS)})"
-)
-_UPDATE_OPEN_STEP = (
-    f"UPDATE perdure_steps SET {_assignments(RUN_COLUMNS)}, {_nulls(END_COLUMNS)}{_THIS_STEP}"
-)
 _STILL_READY = " AND state = 'ready'"
-_UPDATE_SUCCESS = (
-    f"UPDATE perdure_steps SET state = 'settled', outcome = 'success',"
-    f" {_assignments(SUCCESS_COLUMNS)},"
-    f" {_nulls({*PROGRESS_COLUMNS} - {'state', 'outcome', *SUCCESS_COLUMNS})}{_THIS_STEP}"
-)
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
 _INBOX_FIELDS = ("row_id", "workflow_id", "kind", "body", "accepted_at", "number", "worker")
 
 
 def _ids(ids: Collection[str]) -> str:
     return json.dumps(list(ids))
-
-
-def _step_row(write: StepWrite) -> tuple[str, tuple[Any, ...]]:
-    """The statement that writes a step, and its parameters."""
-    workflow_id, record = write.workflow_id, write.record
-    is_ended = record.outcome is not None
-    if write.is_new:
-        command, run = command_row(workflow_id, record), run_row(record)
-        if is_ended or record.child_id is not None:
-            return _INSERT_STEP, command + run + end_row(record)
-        return _INSERT_OPEN_STEP, command[:-1] + run
-    key = (workflow_id, record.number)
-    if not is_ended:
-        return _UPDATE_OPEN_STEP, run_row(record) + key
-    if is_plain_success(record):
-        return _UPDATE_SUCCESS, success_row(record) + key
-    return _UPDATE_STEP, run_row(record) + end_row(record) + key
 
 
 def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
@@ -228,7 +174,7 @@ class SqliteReader:
                 wheres.append(f"{column} = ?")
                 values.append(value)
         if which.is_blocked is not None:
-            wheres.append(f"blocked IS {'NOT ' if which.is_blocked else ''}NULL")
+            wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
         order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
         if which.after is not None:
             wheres.append(f"seq {compare} {int(which.after)}")
@@ -245,7 +191,7 @@ class SqliteReader:
         order, compare = ("ASC", ">") if is_ascending else ("DESC", "<")
         bound = "" if after is None else f" AND number {compare} {int(after)}"
         sql = (
-            f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id = ?{bound}"
+            f"SELECT {STEP} FROM perdure_steps WHERE workflow_id = ?{bound}"
             f" ORDER BY number {order} LIMIT {int(limit)}"
         )
         return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
@@ -253,7 +199,7 @@ class SqliteReader:
     def open_steps(self, workflow_id: WorkflowId) -> list[StepRecord]:
         """See `base.Reader.open_steps`. Reads the workflow's whole range of steps."""
         sql = (
-            f"SELECT {_STEP} FROM perdure_steps WHERE workflow_id = ? AND state <> 'settled'"
+            f"SELECT {STEP} FROM perdure_steps WHERE workflow_id = ? AND state <> 'settled'"
             " ORDER BY number"
         )
         return [step_from_row(row) for row in self._execute(sql, (workflow_id,)).fetchall()]
@@ -370,6 +316,11 @@ class SqliteTransaction(SqliteReader):
         self._connection = connection
         self._write = connection.engine_write
 
+    @property
+    def _where(self) -> str:
+        """The path, for messages."""
+        return self._connection.path
+
     # --- settings and sequences
 
     def set_max_parallelism(self, value: int) -> None:
@@ -389,7 +340,9 @@ class SqliteTransaction(SqliteReader):
 
     def check_schema(self) -> None:
         row = self._execute("SELECT schema_version FROM perdure_config").fetchone()
-        self._check_version(None if row is None else row[0])
+        version = None if row is None else row[0]
+        refuse_moved(self._execute, version, self._where)
+        self._check_version(version)
 
     # --- workers
 
@@ -519,7 +472,7 @@ class SqliteTransaction(SqliteReader):
         batches: dict[str, list[tuple[Any, ...]]] = {}
         taken: set[WorkflowId] = set()
         for write in writes:
-            sql, row = _step_row(write)
+            sql, row = step_row(write)
             if write.must_be_ready:
                 if self._write(sql + _STILL_READY, [row]) == 0:
                     taken.add(write.workflow_id)

@@ -10,7 +10,7 @@ from perdure.core.commands import AwaitEvent
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Succeeded
-from perdure.core.workflow import Blocked, WorkflowState
+from perdure.core.workflow import RESTARTED, Blocked, WorkflowState
 from perdure.store.base import InboxRow, StateWrite, WorkflowFilter
 
 from .bench import (
@@ -31,7 +31,6 @@ from .bench import (
 )
 
 suite = Suite()
-
 
 # --- workflows ------------------------------------------------------------------------------------
 
@@ -564,8 +563,9 @@ def workflows_can_be_listed(bench: Bench) -> None:
     status and whether they are blocked, a page at a time."""
     name = bench.id("x")
     blocked = Blocked(error=sample_error(), count=1, retry_at=1)
+    restarted = Blocked(error=RESTARTED, count=0, retry_at=1)
     states = [
-        bench.state("z", name=name),
+        bench.state("z", name=name, blocked=restarted),
         bench.state("other"),
         bench.state("y", name=name, blocked=blocked),
         bench.state("x", name=name, status="canceled", outcome=Canceled(), ended_at=1),

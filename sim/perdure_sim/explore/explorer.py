@@ -30,7 +30,8 @@ from perdure.sometimes import observed
 from perdure.store.base import Loaded
 
 from ..faults.plan import Fault, FaultPlan
-from ..faults.sites import CHANGING, KINDS
+from ..faults.sites import CHANGING, KINDS, NO_MORE, MoreKinds
+from ..laws.known import is_given_up
 from ..laws.replaying import ReplayDiffers, Shape, check_replay
 from ..laws.violations import Violation
 from ..report.stuck import why_stuck
@@ -38,7 +39,7 @@ from ..report.wording import difference
 from ..world.actions import Stub
 from ..world.disks import Disk
 from ..world.listening import listening
-from ..world.world import EPOCH, World, is_given_up
+from ..world.world import EPOCH, World
 
 
 class Stuck(Violation):
@@ -293,16 +294,22 @@ def _check_replay(world: World, loaded: Loaded, seen: set[Shape] | None) -> None
 # --- plans ----------------------------------------------------------------------------------------
 
 
-def single_faults(census: dict[tuple[str, str], int]) -> Iterator[Fault]:
+def single_faults(
+    census: Mapping[tuple[str, str], int], more: MoreKinds = NO_MORE
+) -> Iterator[Fault]:
     """Every fault at every place that a run passed: by occurrence, so that each site comes early.
 
     Half as many occurrences again are tried: a run with a fault passes more.
+
+    Args:
+        more: kinds of some places beside those of their sites.
     """
     most = max(census.values(), default=0)
     for occurrence in range(1, most + most // 2 + 1):
         for (actor, site), count in sorted(census.items()):
             if occurrence <= count + count // 2 and (occurrence == 1 or count > 1):
-                for kind, burst, duration in KINDS.get(site, ()):
+                kinds = (*KINDS.get(site, ()), *more.get((actor, site), ()))
+                for kind, burst, duration in kinds:
                     yield Fault(actor, site, occurrence, kind, burst, duration)
 
 

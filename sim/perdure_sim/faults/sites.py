@@ -7,6 +7,9 @@ and soak draw from this table; a plan that names anything else is refused before
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 import attrs
 
 from .plan import DELAY, FaultPlan, PlanError
@@ -148,6 +151,11 @@ KINDS: dict[str, tuple[tuple[str, int, int], ...]] = {
     site: tuple((kind.name, *draw) for kind in kinds for draw in kind.draws)
     for site, kinds in SITES.items()
 }
+
+#: Kinds that are drawn at some places only: (actor, site) to the same.
+MoreKinds: TypeAlias = Mapping[tuple[str, str], Sequence[tuple[str, int, int]]]
+
+NO_MORE: MoreKinds = {}
 
 #: Faults that may change how a workflow ends, whatever the scenario.
 CHANGING = frozenset(kind.name for kinds in SITES.values() for kind in kinds if kind.may_change)

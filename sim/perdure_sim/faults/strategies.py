@@ -12,14 +12,18 @@ from collections.abc import Collection, Mapping
 from hypothesis import strategies as st
 
 from .plan import Fault, FaultPlan
-from .sites import KINDS
+from .sites import KINDS, NO_MORE, MoreKinds
 
 #: So many faults are few: every second plan has no more.
 FEW = 2
 
 
 def plans(
-    census: Mapping[tuple[str, str], int], *, most: int = 8, without: Collection[str] = ()
+    census: Mapping[tuple[str, str], int],
+    *,
+    most: int = 8,
+    without: Collection[str] = (),
+    more: MoreKinds = NO_MORE,
 ) -> st.SearchStrategy[FaultPlan]:
     """Plans for a scenario: few faults more often than many.
 
@@ -28,8 +32,9 @@ def plans(
             occurrences again are drawn: a run with a fault passes more.
         most: so many faults at most.
         without: kinds that are left out, everywhere or (``site=kind``) at one site.
+        more: kinds of some places beside those of their sites.
     """
-    earliest = _earliest(census, without)
+    earliest = _earliest(census, without, more)
     if not earliest or most == 0:
         return st.just(FaultPlan())
     latest = [_latest(census[fault.actor, fault.site]) for fault in earliest]
@@ -54,7 +59,9 @@ def _latest(count: int) -> int:
     return count + count // 2
 
 
-def _earliest(census: Mapping[tuple[str, str], int], without: Collection[str]) -> list[Fault]:
+def _earliest(
+    census: Mapping[tuple[str, str], int], without: Collection[str], more: MoreKinds
+) -> list[Fault]:
     """What can go wrong, each at its first occurrence.
 
     A burst comes right after the same without one: to shrink is to lower an index.
@@ -63,7 +70,7 @@ def _earliest(census: Mapping[tuple[str, str], int], without: Collection[str]) -
     for actor, site in sorted(census):
         kinds = [
             each
-            for each in KINDS.get(site, ())
+            for each in (*KINDS.get(site, ()), *more.get((actor, site), ()))
             if each[0] not in without and f"{site}={each[0]}" not in without
         ]
         names = [kind for kind, _, _ in kinds]

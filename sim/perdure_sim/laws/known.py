@@ -11,6 +11,7 @@ import attrs
 
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord
+from perdure.core.limits import TAKEOVERS_MAX
 from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader, WorkflowState
@@ -151,3 +152,10 @@ class Commit:
     consumed: list[tuple[Known, EventId]] = attrs.field(factory=list)
     functions: list[Place] = attrs.field(factory=list)
     deleted: dict[WorkflowId, Known] = attrs.field(factory=dict)
+
+
+def is_given_up(state: WorkflowState) -> bool:
+    """Whether so many workers died with it, one after the other, that nobody takes it up again."""
+    blocked = state.blocked
+    is_lost = blocked is not None and blocked.error.type == "WorkerLost"
+    return is_lost and state.takeovers >= TAKEOVERS_MAX

@@ -32,7 +32,7 @@ _ENGINE_ERRORS = ("LimitExceeded", "InternalError")
 
 
 class ReplayDiffers(Violation):
-    """A replay asked for something else than what is recorded."""
+    """A workflow's code, run again from its journal, did something else than what is recorded."""
 
 
 def check_replay(rules: StepRules, loaded: Loaded, seen: set[Shape] | None = None) -> None:

@@ -239,3 +239,11 @@ class CodecLoses(Violation):
 
 class Leak(Violation):
     """A process at rest keeps something that nobody needs any more."""
+
+
+class BlockedWithoutCause(Violation):
+    """A workflow is blocked, though its code is what it was and its workers live."""
+
+
+class HotSpin(AssertionError):
+    """Events follow each other without end."""

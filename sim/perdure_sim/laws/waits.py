@@ -18,23 +18,29 @@ from .violations import DeliveredOutOfOrder, FromTheFuture, Late, LateOutcome
 #: How long a fault may hold something up beside its own duration, in ms.
 DELAY_MS = 2_000
 
-#: Those that do so for longer; None for those of which it cannot be said.
-DELAYS: dict[str, int | None] = {
-    "drain": 35_000,
-    "kill": None,  # code that may not fit comes with it
-    "deaf": None,  # its own code goes on after that, and was never told
-    "runs_fast": None,
-    "runs_slow": None,
-}
+#: A drain is over so long after the last attempt may run, in ms.
+DRAIN_MORE_MS = 5_000
+
+#: Those of which it cannot be said.
+UNKNOWN = (
+    "kill",  # code that may not fit comes with it
+    "deaf",  # its own code goes on after that, and was never told
+    "runs_fast",
+    "runs_slow",
+)
 
 
-def patience(faults: Iterable[Fault]) -> int | None:
-    """How long these faults may have held something up, in ms; None if it cannot be said."""
+def patience(faults: Iterable[Fault], *, drain_ms: int) -> int | None:
+    """How long these faults may have held something up, in ms; None if it cannot be said.
+
+    Args:
+        drain_ms: how long attempts may run in a worker that ends in good order.
+    """
     total = skew = moments = 0
     for fault in faults:
-        delay = DELAYS.get(fault.kind, DELAY_MS)
-        if delay is None:
+        if fault.kind in UNKNOWN:
             return None
+        delay = drain_ms + DRAIN_MORE_MS if fault.kind == "drain" else DELAY_MS
         total += delay * fault.burst + fault.duration
         skew += fault.duration if fault.kind.startswith("jump") else 0
         moments += fault.burst

@@ -16,9 +16,8 @@ import attrs
 
 from perdure.core.ids import WorkflowId
 
-from ..laws.violations import Violation
+from ..laws.violations import HotSpin, Violation
 from ..world.trace import EventKind
-from ..world.world import HotSpin
 from .commits import NO_NEWS
 from .telling import Line
 

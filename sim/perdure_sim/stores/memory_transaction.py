@@ -100,7 +100,7 @@ class Reads:
             if (
                 which.name in (None, state.header.name)
                 and which.status in (None, state.status)
-                and which.is_blocked in (None, state.blocked is not None)
+                and which.is_blocked in (None, state.is_blocked)
             ):
                 found.append((seq, state))
         return found

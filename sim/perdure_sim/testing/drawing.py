@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from ..explore.explorer import single_faults, spread
 from ..faults.plan import CLIENT, DELAY, Fault, FaultPlan
+from ..faults.sites import MoreKinds
 from ..faults.strategies import plans
+from .lateness import LATE_KINDS, NEVER_LATE, Lateness
 from .presets import FaultSet
 
 #: Where a plan's own choices are tried within their range, in thousandths of it.
@@ -32,13 +34,20 @@ class Space:
     Attributes:
         census: how often each site was passed, the most of all runs.
         ranges: the choices that were met.
+        lateness: how late attempts must be for what waits for them.
     """
 
     census: dict[tuple[str, str], int] = attrs.field(factory=dict)
     ranges: dict[tuple[str, str], list[tuple[int, int]]] = attrs.field(factory=dict)
+    lateness: dict[str, tuple[int, ...]] = attrs.field(factory=dict)
 
-    def add(self, census: Mapping[tuple[str, str], int], ranges: Ranges) -> None:
+    def add(
+        self, census: Mapping[tuple[str, str], int], ranges: Ranges, lateness: Lateness
+    ) -> None:
         """Another run without faults."""
+        for action, lengths in lateness.items():
+            if len(lengths) > len(self.lateness.get(action, ())):
+                self.lateness[action] = lengths
         for place, count in census.items():
             self.census[place] = max(self.census.get(place, 0), count)
         for place, found in ranges.items():
@@ -47,7 +56,10 @@ class Space:
 
 
 def swept_plans(
-    census: Mapping[tuple[str, str], int], ranges: Ranges, faults: FaultSet
+    census: Mapping[tuple[str, str], int],
+    ranges: Ranges,
+    faults: FaultSet,
+    lateness: Lateness = NEVER_LATE,
 ) -> list[tuple[Fault, ...]]:
     """Each choice and each fault alone, in the order in which they are tried. The faults of plans:
     there are thousands, and only the first of them are wanted.
@@ -57,7 +69,7 @@ def swept_plans(
     hardly ever be these.
     """
     chosen = [delay_at(*place, permille) for permille in SWEPT_CHOICES for place in _places(ranges)]
-    possible = spread(_single(dict(census), faults), census)
+    possible = spread(_single(census, faults, lateness), census)
     first = [fault for fault in possible if fault.site in FIRST_SITES]
     rest = [fault for fault in possible if fault.site not in FIRST_SITES]
     early = [fault for fault in first if fault.occurrence == 1]
@@ -114,10 +126,19 @@ def alone(plan: FaultPlan) -> Iterator[FaultPlan]:
             yield FaultPlan([attrs.evolve(fault, occurrence=occurrence)])
 
 
-def _single(census: dict[tuple[str, str], int], faults: FaultSet) -> Iterator[Fault]:
-    for fault in single_faults(census):
+def _single(
+    census: Mapping[tuple[str, str], int], faults: FaultSet, lateness: Lateness
+) -> Iterator[Fault]:
+    for fault in single_faults(census, _late_kinds(lateness)):
         if f"{fault.site}={fault.kind}" in faults.kinds:
             yield fault
+
+
+def _late_kinds(lateness: Lateness) -> MoreKinds:
+    return {
+        (action, "attempt"): [(kind, 1, ms) for kind in LATE_KINDS for ms in lengths]
+        for action, lengths in lateness.items()
+    }
 
 
 def _mixed(one: list[Fault], other: list[Fault]) -> Iterator[Fault]:
@@ -145,7 +166,7 @@ def delay_at(actor: str, site: str, number: int, low: int, high: int, permille: 
 
 def plan_texts(space: Space, faults: FaultSet, most: int = 8) -> st.SearchStrategy[str]:
     """Plans as texts: few faults more often than many, and some choices."""
-    drawn = plans(space.census, most=most, without=faults.without)
+    drawn = plans(space.census, most=most, without=faults.without, more=_late_kinds(space.lateness))
     places = _places(space.ranges)
     if not places:
         return drawn.map(str)

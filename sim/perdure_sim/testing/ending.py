@@ -10,9 +10,10 @@ from perdure.step import StepRules
 from perdure.store.base import Loaded
 
 from ..explore.explorer import Stuck, _waits_for_events
+from ..laws.known import is_given_up
 from ..laws.replaying import ReplayDiffers, Shape, check_replay
 from ..report.stuck import why_stuck
-from ..world.world import World, is_given_up
+from ..world.world import World
 
 
 def check_settled(world: World, may_wait: Collection[str]) -> None:

@@ -22,8 +22,9 @@ import perdure_sim
 from perdure.core.commands import RunStep
 from perdure.core.loop import HandlerSpins
 
+from ..laws.violations import HotSpin
 from ..report.wording import moment
-from ..world.world import HotSpin, World
+from ..world.world import World
 
 #: So much of the processor's time may pass between two events of a run, in seconds.
 SECONDS_MAX = 5.0

@@ -32,6 +32,14 @@ from .rules import rules_of
 _MAIN = frozenset(["__main__", "__mp_main__"])
 
 
+#: What is said of code that does not repeat itself, and reads nothing that is watched.
+UNSEEN = (
+    "It is the same code: it is run again from the journal, as after each crash. So it depends on"
+    " something that is not in the journal: a global or an object that runs share, the order of a"
+    " set, an id(). Give it as an argument, or have a query or an action return it."
+)
+
+
 class NotRepeatable(Violation):
     """A workflow reads a clock, chance or the environment, which a replay finds otherwise."""
 
@@ -68,10 +76,26 @@ def _is_of_another_end(known: Known) -> bool:
     return bool(known.past) and isinstance(known.state.outcome, Canceled)
 
 
+def why_differs(manager: Definer, world: World, differs: ReplayDiffers) -> Violation:
+    """What to raise where a journal was replayed otherwise by the very code that wrote it."""
+    for loaded in recorded(world.history):
+        try:
+            _check_reads(manager, loaded)
+        except NotRepeatable as found:
+            return found
+        except ReplayDiffers:
+            continue  # nothing was read; the next one perhaps
+    return ReplayDiffers(f"{differs}\n{UNSEEN}")
+
+
 def _check_reads(manager: Definer, loaded: Loaded) -> None:
     watch = Watch()  # a new one, which tells of the same place again
+    differs: ReplayDiffers | None = None
     with watch:
-        check_whole(rules_of(manager), loaded)
+        try:
+            check_whole(rules_of(manager), loaded)
+        except ReplayDiffers as error:
+            differs = error
     if watch.uses:
         lines = "\n".join(
             f"{use.what} in {use.filename}:{use.line}; instead: {use.remedy}" for use in watch.uses
@@ -79,7 +103,9 @@ def _check_reads(manager: Definer, loaded: Loaded) -> None:
         raise NotRepeatable(
             f"{loaded.state.workflow_id}: {loaded.state.header.name} reads what another replay"
             f" finds otherwise:\n{lines}"
-        )
+        ) from differs
+    if differs is not None:
+        raise differs
 
 
 @attrs.define

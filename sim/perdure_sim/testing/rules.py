@@ -8,6 +8,8 @@ from perdure.definitions import Definer
 from perdure.manager import WorkflowManager
 from perdure.step import StepRules
 
+from ..world.world import DRAIN_SECONDS
+
 
 def rules_of(manager: Definer) -> StepRules:
     """The manager's own settings; of bare definitions the usual ones.
@@ -30,6 +32,11 @@ def rules_of(manager: Definer) -> StepRules:
 def parallelism_of(manager: Definer) -> int | None:
     """The manager's `max_parallelism`, if it has one."""
     return manager._max_parallelism if isinstance(manager, WorkflowManager) else None
+
+
+def drain_seconds_of(manager: Definer) -> float:
+    """How long running attempts may go on in a worker that is stopped."""
+    return manager._drain_seconds if isinstance(manager, WorkflowManager) else DRAIN_SECONDS
 
 
 def loses_with_power(manager: Definer) -> bool:

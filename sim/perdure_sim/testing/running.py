@@ -11,17 +11,18 @@ from perdure.definitions import Definer
 from ..explore.explorer import _no_garbage_collection
 from ..explore.portions import quiet
 from ..faults.plan import FaultPlan
-from ..laws.replaying import Shape
-from ..laws.violations import Violation
+from ..laws.replaying import ReplayDiffers, Shape
+from ..laws.violations import BlockedWithoutCause, Violation
 from ..world.listening import listening
-from ..world.world import BlockedWithoutCause, World
+from ..world.world import World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
 from .endless import EVENTS_MAX, Endless
 from .garbage import collect
+from .lateness import NEVER_LATE, Lateness, watch
 from .presets import FaultSet
-from .repeating import check_repeatable
-from .rules import loses_with_power, parallelism_of, rules_of
+from .repeating import check_repeatable, why_differs
+from .rules import drain_seconds_of, loses_with_power, parallelism_of, rules_of
 from .simulation import Simulation
 
 #: What a test does with its simulation.
@@ -43,6 +44,7 @@ class Finished:
         failure: what the test, or a law, has raised.
         passed: what was raised that is no failure: the example is not wanted, the test skipped.
         ranges: the choices that it met, by (actor, site), each with its least and most ms.
+        lateness: of a run without faults, how late attempts must be for what waits for them.
         asked: of which it is not known yet how they are replayed elsewhere.
     """
 
@@ -53,6 +55,7 @@ class Finished:
     ranges: Mapping[tuple[str, str], list[tuple[int, int]]]
     declared: frozenset[str]
     reached: frozenset[str]
+    lateness: Lateness = NEVER_LATE
     asked: tuple[Shape, ...] = ()
 
 
@@ -96,6 +99,7 @@ class Stage:
             max_parallelism=parallelism_of(self.manager),
             detail=detail,
             rules=rules_of(self.manager),
+            drain_seconds=drain_seconds_of(self.manager),
         )
         world.events_max = self.events_max
         return Simulation(self.manager, world)
@@ -105,6 +109,7 @@ class Stage:
         collect(self.runs)
         simulation = self.make(plan, detail=detail)
         world = simulation._world
+        lateness = None if plan else watch(world)
         failure: Exception | None = None
         passed: BaseException | None = None
         asked: list[Shape] = []
@@ -114,9 +119,7 @@ class Stage:
                 if script(simulation) is not None:
                     raise TypeError("a test returns nothing; is it an `async def`, or a generator?")
                 simulation._finish()
-                check_end(world, simulation._deployed, self.seen)
-                if not simulation._deployed:
-                    asked = check_repeatable(self.manager, world, self.seen, waits=self.waits)
+                asked = self._check_end(simulation)
         except Exception as error:
             if type(error).__module__.split(".")[0] == "hypothesis":
                 passed = error  # no failure: it does not want this example
@@ -139,8 +142,20 @@ class Stage:
             ranges=simulation.ranges,
             declared=frozenset(conditions.declared),
             reached=frozenset(conditions.reached),
+            lateness=NEVER_LATE if lateness is None else lateness(),
             asked=tuple(asked),
         )
+
+    def _check_end(self, simulation: Simulation) -> list[Shape]:
+        """All that must hold in the end; gives what another process was asked."""
+        world, deployed = simulation._world, simulation._deployed
+        try:
+            check_end(world, deployed, self.seen)
+        except ReplayDiffers as differs:
+            raise differs if deployed else why_differs(self.manager, world, differs) from None
+        if deployed:
+            return []
+        return check_repeatable(self.manager, world, self.seen, waits=self.waits)
 
     def close(self) -> None:
         """There are no more runs for now."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import attrs
 
@@ -14,16 +15,14 @@ from perdure.core.outcomes import Failed, Succeeded
 from perdure.definitions import Action, Call, Definer, Definition, Mutation, WorkflowCall
 from perdure.errors import (
     ErrorInfo,
-    EventNotFound,
     WorkflowCanceled,
     WorkflowFailed,
     WorkflowNotFound,
-    WorkflowNotRunning,
-    WorkflowRunning,
 )
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
 from perdure.records import InProgress, Page, Status, StepInfo
+from perdure.runtime.orders import check_page
 from perdure.runtime.views import status_of, step_info
 from perdure.step import from_ms
 from perdure.store.base import Loaded
@@ -34,64 +33,24 @@ from ..world.actions import Stub
 from ..world.deeds import Deed
 from ..world.process import Orders, Process
 from ..world.world import World
+from .answers import Answer
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .database import Database
 from .durations import Duration, to_ms, to_range
 from .ending import check_settled
-from .rules import rules_of
-from .stubs import stub_function
+from .rules import drain_seconds_of, rules_of
+from .stubs import is_exception, stub_function
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: So long after each other do the workers get the code of a deploy, in ms.
 DEPLOY_STEP_MS = 1_000
 
-#: How one knows that something was too late or too early, not wrong: nobody needs to look at it.
-_RACES = (WorkflowNotRunning, WorkflowRunning)
-
-#: The same, of a workflow that was there once: it was deleted, or lost with the power.
-_GONE = (WorkflowNotFound, EventNotFound)
-
 
 class NotEnded(AssertionError):
     """A workflow's value was asked for, and it has not ended."""
-
-
-class Answer:
-    """What comes of a client's call, which a test does not wait for.
-
-    An error that nobody looks at fails the test when it settles, as it would be raised by the
-    call where that is awaited; but for those that say that the workflow has, or has not, ended
-    already.
-    """
-
-    def __init__(self, deed: Deed, *, was_there: bool = False) -> None:
-        self._deed = deed
-        self._was_there = was_there
-        self._was_seen = False
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is an answer."""
-        return self._deed.is_done
-
-    @property
-    def value(self) -> Any:
-        """What the call gives; None while there is no answer."""
-        return self._deed.value
-
-    @property
-    def error(self) -> BaseException | None:
-        """What the call raises, if it does."""
-        self._was_seen = True
-        return self._deed.error
-
-    def _check(self) -> None:
-        error = self._deed.error
-        races = (*_RACES, *_GONE) if self._was_there else _RACES
-        if error is not None and not self._was_seen and not isinstance(error, races):
-            raise error
 
 
 class Run(Generic[R]):
@@ -101,7 +60,7 @@ class Run(Generic[R]):
         id: of the workflow.
     """
 
-    def __init__(self, simulation: Simulation, call: Call[R], id: str, answer: Answer) -> None:
+    def __init__(self, simulation: Simulation, call: Call[R], id: str, answer: Answer[str]) -> None:
         self.id = id
         self.answer = answer
         self._simulation = simulation
@@ -174,7 +133,7 @@ class Simulation:
     def __init__(self, manager: Definer, world: World) -> None:
         self._manager = manager
         self._world = world
-        self._answers: list[Answer] = []
+        self._answers: list[Answer[Any]] = []
         self._starts: dict[str, Deed] = {}
         self._chain: dict[str, Deed] = {}
         self._created: dict[str, str] = {}
@@ -218,6 +177,38 @@ class Simulation:
         self._starts.setdefault(order.workflow_id, deed)
         return Run(self, call, order.workflow_id, self._answer(deed))
 
+    @overload
+    def send_event(
+        self, event: Event[None], *, workflow_id: str | None = None, id: str | None = None
+    ) -> Answer[str]: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[T],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: T,
+    ) -> Answer[str]: ...
+    @overload
+    def send_event(
+        self,
+        event: Event[Any],
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        error: str,
+    ) -> Answer[str]: ...
+    @overload
+    def send_event(
+        self,
+        event: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        id: str | None = None,
+        value: Any = None,
+        error: str | None = None,
+    ) -> Answer[str]: ...
     def send_event(
         self,
         event: Event[Any] | str | None = None,
@@ -226,7 +217,7 @@ class Simulation:
         id: str | None = None,
         value: Any = None,
         error: str | None = None,
-    ) -> Answer:
+    ) -> Answer[str]:
         """Send an event, as `WorkflowManager.send_event` does; not awaited.
 
         What one piece of a test (its body, or one function of `after`) does to a workflow, it does
@@ -251,20 +242,20 @@ class Simulation:
         event_id: str = order.event_id
         return event_id
 
-    def cancel(self, workflow_id: str) -> Answer:
+    def cancel(self, workflow_id: str) -> Answer[None]:
         """Cancel a workflow, as `WorkflowManager.cancel` does; not awaited."""
         order = self._world.client.orders.cancel(workflow_id)
         return self._ask(f"cancel {workflow_id}", order, workflow_id)
 
     def restart(
         self, workflow_id: str, *, from_step: int | str | Definition[..., Any] | None = None
-    ) -> Answer:
+    ) -> Answer[None]:
         """Have a workflow that has ended run again, as `WorkflowManager.restart` does; not
         awaited."""
         order = self._world.client.orders.restart(workflow_id, from_step=from_step)
         return self._ask(f"restart {workflow_id}", order, workflow_id)
 
-    def cleanup(self, workflow_id: str, *, force: bool = False) -> Answer:
+    def cleanup(self, workflow_id: str, *, force: bool = False) -> Answer[bool]:
         """Delete a workflow, as `WorkflowManager.cleanup` does; not awaited. The answer's value
         says whether it did."""
         order = self._world.client.orders.cleanup(workflow_id, force=force)
@@ -279,12 +270,22 @@ class Simulation:
         return _status(self._stored(workflow_id))
 
     def list_steps(
-        self, workflow_id: str, *, order: Literal["asc", "desc"] = "asc", limit: int = 1_000
+        self,
+        workflow_id: str,
+        *,
+        order: Literal["asc", "desc"] = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
     ) -> Page[StepInfo]:
-        """The steps of a workflow as they are stored now; empty for an id that nobody has."""
-        steps = self._steps(workflow_id)
-        items = steps if order == "asc" else steps[::-1]
-        return Page(items=items[:limit])
+        """The steps of a workflow as they are stored now, a page at a time, as
+        `WorkflowManager.list_steps` does; an unknown id has none."""
+        is_ascending, after = check_page(order, limit, cursor)
+        steps = self._steps(workflow_id)[:: 1 if is_ascending else -1]
+        if after is not None:
+            is_left = operator.gt if is_ascending else operator.lt
+            steps = [each for each in steps if is_left(each.number, after)]
+        items, is_done = steps[:limit], len(steps) <= limit
+        return Page(items=items, cursor=None if is_done else str(items[-1].number), is_done=is_done)
 
     def after(self, delay: Duration, fn: Callable[[], object]) -> None:
         """Have a client do something later, in virtual time.
@@ -358,13 +359,13 @@ class Simulation:
         Args:
             manager: another one, with the new definitions.
         """
-        rules = rules_of(manager)
+        rules, drain_seconds = rules_of(manager), drain_seconds_of(manager)
         self._deployed.append(rules)
         self._manager = manager
         world = self._world
 
         def renew(process: Process) -> None:
-            process.rules = rules
+            process.rules, process.drain_seconds = rules, drain_seconds
             if process.works:
                 process.drain()
             else:  # it is started again in a moment; what it is asked until then is asked of it
@@ -403,11 +404,14 @@ class Simulation:
 
         Raises:
             TypeError, ValueError: the options do not fit together.
+            ValidationError: what `returns` says is nothing that the action may return.
         """
         name = self._action_name(action)
         low, high = to_range(takes, "takes")
+        fn = stub_function(returns, raises, call)
+        self._check_values(name, returns)
         self._world.stubs[name] = Stub(
-            fn=stub_function(returns, raises, call),
+            fn=fn,
             takes_ms=low if low == high else lambda: self._choose(name, "takes", low, high),
         )
 
@@ -499,7 +503,7 @@ class Simulation:
             after.follow_ups.append(ask)
         return deed
 
-    def _ask(self, name: str, order: Any, workflow_id: str | None) -> Answer:
+    def _ask(self, name: str, order: Any, workflow_id: str | None) -> Answer[Any]:
         before = None
         if workflow_id is not None:
             before = self._chain.get(workflow_id) or self._starts.get(workflow_id)
@@ -508,8 +512,8 @@ class Simulation:
             self._chain[workflow_id] = deed
         return self._answer(deed, was_there=workflow_id in self._starts)
 
-    def _answer(self, deed: Deed, *, was_there: bool = False) -> Answer:
-        answer = Answer(deed, was_there=was_there)
+    def _answer(self, deed: Deed, *, was_there: bool = False) -> Answer[Any]:
+        answer: Answer[Any] = Answer(deed, was_there=was_there)
         self._answers.append(answer)
         return answer
 
@@ -538,6 +542,16 @@ class Simulation:
                 return process
         names = ", ".join(process.name for process in world.workers)
         raise ValueError(f"worker={worker!r}: there are {names}, and 'client'")
+
+    def _check_values(self, name: str, returns: Any) -> None:
+        """Else the action would fail in each run, and the test be green for want of anything."""
+        action = self._manager.registry.get(name)
+        if returns is ... or not isinstance(action, Action):
+            return
+        limit = self._world.rules.limits.value_bytes
+        for value in returns if isinstance(returns, list) else [returns]:
+            if not is_exception(value):
+                action.result.encode(value, where=f"stub of {name}: its result", limit=limit)
 
     def _action_name(self, action: object) -> str:
         if isinstance(action, Action):

@@ -24,7 +24,7 @@ def stub_function(
     if raises is not None:
         items = raises if isinstance(raises, list) else [raises]
         for item in items:
-            if not _is_exception(item):
+            if not is_exception(item):
                 raise TypeError(f"stub: raises={item!r}: give an exception, or a list of them")
         return _in_turn(items)
     if returns is not ...:
@@ -44,12 +44,13 @@ def _in_turn(items: list[Any]) -> Callable[..., Any]:
 
     def stub(*args: Any, **kwargs: Any) -> Any:
         item = left.pop(0) if len(left) > 1 else left[0]
-        if _is_exception(item):
+        if is_exception(item):
             raise item
         return item
 
     return stub
 
 
-def _is_exception(item: object) -> bool:
+def is_exception(item: object) -> bool:
+    """Whether a stub raises it."""
     return isinstance(item, Exception) or (isinstance(item, type) and issubclass(item, Exception))

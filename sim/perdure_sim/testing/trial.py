@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -23,10 +22,10 @@ from ..explore.portions import DigestsDiffer
 from ..explore.targets import TargetError
 from ..faults.plan import FaultPlan
 from ..faults.sites import check
-from ..laws.replaying import Shape
-from ..report.wording import cut
+from ..laws.replaying import ReplayDiffers, Shape
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
+from .differing import difference
 from .disks import OneDisk, Setup, StoreName
 from .drawing import Space, alone, plan_texts, swept_plans
 from .endless import NoEnd
@@ -47,9 +46,6 @@ SWEPT_EXAMPLES = 3
 
 #: Simulated events of a sweep, over all examples, where the test does not say it.
 SWEEP_EVENTS = 1_200
-
-#: So much is shown of an event that was another one the second time.
-EVENT_CHARS = 120
 
 #: Runs to find simpler arguments under which a swept fault does the same.
 SIMPLER_MAX = 60
@@ -345,7 +341,7 @@ class Trial:
             return None  # (what is drawn inside the test cannot be drawn again here)
         swept.examples.append(kept)
         again = self._run({**kwargs, **_copied(kept)}, FaultPlan())
-        error = again.failure or _difference(finished, again)
+        error = again.failure or difference(finished.world, again.world)
         if error is not None:
             return self._keep({**kwargs, **kept}, FaultPlan(), error)
         events = finished.world.events
@@ -358,12 +354,12 @@ class Trial:
         if finished.passed is not None:
             raise finished.passed
         if self.space is not None:
-            self.space.add(finished.world.faults.census, finished.ranges)
+            self.space.add(finished.world.faults.census, finished.ranges, finished.lateness)
 
     def _sweep(
         self, kwargs: Arguments, kept: Arguments, first: Finished, swept: Swept
     ) -> Failure | None:
-        plans = swept_plans(first.world.faults.census, first.ranges, self.faults)
+        plans = swept_plans(first.world.faults.census, first.ranges, self.faults, first.lateness)
         swept.possible += len(plans)
         number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
         limit = self.stage.events + swept.budget // most
@@ -499,7 +495,7 @@ class Trial:
             finished = self._run(drawn, FaultPlan())
             if finished.passed is not None:
                 raise finished.passed
-            space.add(finished.world.faults.census, finished.ranges)
+            space.add(finished.world.faults.census, finished.ranges, finished.lateness)
 
         def explore() -> None:
             self._call(run, SWEPT_EXAMPLES)
@@ -513,12 +509,14 @@ class Trial:
         self.space = space
 
 
-def _not_again(failure: Failure) -> DigestsDiffer:
+def _not_again(failure: Failure) -> Exception:
     """What is told of a failure that did not come again."""
     error = failure.error
-    if isinstance(error, DigestsDiffer):
-        return error
-    found = DigestsDiffer(f"it failed once, and the same run not again: {error!r}")
+    if isinstance(error, DigestsDiffer | ReplayDiffers):
+        return error  # that it is not the same each time is what it says
+    found = DigestsDiffer(
+        f"it failed once, and the same run not again, so it is left to chance: {error!r}"
+    )
     found.__cause__ = error
     return found
 
@@ -529,30 +527,3 @@ def _copied(drawn: Arguments) -> Arguments:
         return copy.deepcopy(drawn)
     except Exception:
         return dict(drawn)
-
-
-def _others(plans: list[FaultPlan], number: int, of: int) -> list[FaultPlan]:
-    return [plan for index, plan in enumerate(plans) if index % of != number]
-
-
-def _difference(one: Finished, other: Finished) -> DigestsDiffer | None:
-    if one.world.trace.digest() == other.world.trace.digest():
-        return None
-    both = [each.world.trace.lines() for each in (one, other)]
-    first, second = next(
-        pair for pair in itertools.zip_longest(*both, fillvalue="(nothing)") if len(set(pair)) > 1
-    )
-    return DigestsDiffer(
-        "the same run without faults went otherwise the second time; is there something in the"
-        " test, in a stub or in an action that keeps values from run to run, or that is left to"
-        f" chance?\n{_where_apart(first, second)}"
-    )
-
-
-def _where_apart(first: str, second: str) -> str:
-    """The two texts, from shortly before they part."""
-    pairs = enumerate(zip(first, second, strict=False))
-    same = next((number for number, (one, other) in pairs if one != other), 0)
-    begin = max(0, same - EVENT_CHARS // 2)
-    one, other = (cut(each[begin:], EVENT_CHARS) for each in (first, second))
-    return f"at first   {one}\nthen       {other}"

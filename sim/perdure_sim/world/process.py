@@ -57,9 +57,6 @@ RESTART_MS = 500
 #: How long until a living worker has noticed that another is dead, in ms: see `claims.py`.
 NOTICE_MS = 120
 
-#: The drain of a worker that is stopped, in seconds.
-DRAIN_SECONDS = 30.0
-
 
 class SimulatedEngine(Engine):
     """The production engine; its turns are events of the world."""
@@ -74,7 +71,7 @@ class SimulatedEngine(Engine):
             works=process.works,
             bridge=None,
             verbs=verbs,
-            drain_seconds=DRAIN_SECONDS,
+            drain_seconds=process.drain_seconds,
         )
 
     def boot(self, max_parallelism: int | None) -> None:
@@ -115,6 +112,7 @@ class Process:
 
     Attributes:
         rules: the code that it is booted with.
+        drain_seconds: how long attempts may go on when it ends in good order; of its next life.
         is_alive: between its boot and its crash or end.
         life: how often it was booted.
     """
@@ -124,6 +122,7 @@ class Process:
         self.name = name
         self.works = works
         self.rules = rules
+        self.drain_seconds = world.drain_seconds
         self.detail = world.detail
         self.is_alive = False
         self.life = 0
@@ -201,7 +200,8 @@ class Process:
         if self.is_alive:
             self.engine._is_stopping = True
             self.wake(self.now)
-            for seconds in (DRAIN_SECONDS, DRAIN_SECONDS + 1):  # when the engine waits no longer
+            most = self.engine._drain_seconds
+            for seconds in (most, most + 1):  # when the engine waits no longer
                 self.at(self.now + math.ceil(seconds * 1000) + 1, lambda: self.wake(self.now))
 
     def _drained(self) -> None:

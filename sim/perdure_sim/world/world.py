@@ -7,6 +7,7 @@ first comes first. So a run is a function of its scenario and its plan, and noth
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import sqlite3
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 import attrs
 
 from perdure.core.ids import WorkflowId
-from perdure.core.limits import PARALLELISM_DEFAULT, TAKEOVERS_MAX, Limits, Portions
+from perdure.core.limits import PARALLELISM_DEFAULT, Limits, Portions
 from perdure.core.outcomes import Outcome
 from perdure.core.retry import RetryPolicy
 from perdure.core.workflow import RESTARTED, WorkflowState
@@ -31,8 +32,8 @@ from perdure.store.base import Store
 from ..faults.plan import Fault, FaultPlan, Injector, is_actor
 from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
 from ..laws.history import History
-from ..laws.known import Author
-from ..laws.violations import ToldTooEarly, Violation
+from ..laws.known import Author, is_given_up
+from ..laws.violations import BlockedWithoutCause, HotSpin, ToldTooEarly
 from ..laws.waits import patience
 from ..report.wording import moment
 from .actions import CallMade, Stub
@@ -57,27 +58,15 @@ ROLLBACKS_MAX = 4
 #: The epoch in an id that the engine made for a child: it depends on who took its parent up.
 EPOCH = re.compile(r"@\d+")
 
+#: How long running attempts may go on in a worker that is stopped, where nobody says it: seconds.
+DRAIN_SECONDS = 30.0
+
 #: How long a client tries again when its process died under a request, in ms.
 RETRY_MS = 1_000
 
 
 def _call(fn: Callable[[], object]) -> None:
     fn()
-
-
-class HotSpin(AssertionError):
-    """Events follow each other without end."""
-
-
-class BlockedWithoutCause(Violation):
-    """A workflow is blocked, though its code is what it was and its workers live."""
-
-
-def is_given_up(state: WorkflowState) -> bool:
-    """Whether so many workers died with it, one after the other, that nobody takes it up again."""
-    blocked = state.blocked
-    is_lost = blocked is not None and blocked.error.type == "WorkerLost"
-    return is_lost and state.takeovers >= TAKEOVERS_MAX
 
 
 class World:
@@ -92,10 +81,12 @@ class World:
         next_definer: what a deploy brings: other code for the same names.
         detail: note also what goes on inside the processes, for people: see `trace.DetailKind`.
         rules: with which a manager runs the definitions; `limits` are of no use then.
+        drain_seconds: how long running attempts may go on in a worker that is stopped.
 
     Attributes:
         events_max: a run with more events runs hot.
         observer: called after each event.
+        on_attempt: called when an action's code begins.
         on_attempt_end: called with the attempt and its outcome when an action's code ends.
         next_rules: the same, as processes are booted with it.
         portions: how much a turn takes at once.
@@ -116,11 +107,13 @@ class World:
         next_definer: Definer | None = None,
         detail: bool = False,
         rules: StepRules | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         check(plan)
         self.now = START_MS
         self.faults = Injector(plan)
-        self.history = History(is_whole=True, patience=lambda: patience(self.faults.fired))
+        self.drain_seconds = drain_seconds
+        self.history = History(is_whole=True, patience=self._held_up)
         self.violation: Exception | None = None
         self.stubs = dict(stubs or {})
         self.max_parallelism = max_parallelism
@@ -146,6 +139,7 @@ class World:
         self._plain_ids: dict[str, str | None] = {}
         self.events_max = EVENTS_MAX
         self.observer: Callable[[], None] | None = None
+        self.on_attempt: Callable[[CallMade], None] | None = None
         self.on_attempt_end: Callable[[Attempt, Outcome], None] | None = None
         self.rules = rules = rules or StepRules(
             registry=definer.registry,
@@ -172,6 +166,9 @@ class World:
         self.has_cache = knobs["cache"] is None
         if knobs["permits"]:
             self.max_parallelism = 1
+
+    def _held_up(self) -> int | None:
+        return patience(self.faults.fired, drain_ms=math.ceil(self.drain_seconds * 1_000))
 
     @property
     def processes(self) -> list[Process]:
@@ -549,6 +546,8 @@ class World:
         if self._log is not None:
             self._log.append((self.now, 0, call))
         self._watch(lambda: self.history.attempt_begins(call, seen))
+        if self.on_attempt is not None:
+            self.on_attempt(call)
 
     def ended(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool) -> None:
         """The code of an attempt has ended; see `Bodies.end`."""

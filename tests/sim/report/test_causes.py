@@ -6,13 +6,12 @@ import pytest
 from tests.sim.failing import failed, run_of
 
 from perdure_sim.explore.explorer import Run
-from perdure_sim.laws.violations import StaleWrite, TooManyAttempts, Violation
+from perdure_sim.laws.violations import HotSpin, StaleWrite, TooManyAttempts, Violation
 from perdure_sim.report.causes import Causes, Gap, Subject, causes_of, subject_of
 from perdure_sim.report.commits import NO_NEWS, Part
 from perdure_sim.report.telling import Line, tell
 from perdure_sim.world.clock import START_MS
 from perdure_sim.world.trace import EventKind
-from perdure_sim.world.world import HotSpin
 
 
 def causes(run: Run, failure: BaseException | None = None, most: int = 40) -> Causes:

@@ -11,9 +11,10 @@ from tests.sim.failing import failed, run_of
 from perdure.step import Step
 from perdure_sim.explore.explorer import Explorer, Scenario, run
 from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.laws.violations import HotSpin
 from perdure_sim.report.report import explain, report_of
 from perdure_sim.world.disks import memory_disk
-from perdure_sim.world.world import HotSpin, World
+from perdure_sim.world.world import World
 
 from ..scenes import d, order
 

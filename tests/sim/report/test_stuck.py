@@ -13,12 +13,13 @@ from tests.sim.scenes import REFERENCE, SCENARIOS, d, forever, order
 from perdure.runtime.contexts import ActionContext
 from perdure_sim.explore.explorer import Explorer, Scenario, Stuck, run
 from perdure_sim.faults.plan import FaultPlan
+from perdure_sim.laws.violations import BlockedWithoutCause
 from perdure_sim.mutants.patching import Mutant, planted
 from perdure_sim.mutants.planted import MUTANTS
 from perdure_sim.report.stuck import why_stuck
 from perdure_sim.world.actions import Stub
 from perdure_sim.world.disks import memory_disk, sqlite_disk
-from perdure_sim.world.world import BlockedWithoutCause, World
+from perdure_sim.world.world import World
 
 
 def stuck(scenario: str, plan: str, mutant: str) -> str:

@@ -46,6 +46,20 @@ async def sorted_set(step: Step) -> None:
         await step.run_mutation(visit(f"{town} {step.now()} {step.uuid4()} {step.random.random()}"))
 
 
+@manager.workflow
+async def visiting_anywhere(step: Step) -> str:
+    return await step.run_mutation(visit(str(READS["uuid.uuid4"]())))
+
+
+CALLS: list[None] = []
+
+
+@manager.workflow
+async def counting(step: Step) -> str:
+    CALLS.append(None)
+    return await step.run_mutation(visit(f"town {len(CALLS)}"))
+
+
 READS: dict[str, Callable[[], object]] = {
     "datetime.datetime.now": lambda: datetime.now(UTC),  # noqa: TID251  What this is about.
     "uuid.uuid4": uuid.uuid4,  # noqa: TID251
@@ -130,3 +144,19 @@ def test_a_manager_that_has_no_name_is_told_of(capsys: pytest.CaptureFixture[str
     told = "not replayed in another process: the manager is no name of a module"
     assert told in capsys.readouterr().out
     assert why_not_elsewhere(manager) is None
+
+
+def test_a_random_argument_is_told_by_what_made_it() -> None:
+    """And not by the replay that asked for something else, of which nobody sees why."""
+    error = found_in(visiting_anywhere())
+    assert type(error) is NotRepeatable
+    assert "uuid.uuid4 in " in str(error) and f"{__file__}:" in str(error)
+    assert "instead: use step.uuid4()" in str(error)
+
+
+def test_what_is_not_seen_is_guessed() -> None:
+    """The two facts, and what may be the reason, but nothing about other code."""
+    error = found_in(counting())
+    assert type(error) is ReplayDiffers
+    assert 'recorded, not asked for: step 0: mutation visit {"town":"town ' in str(error)
+    assert "a global or an object that runs share" in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +13,7 @@ from tests.sim.testing import bank
 from tests.sim.testing.bank import Receipt, approval, charge_card, manager
 
 from perdure import (
+    ActionContext,
     Canceled,
     Failed,
     MutationContext,
@@ -169,6 +171,18 @@ def test_a_stub_that_makes_no_sense(options: dict[str, Any], error: str) -> None
             sim.stub(charge_card, **options)
         with pytest.raises(TypeError, match="no action; the manager has: charge_card, look_up"):
             sim.stub("debit")
+
+    run(scenario)
+
+
+def test_a_stub_returns_what_the_action_may_return() -> None:
+    """Else the action would fail each time, and nothing of the rest be tested."""
+
+    def scenario(sim: Simulation) -> None:
+        for wrong in (None, [Receipt("r"), 7]):
+            with pytest.raises(ValidationError, match="stub of charge_card: its result: Expected"):
+                sim.stub(charge_card, returns=wrong)
+        sim.stub(charge_card, returns=[OSError(), Receipt("r")])
 
     run(scenario)
 
@@ -439,3 +453,64 @@ def test_settings_of_the_manager_hold() -> None:
         assert asked.value == ["a 3", "b 3"]
 
     assert run(scenario, manager=frugal).duration > timedelta(seconds=20)
+
+
+@pytest.mark.parametrize(("drain_timeout", "is_lost"), [(1, True), (30, False), (100, False)])
+def test_a_worker_that_is_stopped_waits_as_long_as_the_manager_says(
+    drain_timeout: int, is_lost: bool
+) -> None:
+    """A deploy lets running attempts end; what takes longer than `drain_timeout` is lost."""
+    manager = WorkflowManager("bank.db", drain_timeout=drain_timeout)
+
+    @manager.action
+    async def copy(ctx: ActionContext) -> str:
+        return "copied"
+
+    @manager.workflow
+    async def copying(step: Step) -> str:
+        return await step.run_action(copy())
+
+    def scenario(sim: Simulation) -> None:
+        sim.stub(copy, returns="copied", takes="20s")
+        run = sim.start(copying())
+        sim.advance("1s")
+        sim.deploy(manager)
+        sim.settle()
+        assert (run.error is not None) is is_lost
+
+    run(scenario, manager=manager)
+
+
+def test_steps_come_in_pages() -> None:
+    """As on the manager."""
+
+    def paged(sim: Simulation) -> None:
+        heard = sim.start(bank.listening(), id="w")
+        for number in range(3):
+            sim.send_event("word", workflow_id="w", value=number)
+        sim.settle()
+        assert heard.value == [0, 1, 2]
+        for order in ("asc", "desc"):
+            whole = sim.list_steps("w", order=order)
+            first = sim.list_steps("w", order=order, limit=2)
+            rest = sim.list_steps("w", order=order, cursor=first.cursor)
+            assert (len(whole), len(first), first.is_done, rest.is_done) == (3, 2, False, True)
+            assert [*first, *rest] == list(whole)
+
+    run(paged)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["start", "send_event", "create_event", "cancel", "restart", "cleanup", "status", "list_steps"],
+)
+def test_verbs_take_what_the_managers_take(name: str) -> None:
+    """Only what they give is not awaited."""
+    theirs, ours = (
+        [
+            (each.name, each.kind, each.default)
+            for each in inspect.signature(verb).parameters.values()
+        ]
+        for verb in (getattr(WorkflowManager, name), getattr(Simulation, name))
+    )
+    assert ours == theirs

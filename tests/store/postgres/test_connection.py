@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -131,7 +130,8 @@ def test_settings_end_with_the_step(store: PostgresStore) -> None:
             "SELECT set_config('search_path', 'pg_catalog', true)",
             "SET LOCAL ROLE pg_monitor",
         ):
-            tx.run_user_code(partial(execution(sql), tx.db), read_only=False)
+            setting = execution(sql)
+            tx.run_user_code(lambda setting=setting: setting(tx.db), read_only=False)  # type: ignore[misc]
             assert tx.config().max_parallelism == 7
             tx.run_user_code(lambda: tx.db.execute("SELECT x FROM notes"), read_only=False)
 
@@ -183,7 +183,7 @@ def test_an_error_that_is_swallowed_is_none_the_less_one(
 def test_copy_works(store: PostgresStore, postgres_url: str) -> None:
     """In and out, as far as it stays in the step."""
 
-    def function(db: Any) -> object:
+    def function(db: Any) -> list[Any]:
         with db.cursor().copy("COPY notes FROM STDIN") as copy:
             copy.write_row((1,))
             copy.write_row((2,))
@@ -210,9 +210,9 @@ def test_outside_of_a_step_it_is_of_no_use(store: PostgresStore) -> None:
     """Neither the connection nor a cursor that was kept."""
     kept: list[Any] = []
     mutate(store, lambda db: kept.extend((db, db.cursor())))
-    for each in kept:
+    for one in kept:
         with pytest.raises(ConnectionMisuse, match="outside of the step"):
-            each.execute("SELECT 1")
+            one.execute("SELECT 1")
 
 
 def test_another_thread_cannot_use_it(store: PostgresStore) -> None:

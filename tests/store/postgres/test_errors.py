@@ -13,6 +13,7 @@ from perdure.errors import (
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
+    StoreUnavailable,
 )
 from perdure.store.postgres.errors import is_lost_transaction, translate, translate_own
 
@@ -26,14 +27,14 @@ from perdure.store.postgres.errors import is_lost_transaction, translate, transl
         (errors.DiskFull, StoreFull),
         (errors.TooManyConnections, StoreError),
         (errors.ReadOnlySqlTransaction, StoreReadOnly),
-        (errors.AdminShutdown, StoreError),
-        (errors.CannotConnectNow, StoreError),
+        (errors.AdminShutdown, StoreUnavailable),
+        (errors.CannotConnectNow, StoreUnavailable),
         (errors.IoError, StoreError),
         (errors.InvalidPassword, StoreError),
         (errors.InvalidCatalogName, StoreNotFound),
         (errors.DataCorrupted, StoreCorrupt),
         (errors.IdleInTransactionSessionTimeout, StoreError),
-        (psycopg.OperationalError, StoreError),
+        (psycopg.OperationalError, StoreUnavailable),
     ],
 )
 def test_trouble_of_the_store(error: type[psycopg.Error], expected: type[StoreError]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 from tests.store.postgres.databases import execute
@@ -25,7 +24,8 @@ def plans(url: str) -> dict[str, str]:
     reader = PostgresReader(
         execute_one, lambda statements: [execute_one(*each) for each in statements]
     )
-    reads: dict[str, Callable[[], object]] = {
+    found = {}
+    for name, read in {
         "load": lambda: reader.load(["a"]),
         "states": lambda: reader.states(["a"]),
         "list": lambda: reader.list_workflows(WorkflowFilter(after=5)),
@@ -43,11 +43,9 @@ def plans(url: str) -> dict[str, str]:
         "event": lambda: reader.find_event("a"),
         "send": lambda: reader.find_send("a"),
         "created event": lambda: reader.has_created_event("a", "b"),
-    }
-    found = {}
-    for name, read in reads.items():
+    }.items():
         asked.clear()
-        read()
+        read()  # type: ignore[no-untyped-call]
         for number, sql in enumerate(asked):
             lines = execute(url, f"EXPLAIN (GENERIC_PLAN) {sql}")
             found[f"{name} {number}"] = "\n".join(line for (line,) in lines)

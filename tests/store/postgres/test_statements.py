@@ -1,26 +1,50 @@
-"""Statements that write one row, or many by one."""
+"""One row or many: the same is written, in the order that was given."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from perdure.store.postgres.pipeline import Pipeline
 from perdure.store.postgres.statements import Insert, Update
 
-
-def test_one_row_goes_as_it_is() -> None:
-    """Each value is a parameter."""
-    insert = Insert("t", ("id", "epoch"))
-    assert insert([("a", 1)]) == ("INSERT INTO t (id, epoch) VALUES ($1, $2)", ("a", 1))
-    update = Update("t", ("epoch",), ("id",), returning="t.id", only_if="t.state = 'ready'")
-    sql = "UPDATE t t SET epoch = $1 WHERE t.id = $2 AND t.state = 'ready' RETURNING t.id"
-    assert update([(1, "a")]) == (sql, (1, "a"))
+NAMES = ("workflow_id", "number", "value")
+INSERT = Insert("things", NAMES)
+UPDATE = Update("things", ("value",), ("workflow_id", "number"), returning="t.number")
+ROWS = [("b", 2, 'a "quoted" \\ text'), ("a", 1, None), ("a", 3, "")]
 
 
-def test_many_rows_go_as_lists() -> None:
-    """One for each column, typed by its name, and in their order."""
-    sql, values = Insert("t", ("id", "epoch"))([("a", 1), ("b", None)])
-    assert "unnest($1::text[], $2::bigint[])" in sql
-    assert "ORDER BY nth" in sql
-    assert values == [["a", "b"], [1, None]]
-    sql, values = Update("t", ("epoch",), ("id",), fence=True)([(1, "a"), (2, "b")], "w")
-    assert "SET epoch = n.epoch FROM unnest($1::bigint[], $2::text[])" in sql
-    assert "WHERE id = $3 AND NOT fenced" in sql
-    assert values == ([1, 2], ["a", "b"], "w")
+@pytest.fixture
+def pipeline(postgres_url: str) -> Iterator[Pipeline]:
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute(
+            "CREATE TABLE things (seq bigserial, workflow_id text, number bigint, value text)"
+        )
+        yield Pipeline(db, prepares=True)
+
+
+def stored(pipeline: Pipeline) -> list[tuple[object, ...]]:
+    sql = "SELECT workflow_id, number, value FROM things ORDER BY seq"
+    return pipeline.ask(sql).fetchall()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_rows_are_inserted_in_their_order(pipeline: Pipeline, count: int) -> None:
+    """With nothing and with anything in a column."""
+    pipeline.ask(*INSERT(ROWS[:count]))
+    assert stored(pipeline) == ROWS[:count]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_only_the_rows_with_the_keys_are_updated(pipeline: Pipeline, count: int) -> None:
+    """Those that are not there are missing in what is given back."""
+    pipeline.ask(*INSERT(ROWS[:2]))
+    wanted = [("new", "b", 2), (None, "c", 2), ("other", "a", 1)][:count]
+    found = sorted(number for (number,) in pipeline.ask(*UPDATE(wanted)))
+    assert found == sorted(number for _, key, number in wanted if key != "c")
+    expected = {1: None, 2: 'a "quoted" \\ text'} | {
+        number: value for value, key, number in wanted if key != "c"
+    }
+    assert {number: value for _, number, value in stored(pipeline)} == expected

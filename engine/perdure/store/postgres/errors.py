@@ -15,6 +15,7 @@ from perdure.errors import (
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
+    StoreUnavailable,
 )
 
 _AGAIN = "another transaction was in the way; it is tried again"
@@ -35,9 +36,9 @@ _STORE_ERRORS: dict[str, tuple[type[StoreError], str]] = {
     "53100": (StoreFull, "free some space on the server's disk"),
     "53300": (StoreError, "raise max_connections, or use pgbouncer for clients"),
     "53": (StoreError, "the server lacks resources; it is tried again"),
-    "57P": (StoreError, _AWAY),
+    "57P": (StoreUnavailable, _AWAY),
     "58": (StoreError, "look after the server's disk"),
-    "08": (StoreError, _AWAY),
+    "08": (StoreUnavailable, _AWAY),
     "XX001": (StoreCorrupt, "restore the database from a backup"),
     "XX002": (StoreCorrupt, "rebuild the index: REINDEX"),
 }
@@ -56,7 +57,7 @@ def translate(error: BaseException, text: str) -> StoreError | None:
     if state is None:
         # libpq's own: the connection, but for the few that say that they are misused.
         if isinstance(error, errors.OperationalError):
-            return StoreError(f"{text}: {_line(error)}: {_AWAY}")
+            return StoreUnavailable(f"{text}: {_line(error)}: {_AWAY}")
         return None
     for key in (state, state[:3], state[:2]):
         if key in _STORE_ERRORS:

@@ -12,7 +12,7 @@ from typing import Any
 from perdure.core.ids import EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
-from perdure.core.workflow import WorkflowState
+from perdure.core.workflow import RESTARTED, WorkflowState
 from perdure.errors import ErrorInfo, StoreCorrupt
 
 from ..base import Config, InboxRow, Loaded, ReadyStep, WorkerRow, WorkflowFilter
@@ -43,6 +43,9 @@ STATE = columns(HEADER_COLUMNS, STATE_COLUMNS)
 STEP = columns(COMMAND_COLUMNS, PROGRESS_COLUMNS)
 EVENT = columns(EVENT_COLUMNS)
 ANY = "= ANY($1::text[])"
+
+#: As `WorkflowState.is_blocked` says it. Not as JSON: what is damaged, and none, is blocked.
+_IS_BLOCKED = f'blocked IS NOT NULL AND strpos(blocked, \'"type":"{RESTARTED.type}"\') = 0'
 
 SELECT_STATES = f"SELECT {STATE} FROM perdure_workflows WHERE id {ANY}"
 SELECT_STEPS = (
@@ -163,7 +166,7 @@ class PostgresReader:
                 values.append(value)
                 wheres.append(f"{test} ${len(values)}")
         if which.is_blocked is not None:
-            wheres.append(f"blocked IS {'NOT ' if which.is_blocked else ''}NULL")
+            wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
         values.append(which.limit)
         sql = (
             f"SELECT seq, {STATE} FROM perdure_workflows WHERE {' AND '.join(wheres)}"

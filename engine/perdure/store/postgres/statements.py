@@ -1,6 +1,7 @@
-"""Statements that write one row, or many: of many rows one list goes with each column.
+"""Statements that write one row, or many at once from a list for each column.
 
-What does not belong here: which columns, and what they mean (writes.py).
+Many rows by one statement: one answer of the server's, and one plan that serves any number.
+What does not belong here: which tables there are (writes.py).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Update:
         fence: bool = False,
     ) -> None:
         every = (*names, *keys)
-        places = {name: f"${n}" for n, name in enumerate(every, start=1)}
+        marks = {name: f"${n}" for n, name in enumerate(every, start=1)}
         tail = f" RETURNING {returning}" if returning else ""
         if only_if:
             tail = f" AND {only_if}{tail}"
@@ -77,9 +78,9 @@ class Update:
         head = f"UPDATE {table} t SET "
         self._one = (
             head
-            + ", ".join(f"{name} = {places[name]}" for name in names)
+            + ", ".join(f"{name} = {marks[name]}" for name in names)
             + " WHERE "
-            + " AND ".join(f"t.{key} = {places[key]}" for key in keys)
+            + " AND ".join(f"t.{key} = {marks[key]}" for key in keys)
             + tail
         )
         self._many = (

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -20,7 +22,7 @@ import psycopg
 from psycopg.errors import IntegrityError
 from psycopg.pq import TransactionStatus
 
-from perdure.errors import NotOpen, StoreError, StoreNotFound
+from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 
 from ..base import Access, Reader, Transaction, TransactionLost
 from .address import PLANNING, READING, parse
@@ -35,6 +37,12 @@ from .schema import check_version, create_tables, has_tables
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
+
+logger = logging.getLogger("perdure.store")
+
+#: How often a worker tries to connect at its start, and how long it waits in between, in seconds.
+OPEN_TRIES = 30
+OPEN_PAUSE = 1.0
 
 _REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
 
@@ -53,6 +61,7 @@ class PostgresStore:
         access: "create" (make what is missing), "write" (the tables must be there) or "read"
             (they must be there, and nothing in them is changed).
         tell_time: called now and then with the database's time, in ms since the epoch.
+        pause: waits for some seconds between two tries of `open`.
 
     Raises:
         ValueError: the address cannot be read.
@@ -68,12 +77,14 @@ class PostgresStore:
         durability: str = "disk",
         access: Access = "create",
         tell_time: Callable[[int], object] = _no_time,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self.address = parse(address)
         self.text = self.address.text
         self._settings = self.address.engine_settings(durability)
         self._access = access
         self._tell_time = tell_time
+        self._pause = threading.Event().wait if pause is None else pause
         self._prepares = not self.address.has_pgbouncer
         self._check_version = functools.partial(check_version, text=self.text)
         self._session: Connection | None = None
@@ -86,12 +97,23 @@ class PostgresStore:
     # --- opening and closing
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
-        """See `base.Store.open`."""
+        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away: it
+        may be started while that is restarted."""
         if works and self.address.has_pgbouncer:
             raise StoreError(
                 f"{self.text}: a worker listens and gives signs of life on connections of its own,"
                 " which pgbouncer=true cannot keep: give workers the server's own address"
             )
+        for _ in range(OPEN_TRIES - 1 if works else 0):
+            try:
+                self._open(max_parallelism)
+                return
+            except StoreUnavailable as error:
+                logger.warning("a worker cannot start yet, and tries again: %s", error)
+                self._pause(OPEN_PAUSE)
+        self._open(max_parallelism)
+
+    def _open(self, max_parallelism: int | None) -> None:
         try:
             self._prepare(max_parallelism)
             self._pool = ReaderPool(

@@ -14,7 +14,7 @@ What does not belong here: connections and user code (connection.py), and any de
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -59,6 +59,8 @@ from .reads import (
 )
 from .statements import Insert, Update, marks
 
+T = TypeVar("T")
+
 #: How many epochs one step of their sequence gives: see the schema.
 EPOCHS_AT_ONCE = 65536
 
@@ -69,6 +71,8 @@ _STATE_COLUMNS = (*HEADER_COLUMNS, *STATE_COLUMNS)
 _STEP_COLUMNS = (*COMMAND_COLUMNS, *PROGRESS_COLUMNS)
 _TICK_COLUMNS = ("workflow_id", "position", "now")
 _INBOX_COLUMNS = ("workflow_id", "kind", "body", "accepted_at", "number", "worker")
+
+
 _INSERT_WORKFLOWS = Insert("perdure_workflows", _STATE_COLUMNS)
 _INSERT_STEPS = Insert("perdure_steps", _STEP_COLUMNS)
 _INSERT_TICKS = Insert("perdure_ticks", _TICK_COLUMNS)

@@ -105,7 +105,7 @@ CREATE TABLE perdure_steps (
     canceled_position bigint,
     child_id text,
     event_id text,
-    away boolean NOT NULL DEFAULT false,                  -- its runner may not be the owner
+    away boolean NOT NULL DEFAULT false,                  -- its runner may not own it
     PRIMARY KEY (workflow_id, number),
     CHECK ((state = 'settled') = (outcome IS NOT NULL)),
     CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),

@@ -59,8 +59,8 @@ TURNS = (
     Mutant(
         "a start is tried again as if it were new",
         "unknown outcome",
-        "runtime.worker:_again",
-        "if isinstance(ticket.request, StartOrder):",
+        "runtime.mailbox:Ticket.again",
+        "if isinstance(self.request, StartOrder):",
         "if False:",
         found_by=("bell", "pd1:c0/commit#2=busy_ack", "BadAnswer"),
     ),
