@@ -37,13 +37,15 @@ class Batch(msgspec.Struct):
     units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
     starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
 
-    def apart(self) -> set[WorkflowId | Ticket]:
+    def apart(self, *, shares_commits: bool) -> set[WorkflowId | Ticket]:
         """What needs a transaction of its own where others are under way at the same time.
 
         The units, by id, in whose transactions users' functions run: they may have to run again.
         And what is asked of any workflows: whoever holds the rows of its own workflows must not
         wait for those of others, who may be waiting for them.
         """
+        if shares_commits or len(self.units) + len(self.tickets) == 1:
+            return set()
         units = (each for each in self.units.values() if each.functions() or each.on_complete())
         tickets = (each for each in self.tickets if not isinstance(each.request, Read))
         return {*(unit.workflow_id for unit in units), *tickets}

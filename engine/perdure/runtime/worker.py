@@ -247,8 +247,7 @@ class Worker:
     def _commit(self, batch: Batch) -> Result | None:
         """Commit the batch; None if it has to be taken up again. See `Batch.apart` for what has a
         transaction of its own where the store wants that."""
-        is_shared = self.store.shares_commits or len(batch.units) + len(batch.tickets) == 1
-        apart = set() if is_shared else batch.apart()
+        apart = batch.apart(shares_commits=self.store.shares_commits)
         while True:
             try:
                 result = self._committer.commit(
@@ -316,9 +315,8 @@ class Worker:
             parts.append(self._commit_tickets(group, batch))
             tickets = [each for each in tickets if each not in group]
         parts += [self._commit_tickets([each], batch) for each in tickets]
-        for part in parts:
-            if part is not None:
-                whole.add(part)
+        for part in filter(None, parts):
+            whole.add(part)
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,
