@@ -85,7 +85,12 @@ REFUSED = "refused"
 
 def by_id(found: list[Any]) -> list[Any]:
     """Workflows, in no order that a store would promise."""
-    return sorted(found, key=lambda each: getattr(each, "state", each).workflow_id)
+
+    def key(each: Any) -> str:
+        workflow_id: str = getattr(each, "state", each).workflow_id
+        return workflow_id
+
+    return sorted(found, key=key)
 
 
 @functools.cache

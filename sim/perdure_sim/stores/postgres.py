@@ -112,7 +112,8 @@ class PostgresSchemas:
 
     def _begin(self) -> psycopg.Connection[Any]:
         keeper = self.connect()
-        keeper.execute(f"CREATE SCHEMA {self._engine}".encode())
+        name = self._engine  # it may be left from a process that was killed
+        keeper.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}".encode())
         store = _Maker(self._engine_address)
         store.open(max_parallelism=None)
         store.close()

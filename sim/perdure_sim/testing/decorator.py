@@ -56,14 +56,17 @@ def simulate(
 
     Args:
         manager: whose workflows are run, with its settings. Nothing of its store is touched.
-        setup: makes the application's tables, given a `sqlite3.Connection`; once for all runs.
+        setup: makes the application's tables, given a `sqlite3.Connection`, once for all runs; on
+            PostgreSQL given a `psycopg.Connection`, and before each run.
         workers: how many worker processes there are.
         faults: what may go wrong: a set such as `ALL`, ``ALL - {"raises"}`` or `CRASH`, or names of
             kinds (``"raises"``, ``"commit=lost_ack"``).
         max_examples: of Hypothesis; without it, what its settings say.
         sweep: False for none; a number for about so many simulated events.
-        store: ``"sqlite"`` (in memory), ``"memory"`` (the simulator's model store, faster), or None
-            for the manager's kind.
+        store: ``"sqlite"`` (in memory), ``"memory"`` (the simulator's model store, faster),
+            ``"postgresql"`` (schemas of their own in the database whose address is in the
+            environment variable ``PERDURE_SIM_POSTGRESQL``, else in the manager's own), or None for
+            the manager's kind.
         events_max: a run of more simulated events than this, and than twenty times those of the run
             without faults, is taken for one that does not end, and fails as `NoEnd`.
         given: strategies by name, for arguments whose names are options here. ``given={}`` says

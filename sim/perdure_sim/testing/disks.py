@@ -1,11 +1,12 @@
-"""Where the store of a test's runs lies: SQLite in memory, or the simulator's model store."""
+"""Where the store of a test's runs lies: SQLite in memory, the model store, or PostgreSQL."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -17,10 +18,15 @@ from ..stores.sqlite_memory import SqliteMemory
 from ..world.disks import Disk
 from .database import Database
 
-#: ``"sqlite"``: in memory, with the production store's code; ``"memory"``: the model store.
-StoreName: TypeAlias = Literal["memory", "sqlite"]
+#: ``"sqlite"``: in memory, with the production store's code; ``"memory"``: the model store;
+#: ``"postgresql"``: the production store on a real server.
+StoreName: TypeAlias = Literal["memory", "sqlite", "postgresql"]
 
-Setup: TypeAlias = Callable[[sqlite3.Connection], object]
+Setup: TypeAlias = Callable[[Any], object]
+
+#: The environment variable with the address of a database to simulate in, where it is not that of
+#: the manager's own store.
+POSTGRESQL = "PERDURE_SIM_POSTGRESQL"
 
 
 class Disks(Protocol):
@@ -43,22 +49,45 @@ def store_of(manager: Definer, store: str | None) -> StoreName:
     """
     if store is None:
         address = manager.store_url if isinstance(manager, WorkflowManager) else ""
-        if address.startswith(("postgresql://", "postgres://")):
-            raise ValueError(
-                f"store=None, and the manager's store is {address.partition(':')[0]}: that cannot"
-                " be simulated yet: give store='memory' or store='sqlite'"
-            )
-        return "sqlite"
+        return "postgresql" if _is_postgresql(address) else "sqlite"
     if store == "memory":
         return "memory"
     if store == "sqlite":
         return "sqlite"
-    raise ValueError(f"store={store!r}: give 'sqlite' or 'memory', or None for the manager's kind")
+    if store == "postgresql":
+        return "postgresql"
+    raise ValueError(
+        f"store={store!r}: give 'sqlite', 'memory' or 'postgresql', or None for the manager's kind"
+    )
 
 
-def make_disks(store: StoreName, setup: Setup | None) -> Disks:
-    """Makes the disks of a test's runs. Close it at the end."""
-    return MemoryDisks(setup) if store == "memory" else SqliteDisks(setup)
+def _is_postgresql(address: str) -> bool:
+    return address.startswith(("postgresql://", "postgres://"))
+
+
+def make_disks(store: StoreName, setup: Setup | None, manager: Definer) -> Disks:
+    """Makes the disks of a test's runs. Close it at the end.
+
+    Raises:
+        ValueError: it is not known where the PostgreSQL database is.
+    """
+    match store:
+        case "memory":
+            return MemoryDisks(setup)
+        case "sqlite":
+            return SqliteDisks(setup)
+    return PostgresDisks(setup, _address_of(manager))
+
+
+def _address_of(manager: Definer) -> str:
+    own = manager.store_url if isinstance(manager, WorkflowManager) else ""
+    address = os.environ.get(POSTGRESQL) or own
+    if not _is_postgresql(address):
+        raise ValueError(
+            f"store='postgresql': it is not known where the database is: set {POSTGRESQL} to"
+            " postgresql://…, the address of one for tests"
+        )
+    return address
 
 
 class SqliteDisks:
@@ -118,6 +147,32 @@ class MemoryDisks:
         if self._template is not None:
             self._template.close()
             self._template = None
+
+
+class PostgresDisks:
+    """PostgreSQL: schemas of their own in a real database; `setup` is called before each run."""
+
+    def __init__(self, setup: Setup | None, address: str) -> None:
+        # Here, because psycopg may not be installed.
+        from ..stores.postgres import PostgresSchemas
+
+        self._setup = setup
+        self._schemas = PostgresSchemas(address)
+
+    def __call__(self) -> Disk:
+        """See `Disks`."""
+        disk = self._schemas()
+        if self._setup is not None:
+            disk.prepare(self._setup)
+        return attrs.evolve(disk, connect=lambda: self._read_only(disk.connect()))
+
+    def close(self) -> None:
+        """See `Disks`."""
+        self._schemas.close()
+
+    def _read_only(self, connection: Any) -> Any:
+        connection.execute("SET default_transaction_read_only = on")
+        return connection
 
 
 class OneDisk:

@@ -87,7 +87,7 @@ class Stage:
     def make(self, plan: FaultPlan, *, detail: bool = False) -> Simulation:
         """A world in which nothing has happened yet. Close it before the next one is made."""
         if self.disks is None:
-            self.disks = make_disks(self.store, self.setup)
+            self.disks = make_disks(self.store, self.setup, self.manager)
         disk = self.disks()
         if not loses_with_power(self.manager):
             disk = attrs.evolve(disk, undo_commits=None)  # what is committed is never lost

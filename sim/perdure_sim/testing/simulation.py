@@ -36,7 +36,6 @@ from ..world.world import World
 from .answers import Answer
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
-from .database import Database
 from .durations import Duration, to_ms, to_range
 from .ending import check_settled
 from .rules import drain_seconds_of, rules_of
@@ -422,11 +421,10 @@ class Simulation:
     # --- looking ------------------------------------------------------------------------------
 
     @property
-    def db(self) -> Database:
-        """The application's database as a reader finds it now; it cannot be written to."""
-        db = self._world.db
-        assert isinstance(db, Database)
-        return db
+    def db(self) -> Any:
+        """The application's database as a reader finds it now; it cannot be written to. A
+        connection of the store's own kind: `sqlite3`'s, or psycopg's."""
+        return self._world.db
 
     def always(self, name: str, condition: Condition) -> None:
         """Have a condition checked after every event from now on; it must hold each time."""

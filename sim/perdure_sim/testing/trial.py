@@ -441,7 +441,9 @@ class Trial:
                     made.prepare(self.setup)
                 return made
 
-            stage = attrs.evolve(self.stage, disks=OneDisk(disk))
+            stage = self.stage
+            if self.store != "postgresql":  # whose tables are made by another SQL
+                stage = attrs.evolve(stage, disks=OneDisk(disk))
             finished = stage.run(self.script(_copied(drawn)), plan, detail=detail)
             return explorer.Run(
                 scenario=scenario,
