@@ -49,7 +49,7 @@ def test_workflows_are_simulated_on_a_server(
             sim.db.execute("DELETE FROM paid")
         runs.append(run.id)
 
-    test()
+    test()  # type: ignore[call-arg]
     assert len(runs) > 3
     with psycopg.connect(address) as connection:
         sql = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'perdure%'"
@@ -65,7 +65,7 @@ def test_without_an_address_it_is_said_where_to_give_one(monkeypatch: pytest.Mon
         sim.settle()
 
     with pytest.raises(ValueError, match="set PERDURE_SIM_POSTGRESQL"):
-        test()
+        test()  # type: ignore[call-arg]
 
 
 def test_a_manager_on_postgres_is_simulated_there() -> None:
