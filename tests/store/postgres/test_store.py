@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.postgres import Server
 from tests.store.postgres.databases import STILL, end_connections, execute, soon
 
 from perdure.errors import (
@@ -254,3 +255,32 @@ def test_a_statement_that_is_canceled_is_trouble(store: PostgresStore, postgres_
     finally:
         impatient.close()
         execute(postgres_url, f"DROP ROLE {role}")
+
+
+def test_a_commit_stands_though_nobody_can_be_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The queue of notifications is full because somebody listens and does not read. To report
+    the commit as failed would have it carried out twice."""
+    with Server(max_notify_queue_pages="64") as server:
+        url = server.create_database()
+        store = PostgresStore(url + STILL)
+        store.open(max_parallelism=7)
+        try:
+            with psycopg.connect(url) as deaf:
+                deaf.execute("LISTEN x")
+                deaf.commit()
+                deaf.execute("SELECT 1")
+                with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+                    _fill_queue(url)
+                with store.transaction() as tx:
+                    tx.set_max_parallelism(3)
+            assert store.reader().config().max_parallelism == 3
+            assert "too many notifications" in caplog.text
+        finally:
+            store.close()
+
+
+def _fill_queue(url: str) -> None:
+    for _ in range(1000):
+        execute(url, "SELECT pg_notify('x', repeat('a', 7990))")

@@ -331,12 +331,13 @@ class _OpenTransaction:
         if session.info.transaction_status == TransactionStatus.IDLE and not statements.begins:
             raise TransactionLost(None)
         statements.queue("COMMIT", (), _check_commit)
-        if self._transaction.is_news:
-            # After it, as a transaction of its own: one that notifies and writes would keep all
-            # others that do so waiting for its disk.
+        is_news = self._transaction.is_news
+        if is_news:
+            # A hint: should it fail, the commit has not. After it, as a transaction of its own: one
+            # that notifies and writes would keep all others that do so waiting for its disk.
             statements.queue(f"NOTIFY {CHANNEL}")
         try:
-            statements.run()
+            statements.run(last_may_fail=is_news)
         except psycopg.Error:
             self._store._is_in_doubt = session.broken
             raise
