@@ -159,6 +159,18 @@ def test_who_is_in_a_transaction_lives(store: PostgresStore, postgres_url: str) 
     other.close()
 
 
+def test_a_lease_counts_from_the_end_of_user_code(store: PostgresStore, postgres_url: str) -> None:
+    """It may have taken longer than the lease: who looks at the row then must see that it lives."""
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    with store.transaction() as tx:
+        assert not tx.is_fenced("w")
+        now = "SELECT clock_timestamp() + interval '600 s'"
+        (at,) = tx.run_user_code(lambda: tx.db.execute(now).fetchone(), read_only=False)
+    ((lease_until,),) = execute(postgres_url, "SELECT lease_until FROM perdure_workers")
+    assert lease_until >= at
+
+
 def test_signs_of_life_renew_the_lease(postgres_url: str) -> None:
     """A held worker's lease is renewed without any commit of its own."""
     store = PostgresStore(f"{postgres_url}&lease=1")

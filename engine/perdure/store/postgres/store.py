@@ -330,6 +330,8 @@ class _OpenTransaction:
             self._transaction.flush()
         if session.info.transaction_status == TransactionStatus.IDLE and not statements.begins:
             raise TransactionLost(None)
+        if self._transaction.has_run_user_code:
+            self._transaction.renew()
         statements.queue("COMMIT", (), _check_commit)
         is_news = self._transaction.is_news
         if is_news:
@@ -366,7 +368,13 @@ def _check_commit(rows: Rows) -> None:
 
 
 class EngineTransaction(PostgresTransaction):
-    """A transaction on the engine's connection, in which user code may run."""
+    """A transaction on the engine's connection, in which user code may run.
+
+    Attributes:
+        has_run_user_code: so it may have taken longer than a lease.
+    """
+
+    has_run_user_code = False
 
     def __init__(
         self, session: Connection, check_version: Callable[[object], None], lease: float
@@ -386,6 +394,7 @@ class EngineTransaction(PostgresTransaction):
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
         """See `base.Transaction.run_user_code`."""
         epochs = self._epochs.copy()
+        self.has_run_user_code = True
         try:
             return self._session.run_user_code(fn, read_only=read_only)
         except BaseException:
