@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test docs reference demo bench soak chaos examples gallery lint types format check clean
+.PHONY: help setup test docs reference report demo bench soak chaos examples gallery lint types format check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -25,6 +25,9 @@ docs: setup ## run the code blocks of README.md and docs/
 
 reference: setup ## write docs/reference.md anew from the docstrings
 	PYTHONPATH=engine $(PY) docs/reference.py
+
+report: setup ## write the report in docs/break-your-workflow.md anew
+	PYTHONPATH=engine:sim:. $(PY) -m tests.sim.test_break_page
 
 demo: $(VENV)/.cli ## kill a worker in the middle of a workflow and watch it go on
 	$(PY) -m perdure demo

@@ -14,6 +14,7 @@ import attrs
 from hypothesis import strategies as st
 from property_tests.expected import Ending, expected
 from property_tests.programs import Program, d, ended, events, interpret, make_ledger
+from tests.sim.portable import execute
 
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure_sim.explore.explorer import Scenario, run
@@ -74,7 +75,7 @@ def play(
     seen: list[Counter[str]] = []
 
     def check(world: World) -> None:
-        seen.append(Counter(path for (path,) in world.db.execute("SELECT path FROM ledger")))
+        seen.append(Counter(path for (path,) in execute(world.db, "SELECT path FROM ledger")))
         check_effects(case, world, seen[0])
 
     scenario = Scenario(

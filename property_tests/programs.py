@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
+from tests.sim.portable import execute
 
 from perdure.core.retry import RetryPolicy
 from perdure.definitions import Definer
@@ -95,13 +96,13 @@ async def once(ctx: ActionContext, path: str, ms: int) -> str:
 
 @d.mutation
 def write(ctx: MutationContext, path: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (path,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (path,))
     return path
 
 
 @d.mutation
 def undone(ctx: MutationContext, path: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (path,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (path,))
     raise ValueError(path)
 
 
@@ -113,14 +114,14 @@ def send(ctx: MutationContext, workflow_id: str, name: str, count: int) -> None:
 
 @d.query
 def count(ctx: QueryContext, path: str) -> int:
-    (rows,) = ctx.db.execute("SELECT count(*) FROM ledger WHERE path = ?", (path,)).fetchone()
+    (rows,) = execute(ctx.db, "SELECT count(*) FROM ledger WHERE path = ?", (path,)).fetchone()
     assert isinstance(rows, int)
     return rows
 
 
 @d.mutation
 def ended(ctx: MutationContext, workflow_id: str, outcome: object, context: object) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
 
 
 # --- the workflow -------------------------------------------------------------------------------

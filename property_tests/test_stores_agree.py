@@ -83,24 +83,9 @@ STATEMENTS = (
 REFUSED = "refused"
 
 
-def look(reader: Reader) -> list[Any]:
-    """All that a reader sees."""
-    return [
-        reader.load(IDS),
-        reader.states(IDS),
-        reader.list_workflows(WorkflowFilter()),
-        [reader.open_steps(workflow_id) for workflow_id in IDS],
-        reader.workers(),
-        [reader.ready_steps(worker, ("f",), 20) for worker in WORKERS],
-        reader.ready_steps("u", ("c", "q"), 20),
-        reader.ready_steps("u", ("f",), 1),
-        [reader.inbox_of(worker) for worker in WORKERS],
-        reader.claimable(NAMES, 9, 9),
-        reader.next_wake(NAMES),
-        reader.count_active(NAMES),
-        [reader.find_event(event_id) for event_id in EVENTS],
-        reader.config(),
-    ]
+def by_id(found: list[Any]) -> list[Any]:
+    """Workflows, in no order that a store would promise."""
+    return sorted(found, key=lambda each: getattr(each, "state", each).workflow_id)
 
 
 @functools.cache
@@ -118,14 +103,6 @@ def template() -> tuple[bytes, sqlite3.Connection]:
         return path.read_bytes(), connection
 
 
-def answer(fn: Callable[[Transaction], Any], tx: Transaction) -> Any:
-    """What a transaction answers, or that it refuses."""
-    try:
-        return fn(tx)
-    except (sqlite3.IntegrityError, AssertionError, RuntimeError):
-        return REFUSED
-
-
 class _Undo(Exception):
     """Ends a transaction, or user code, that is to be undone."""
 
@@ -135,18 +112,26 @@ class StoresMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        file, connection = template()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "app.db"
-        self.path.write_bytes(file)
-        self.database = MemoryDatabase(connection)
+        self.begin_database()
         self.stores = [self.new_stores(), self.new_stores()]
         self.process = 0
         self.managers: list[AbstractContextManager[Transaction]] = []
         self.transactions: list[Transaction] | None = None
         self.before = self.database.snapshot()
 
-    def new_stores(self) -> tuple[SqliteStore, MemoryStore]:
+    def begin_database(self) -> None:
+        """A file, and the same in memory."""
+        file, connection = template()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "app.db"
+        self.path.write_bytes(file)
+        self.database = MemoryDatabase(connection)
+
+    def end_database(self) -> None:
+        """The file is gone."""
+        self.folder.cleanup()
+
+    def new_stores(self) -> tuple[Store, MemoryStore]:
         """The stores of one process."""
         stores = SqliteStore(str(self.path), durability="process"), MemoryStore(self.database)
         for store in stores:
@@ -160,9 +145,16 @@ class StoresMachine(RuleBasedStateMachine):
             sqlite.close()
             self.database.crash(memory)
         self.database.close()
-        self.folder.cleanup()
+        self.end_database()
 
     # --- calling both ---------------------------------------------------------------------------
+
+    def answer(self, fn: Callable[[Transaction], Any], tx: Transaction) -> Any:
+        """What a transaction answers, or that it refuses."""
+        try:
+            return fn(tx)
+        except (sqlite3.IntegrityError, AssertionError, RuntimeError):
+            return REFUSED
 
     def call(self, fn: Callable[[Transaction], Any]) -> Any:
         """What both transactions answer, begun if none is open. If they refuse, both are rolled
@@ -170,7 +162,7 @@ class StoresMachine(RuleBasedStateMachine):
         if self.transactions is None:
             self.begin()
         assert self.transactions is not None
-        sqlite, memory = (answer(fn, tx) for tx in self.transactions)
+        sqlite, memory = (self.answer(fn, tx) for tx in self.transactions)
         assert sqlite == memory
         if sqlite != REFUSED:
             return sqlite
@@ -196,11 +188,46 @@ class StoresMachine(RuleBasedStateMachine):
     def compare(self) -> None:
         """Readers of both databases see the same."""
         sqlite, memory = self.stores[1 - self.process]
-        assert look(sqlite.reader()) == look(memory.reader())
+        assert self.look(sqlite.reader()) == self.look(memory.reader())
 
     def loaded(self) -> dict[str, Loaded]:
         """The workflows as the transaction sees them, by id."""
         return {each.state.workflow_id: each for each in self.call(lambda tx: tx.load(IDS))}
+
+    def settings_of(self, tx: Transaction, count: int) -> Any:
+        """What its sequences give, and its settings."""
+        return tx.take_epochs(count), tx.take_event_sequence(), tx.config()
+
+    def look(self, reader: Reader) -> list[Any]:
+        """All that a reader sees."""
+        return [
+            by_id(reader.load(IDS)),
+            by_id(reader.states(IDS)),
+            self.list_workflows(reader, WorkflowFilter()),
+            [reader.open_steps(workflow_id) for workflow_id in IDS],
+            reader.workers(),
+            [reader.ready_steps(worker, ("f",), 20) for worker in WORKERS],
+            reader.ready_steps("u", ("c", "q"), 20),
+            reader.ready_steps("u", ("f",), 1),
+            [self.inbox_of(reader, worker) for worker in WORKERS],
+            reader.claimable(NAMES, 9, 9),
+            reader.next_wake(NAMES),
+            reader.count_active(NAMES),
+            [reader.find_event(event_id) for event_id in EVENTS],
+            reader.config(),
+        ]
+
+    def list_workflows(self, reader: Reader, which: WorkflowFilter) -> Any:
+        """Workflows, with their numbers."""
+        return reader.list_workflows(which)
+
+    def inbox_of(self, reader: Reader, worker: str) -> Any:
+        """A worker's mail, with its numbers."""
+        return reader.inbox_of(worker)
+
+    def run_by(self, tx: Transaction, worker: str) -> Any:
+        """The attempts that a worker runs for others."""
+        return tx.run_by(worker)
 
     # --- transactions and processes -------------------------------------------------------------
 
@@ -303,19 +330,19 @@ class StoresMachine(RuleBasedStateMachine):
         """A transaction sees its own writes, and every reader what was committed before. With the
         reads that take more than ids."""
         if self.transactions is not None:
-            sqlite, memory = map(look, self.transactions)
+            sqlite, memory = map(self.look, self.transactions)
             assert sqlite == memory
         sqlite, memory = (
             [
-                reader.list_workflows(which),
+                self.list_workflows(reader, which),
                 [
                     reader.list_steps(
                         each, is_ascending=which.is_ascending, limit=which.limit, after=after
                     )
                     for each in IDS
                 ],
-                reader.load(ids),
-                reader.states(ids),
+                by_id(reader.load(ids)),
+                by_id(reader.states(ids)),
                 reader.claimable(names, now, which.limit),
                 reader.next_wake(names),
                 reader.count_active(names),
@@ -329,7 +356,7 @@ class StoresMachine(RuleBasedStateMachine):
     @rule(value=st.sampled_from([0, 3, 100_000, 100_001]), count=st.integers(0, 3))
     def set_numbers(self, value: int, count: int) -> None:
         """Settings and sequences."""
-        self.call(lambda tx: (tx.take_epochs(count), tx.take_event_sequence(), tx.config()))
+        self.call(lambda tx: self.settings_of(tx, count))
         if count == 3:
             self.call(lambda tx: tx.set_max_parallelism(value))
 
@@ -345,12 +372,12 @@ class StoresMachine(RuleBasedStateMachine):
     @rule(worker=workers, releases=st.integers(0, 6), is_dead=st.booleans(), now=times)
     def remove_worker(self, worker: str, releases: int, is_dead: bool, now: int) -> None:
         """A worker goes; now and then without giving up what it owns."""
-        self.call(lambda tx: tx.run_by(worker))
+        self.call(lambda tx: self.run_by(tx, worker))
         if releases:
             self.call(lambda tx: tx.release_workflows(worker, now, is_dead=is_dead))
-            self.call(lambda tx: tx.run_by(worker))
+            self.call(lambda tx: self.run_by(tx, worker))
         if releases < 3:
-            self.call(lambda tx: [*map(tx.run_by, WORKERS)])
+            self.call(lambda tx: [self.run_by(tx, each) for each in WORKERS])
             self.call(lambda tx: tx.remove_worker(worker))
 
     # --- workflows ------------------------------------------------------------------------------

@@ -48,6 +48,15 @@ SECONDS_MAX = 60
 # The server ends when its standard input does, also if the tests are killed.
 _UNTIL_END_OF_INPUT = '"$@" & read _; kill -INT $!; wait $!'
 
+_END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+_SCHEMAS = (
+    "SELECT nspname FROM pg_namespace"
+    " WHERE NOT starts_with(nspname, 'pg_') AND nspname <> 'information_schema'"
+)
+
 
 class Server:
     """One server with a folder of its own; a context manager, which stops it for good.
@@ -60,6 +69,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="perdure-pg-"))
         self._settings = _SETTINGS | settings
         self._numbers = itertools.count(1)
+        self._free: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._as_user: dict[str, object] = {}
         if os.geteuid() == 0:
@@ -200,11 +210,22 @@ class Server:
         return (self._folder / "log").read_text("utf-8", "replace")[-3_000:]
 
     def create_database(self) -> str:
-        """A new database of its own; its address."""
+        """An empty database; its address."""
+        if self._free:
+            return self._free.pop()
         name = f"test{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" STRATEGY file_copy')
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return self.url(name)
+
+    def give_back(self, url: str) -> None:
+        """Empty a database, for another test: to make one costs thousands of files."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_END_OTHERS)
+            for (schema,) in connection.execute(_SCHEMAS).fetchall():
+                connection.execute(f'DROP SCHEMA "{schema}" CASCADE'.encode())
+            connection.execute("CREATE SCHEMA public")
+        self._free.append(url)
 
     def stop(self) -> None:
         """Stop it for good, and remove all that it wrote."""

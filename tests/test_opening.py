@@ -403,3 +403,9 @@ def test_an_unknown_access_is_refused(manager: WorkflowManager) -> None:
                 raise AssertionError("opened")
 
     asyncio.run(main())
+
+
+def test_no_password_is_shown() -> None:
+    """What names a manager in errors and logs has none in it."""
+    manager = WorkflowManager("postgresql://me:secret@db/app")
+    assert repr(manager) == "<WorkflowManager of 'postgresql://me:***@db/app'>"

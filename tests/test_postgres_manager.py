@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -384,3 +387,23 @@ def test_outcomes_are_told_as_they_are(url: str) -> None:
     found = run(test, make(url))
     assert isinstance(found, Failed)
     assert found.error.type.endswith("ValueError")
+
+
+def test_the_command_line_works_on_it(url: str, tmp_path: Path) -> None:
+    """With `--store`, on the application of another store."""
+    program = "from perdure import WorkflowManager\nmanager = WorkflowManager(':memory:')\n"
+    (tmp_path / "some_app.py").write_text(program)
+    run(_start_one, make(url))
+    command = ["--app", "some_app:manager", "--store", url, "--json", "list"]
+    done = subprocess.run(
+        [sys.executable, "-m", "perdure", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"kept"' in done.stdout
+
+
+async def _start_one(manager: WorkflowManager) -> None:
+    await manager.start(call(manager, "wait"), id="kept")

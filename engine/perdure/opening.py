@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from abc import abstractmethod
@@ -139,7 +140,8 @@ class OpenManager(Definer):
         )
 
     def __repr__(self) -> str:
-        return f"<WorkflowManager of {self.store_url!r}>"
+        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", self.store_url)  # no password
+        return f"<WorkflowManager of {shown!r}>"
 
     # --- opening ------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from tests.sim.portable import execute
+
 from perdure.core.retry import RetryPolicy
 from perdure.definitions import Definer
 from perdure.runtime.contexts import ActionContext, MutationContext
@@ -29,7 +31,7 @@ async def work(ctx: ActionContext, n: int) -> int:
 
 @d.mutation
 def enter(ctx: MutationContext, entry: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (entry,))
     return entry
 
 
@@ -54,10 +56,10 @@ async def idle_child(step: Step, name: str) -> object:
 @d.mutation
 def sweep_up(ctx: MutationContext, workflow_id: str, outcome: object) -> None:
     """It has its own workflow run once more, and deletes it the next time."""
-    (count,) = ctx.db.execute(
-        "SELECT count(*) FROM ledger WHERE entry = ?", (f"{workflow_id} ended",)
+    (count,) = execute(
+        ctx.db, "SELECT count(*) FROM ledger WHERE entry = ?", (f"{workflow_id} ended",)
     ).fetchone()
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
     if count:
         ctx.cleanup(workflow_id)
     else:

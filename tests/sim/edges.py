@@ -17,6 +17,7 @@ from uuid import UUID
 
 import attrs
 from msgspec.structs import replace
+from tests.sim.portable import execute
 
 from perdure.core.outcomes import Canceled, Outcome, Succeeded
 from perdure.core.retry import RetryPolicy
@@ -43,7 +44,7 @@ def make_ledger(db: sqlite3.Connection) -> None:
 
 def expect(world: World, *entries: str, **outcomes: Outcome) -> None:
     """Each of these entries is there, once and nothing else, and these workflows ended so."""
-    found = [entry for (entry,) in world.db.execute("SELECT entry FROM ledger ORDER BY entry")]
+    found = [entry for (entry,) in execute(world.db, "SELECT entry FROM ledger ORDER BY entry")]
     assert found == sorted(entries), f"the ledger has {found}, expected {sorted(entries)}"
     for workflow_id, outcome in outcomes.items():
         known = world.history.workflows[workflow_id].state.outcome
@@ -78,13 +79,13 @@ async def toil(ctx: ActionContext, n: int) -> int:
 
 @c.mutation
 def enter(ctx: MutationContext, entry: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (entry,))
     return entry
 
 
 @c.mutation
 def over(ctx: MutationContext, workflow_id: str, outcome: End) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} {outcome.kind}",))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"{workflow_id} {outcome.kind}",))
 
 
 # --- events to a workflow that is at work, from its own process and from another ------------------
@@ -389,7 +390,7 @@ HASTY = Scenario(
 
 @c.mutation
 def over_and_out(ctx: MutationContext, workflow_id: str, outcome: End) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES ('never')")
+    execute(ctx.db, "INSERT INTO ledger VALUES ('never')")
     raise ValueError("no")
 
 

@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from tests.sim.portable import execute
+
 from perdure.core.outcomes import Canceled, Succeeded
 from perdure.core.retry import RetryPolicy
 from perdure.definitions import Definer
@@ -35,7 +37,7 @@ def make_ledger(db: sqlite3.Connection) -> None:
 
 def entries(world: World) -> list[str]:
     """What is in the ledger, sorted."""
-    return [entry for (entry,) in world.db.execute("SELECT entry FROM ledger ORDER BY entry")]
+    return [entry for (entry,) in execute(world.db, "SELECT entry FROM ledger ORDER BY entry")]
 
 
 @f.action(retry=SOON)
@@ -45,13 +47,13 @@ async def work(ctx: ActionContext, n: int) -> int:
 
 @f.mutation
 def enter(ctx: MutationContext, entry: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (entry,))
     return entry
 
 
 @f.mutation
 def over(ctx: MutationContext, workflow_id: str, outcome: End) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} {outcome.kind}",))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"{workflow_id} {outcome.kind}",))
 
 
 # --- a family of four levels ----------------------------------------------------------------------

@@ -11,6 +11,8 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
+from tests.sim.portable import execute
+
 from perdure.core.retry import RetryPolicy
 from perdure.definitions import Definer
 from perdure.errors import StepFailed
@@ -33,7 +35,7 @@ def make_ledger(db: sqlite3.Connection) -> None:
 
 def ledger(world: World) -> list[str]:
     """The entries, in the order in which they were made."""
-    return [entry for (entry,) in world.db.execute("SELECT entry FROM ledger ORDER BY rowid")]
+    return [entry for (entry,) in execute(world.db, "SELECT entry FROM ledger ORDER BY rowid")]
 
 
 def expect_once(world: World, *entries: str) -> None:
@@ -64,19 +66,19 @@ def note(ctx: MutationContext, n: int) -> int:
 
 @d.mutation
 def write(ctx: MutationContext, entry: str) -> str:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (entry,))
     return entry
 
 
 @d.mutation
 def write_and_fail(ctx: MutationContext, entry: str) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (entry,))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (entry,))
     raise ValueError("no")
 
 
 @d.mutation
 def ended(ctx: MutationContext, workflow_id: str, outcome: object, context: object) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"{workflow_id} ended",))
 
 
 # --- two orders: the scenario to measure by -------------------------------------------------------
@@ -273,7 +275,7 @@ async def follower(step: Step) -> object:
 
 @d.mutation
 def lead(ctx: MutationContext, follower_id: str) -> None:
-    ctx.db.execute("INSERT INTO ledger VALUES ('led')")
+    execute(ctx.db, "INSERT INTO ledger VALUES ('led')")
     ctx.start(leaf(1), id="led")
     ctx.send_event("lead", workflow_id=follower_id, value="come")
     ctx.cancel("idler")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import itemgetter
+
 import msgspec
 
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import Message
 
 from .actor import Unit
+from .inbox import PassOn
 from .mailbox import Post, Ticket
-from .requests import Cancel, RunFunction
-from .restarts import CleanupOrder, RestartOrder
-
-#: Those that run a function, or may end a workflow whose `on_complete` runs then.
-_WITH_USER_CODE = (RunFunction, Cancel, RestartOrder, CleanupOrder)
+from .requests import Read
 
 
 class Batch(msgspec.Struct):
@@ -37,8 +37,25 @@ class Batch(msgspec.Struct):
     units: dict[WorkflowId, Unit] = msgspec.field(default_factory=dict)
     starts: dict[WorkflowId, Ticket] = msgspec.field(default_factory=dict)
 
-    def with_user_code(self) -> set[WorkflowId | Ticket]:
-        """The units, by id, and the tickets in whose transactions users' functions may run."""
+    def apart(self, *, shares_commits: bool) -> set[WorkflowId | Ticket]:
+        """What needs a transaction of its own where others are under way at the same time.
+
+        The units, by id, in whose transactions users' functions run: they may have to run again.
+        And what is asked of any workflows: whoever holds the rows of its own workflows must not
+        wait for those of others, who may be waiting for them.
+        """
+        if shares_commits or len(self.units) + len(self.tickets) == 1:
+            return set()
         units = (each for each in self.units.values() if each.functions() or each.on_complete())
-        tickets = (each for each in self.tickets if isinstance(each.request, _WITH_USER_CODE))
+        tickets = (each for each in self.tickets if not isinstance(each.request, Read))
         return {*(unit.workflow_id for unit in units), *tickets}
+
+
+def passed_on(tickets: Iterable[Ticket]) -> list[Ticket]:
+    """Those that pass on outcomes, in the order of their workflows' ids."""
+    found = [
+        (each.request.workflow_id, number, each)
+        for number, each in enumerate(tickets)
+        if isinstance(each.request, PassOn)
+    ]
+    return [each for _, _, each in sorted(found, key=itemgetter(0, 1))]

@@ -26,7 +26,7 @@ from perdure.store.base import Fenced, Store, TransactionLost
 from .actor import Actor, Unit
 from .actors import Actors
 from .attempts import Attempt, AttemptKey, Runner
-from .batch import Batch
+from .batch import Batch, passed_on
 from .claims import Claims
 from .clock import Clock
 from .collect import CollectPhase
@@ -245,10 +245,9 @@ class Worker:
     # --- commit -------------------------------------------------------------------------------
 
     def _commit(self, batch: Batch) -> Result | None:
-        """Commit the batch; None if it has to be taken up again. User code runs in a transaction
-        of its own where the store wants that."""
-        is_shared = self.store.shares_commits or len(batch.units) + len(batch.tickets) == 1
-        apart = set() if is_shared else batch.with_user_code()
+        """Commit the batch; None if it has to be taken up again. See `Batch.apart` for what has a
+        transaction of its own where the store wants that."""
+        apart = batch.apart(shares_commits=self.store.shares_commits)
         while True:
             try:
                 result = self._committer.commit(
@@ -306,13 +305,18 @@ class Worker:
         return whole
 
     def _commit_each(self, batch: Batch, which: Collection[object], whole: Result) -> None:
-        """Commit these units and tickets, each alone, and add to `whole` what became of them."""
+        """Commit these units and tickets, each alone, and add to `whole` what became of them.
+        Only outcomes that are passed on share a transaction, which locks in the order of ids."""
         units = [unit for unit in batch.units.values() if unit.workflow_id in which]
         parts = [self._commit_unit(unit, batch) for unit in units]
-        parts += [self._commit_ticket(each, batch) for each in batch.tickets if each in which]
-        for part in parts:
-            if part is not None:
-                whole.add(part)
+        tickets = [each for each in batch.tickets if each in which]
+        group = passed_on(tickets)
+        if len(group) > 1:
+            parts.append(self._commit_tickets(group, batch))
+            tickets = [each for each in tickets if each not in group]
+        parts += [self._commit_tickets([each], batch) for each in tickets]
+        for part in filter(None, parts):
+            whole.add(part)
 
     def _commit_unit(self, unit: Unit, batch: Batch) -> Result | None:
         """Commit one unit alone. What its functions spoil fails them; our own fault, in the end,
@@ -352,31 +356,32 @@ class Worker:
         self._take_back(unit, batch)
         return None
 
-    def _commit_ticket(self, ticket: Ticket, batch: Batch) -> Result | None:
-        """Carry out one request alone; whatever spoils its transaction is the answer."""
+    def _commit_tickets(self, tickets: Sequence[Ticket], batch: Batch) -> Result | None:
+        """Carry out requests in a transaction; whatever spoils it is the answer to all."""
+        requests = [ticket.request for ticket in tickets]
         reserved = self._claims.reserved
         lost: set[tuple[WorkflowId, int]] = set()
         while True:
             try:
-                return self._committer.commit(
-                    [], [ticket.request], batch.now, reserved, frozenset(lost)
-                )
+                return self._committer.commit([], requests, batch.now, reserved, frozenset(lost))
             except Fenced:
                 raise
             except StoreError as error:
                 self._delay(error)
                 self._doubt_commit()
-                self._collecting.pending.append(ticket.again())
+                self._collecting.pending += [ticket.again() for ticket in tickets]
                 return None
             except FunctionLostTransaction as error:
                 lost.add((error.workflow_id, error.number))  # the on_complete of a cancel
             except Exception as error:
-                suspect = (getattr(ticket.request, "workflow_id", ""), ON_COMPLETE)
-                if isinstance(ticket.request, Cancel) and suspect not in lost:
+                request = requests[0]
+                suspect = (getattr(request, "workflow_id", ""), ON_COMPLETE)
+                if isinstance(request, Cancel) and suspect not in lost:
                     if self.store.is_poisoned(error):
                         lost.add(suspect)
                         continue
-                ticket.answer(None, error)
+                for ticket in tickets:
+                    ticket.answer(None, error)
                 return None
 
     # --- when it fails ------------------------------------------------------------------------

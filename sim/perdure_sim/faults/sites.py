@@ -144,7 +144,11 @@ SITES: dict[str, tuple[Kind, ...]] = {
     "batch": (Kind("one", "a turn takes one message, and takes up one workflow"),),
     "cache": (Kind("none", "no live handler outlives its turn"),),
     "permits": (Kind("one", "one action runs at a time"),),
+    "commits": (Kind("apart", "what runs functions gets a commit of its own, as on PostgreSQL"),),
 }
+
+#: The settings.
+KNOBS = ("batch", "cache", "permits", "commits")
 
 #: What is drawn: site to (kind, burst, duration in ms).
 KINDS: dict[str, tuple[tuple[str, int, int], ...]] = {

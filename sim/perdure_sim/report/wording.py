@@ -220,6 +220,7 @@ _FAULTS: dict[tuple[str, str] | str, str] = {
     ("batch", "one"): "for the whole run a turn takes one message, and takes up one workflow",
     ("cache", "none"): "for the whole run no handler outlives its turn: all are replayed",
     ("permits", "one"): "for the whole run one action runs at a time",
+    ("commits", "apart"): "for the whole run what runs functions gets a commit of its own",
     ("attempt", "raises"): "the {n} attempt of {who} raises an error that may be tried again",
     ("attempt", "raises_for_good"): "the {n} attempt of {who} raises an error that is final",
     ("attempt", "slow"): "the {n} attempt of {who} takes {for} longer",

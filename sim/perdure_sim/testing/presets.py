@@ -125,8 +125,8 @@ ACTION = _set("attempt=raises attempt=raises_for_good attempt=slow attempt=deaf"
 #: Workers are stopped in good order and started again.
 DEPLOY = _set("turn=drain deploy=drain deploy=kill")
 
-#: The engine has little room: nothing in its cache, one message or action at a time.
-SMALL = _set("evict batch=one cache=none permits=one")
+#: The engine has little room: nothing in its cache, one message, action or function at a time.
+SMALL = _set("evict batch=one cache=none permits=one commits=apart")
 
 #: What reality can do to any workflow.
 ALL = CRASH | PAUSE | DISK | NETWORK | CLOCK | ACTION | DEPLOY | SMALL

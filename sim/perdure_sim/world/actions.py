@@ -80,10 +80,12 @@ class Host(Protocol):
 
     Attributes:
         detail: whether it wants to be told everything.
+        is_alive: whether it has not died.
     """
 
     name: str
     detail: bool
+    is_alive: bool
 
     def note(self, kind: EventKind, about: About = None) -> None:
         """Keep what happens now."""
@@ -283,7 +285,8 @@ class NotingRunner(SimulatedRunner):
     """A runner that tells how each attempt ended."""
 
     def _report(self, attempt: Attempt, outcome: Outcome, *, is_retryable: bool = True) -> None:
-        self._host.note("attempt end", (attempt, outcome))
+        if self._host.is_alive:  # what is torn down with its process ends as nobody sees
+            self._host.note("attempt end", (attempt, outcome))
         super()._report(attempt, outcome, is_retryable=is_retryable)
 
 

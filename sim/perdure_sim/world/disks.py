@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -27,7 +28,8 @@ class Disk:
         keep_commits: remember from now on how to undo them, for `undo_commits`.
         count_commits: how many there were since.
         undo_commits: all but the first so many are lost. No process lives. None if none can be.
-        connect: to the application's own tables, as a reader finds them now.
+        connect: to the application's own tables, as a reader finds them now: the connection of the
+            database's own driver.
         prepare: have the application make its tables, before any process opens the store.
         close: the world has ended.
     """
@@ -38,8 +40,8 @@ class Disk:
     keep_commits: Callable[[], None]
     count_commits: Callable[[], int]
     undo_commits: Callable[[int], None] | None
-    connect: Callable[[], sqlite3.Connection]
-    prepare: Callable[[Callable[[sqlite3.Connection], object]], None]
+    connect: Callable[[], Any]
+    prepare: Callable[[Callable[[Any], object]], None]
     close: Callable[[], None]
 
 

@@ -43,9 +43,13 @@ class Process(Protocol):
 
     Attributes:
         detail: whether it wants to be told everything.
+        shares_commits: whether functions may share a transaction where the store lets them.
     """
 
     detail: bool
+
+    @property
+    def shares_commits(self) -> bool: ...
 
     def note(self, kind: EventKind, about: About = None) -> None:
         """Keep what happens now."""
@@ -73,7 +77,7 @@ class SimulatedStore:
 
     def __init__(self, inner: Store, process: Process) -> None:
         self.inner = inner
-        self.shares_commits = inner.shares_commits
+        self.shares_commits = inner.shares_commits and process.shares_commits
         self._process = process
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:

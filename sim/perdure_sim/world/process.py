@@ -140,6 +140,10 @@ class Process:
     def now(self) -> int:
         return self.world.now
 
+    @property
+    def shares_commits(self) -> bool:
+        return self.world.shares_commits
+
     # --- life and death -----------------------------------------------------------------------
 
     def boot(self) -> None:

@@ -30,7 +30,7 @@ from perdure.step import StepRules
 from perdure.store.base import Store
 
 from ..faults.plan import Fault, FaultPlan, Injector, is_actor
-from ..faults.sites import DISK_TROUBLE_MS, LASTING, STORM, check
+from ..faults.sites import DISK_TROUBLE_MS, KNOBS, LASTING, STORM, check
 from ..laws.history import History
 from ..laws.known import Author, is_given_up
 from ..laws.violations import BlockedWithoutCause, HotSpin, ToldTooEarly
@@ -91,6 +91,7 @@ class World:
         next_rules: the same, as processes are booted with it.
         portions: how much a turn takes at once.
         has_cache: whether live handlers outlive their turns.
+        shares_commits: whether functions may share a transaction where the store lets them.
         may_block: ids of workflows whose code is meant not to fit.
     """
 
@@ -161,9 +162,10 @@ class World:
 
     def _draw_knobs(self) -> None:
         """Settings that the plan makes small, for the whole run."""
-        knobs = {name: self.faults.at("world", name) for name in ("batch", "cache", "permits")}
+        knobs = {name: self.faults.at("world", name) for name in KNOBS}
         self.portions = Portions(batch=1, claims=1, epochs=1) if knobs["batch"] else Portions()
         self.has_cache = knobs["cache"] is None
+        self.shares_commits = knobs["commits"] is None
         if knobs["permits"]:
             self.max_parallelism = 1
 

@@ -6,7 +6,9 @@ import re
 
 import pytest
 from tests.sim.failing import run_of
+from tests.sim.testing import bank
 
+from perdure_sim import Simulation, run_simulation
 from perdure_sim.report.causes import NOISE
 from perdure_sim.report.telling import Line, tell
 from perdure_sim.report.wording import moment
@@ -160,3 +162,15 @@ def test_a_commit_with_very_many_changes_is_told_in_short() -> None:
     line = tell([Event(START_MS, "w0", "commit", ticks)])[0]
     assert "… 991 more changes …" in line.text
     assert len(line.text) < 600
+
+
+def test_an_attempt_that_dies_with_its_process_raises_nothing() -> None:
+    """Its code is torn down, which nobody sees."""
+
+    def one(sim: Simulation) -> None:
+        sim.stub(bank.look_up, takes="10s", returns="x")
+        sim.start(bank.asking("x"))
+
+    trace = run_simulation(bank.manager, one, "pd1:look_up/attempt#1=crash")
+    assert "step 0, attempt 2: look_up returned" in trace.timeline
+    assert "GeneratorExit" not in trace.timeline

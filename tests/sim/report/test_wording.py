@@ -9,7 +9,7 @@ from perdure.core.journal import StepRecord
 from perdure.core.outcomes import Canceled, Failed, Outcome, Succeeded
 from perdure.errors import ErrorInfo
 from perdure_sim.faults.plan import Fault
-from perdure_sim.faults.sites import KINDS
+from perdure_sim.faults.sites import KINDS, KNOBS
 from perdure_sim.report.wording import (
     FACTS_CHARS,
     call_text,
@@ -148,7 +148,7 @@ def test_every_fault_of_a_sweep_is_told_in_a_sentence_of_its_own(site: str) -> N
     """Whom it befalls, when, and what it does."""
     faults = [Fault("w7", site, 3, kind, 1, duration) for kind, _, duration in KINDS[site]]
     texts = {str(fault): fault_text(fault) for fault in faults}
-    if site not in ("batch", "cache", "permits"):  # of the whole world, for the whole run
+    if site not in KNOBS:  # of the whole world, for the whole run
         assert all("w7" in text and "3rd" in text for text in texts.values())
     assert not any("passing" in text for text in texts.values())
     assert len(set(texts.values())) == len(texts)

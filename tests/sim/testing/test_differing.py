@@ -104,6 +104,8 @@ def line_of(definition: Any) -> str:
 def test_it_is_said_whose_code_is_at_fault(
     scenario: Callable[[Simulation], object], texts: list[str]
 ) -> None:
+    """The line of the user's that gives another value, and what to use instead."""
+
     @simulate(manager, store="memory", given={})
     def test(sim: Simulation) -> None:
         scenario(sim)

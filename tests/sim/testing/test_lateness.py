@@ -99,6 +99,7 @@ def late_for(call: WorkflowCall[str]) -> dict[str, tuple[int, ...]]:
 def test_the_waits_that_are_open_when_an_attempt_begins(
     call: WorkflowCall[str], late: dict[str, tuple[int, ...]]
 ) -> None:
+    """Only they are outlasted: what the workflow waits for at that moment."""
     assert late_for(call) == late
 
 

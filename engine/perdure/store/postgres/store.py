@@ -119,20 +119,23 @@ class PostgresStore:
             self._pool = ReaderPool(
                 self._connect_reader, self._translate, self.text, prepares=self._prepares
             )
-            self._pulse = Pulse(
-                self._connect_pulse,
-                lease=self.address.lease,
-                is_own=self._is_own,
-                tell_time=self._tell_time,
-                listens=self._prepares,
-            )
-            self._pulse.start()
+            self._start_pulse()
         except BaseException as error:
             self.close()
             trouble = self._translate(error)
             if trouble is not None:
                 raise trouble from error
             raise
+
+    def _start_pulse(self) -> None:
+        self._pulse = Pulse(
+            self._connect_pulse,
+            lease=self.address.lease,
+            is_own=self._is_own,
+            tell_time=self._tell_time,
+            listens=self._prepares,
+        )
+        self._pulse.start()
 
     def _prepare(self, max_parallelism: int | None) -> None:
         session = self._connect()

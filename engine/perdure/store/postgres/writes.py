@@ -104,6 +104,7 @@ _UPDATE_READY_STEPS = Update(
     returning="t.workflow_id, t.number",
     only_if="t.state = 'ready'",
 )
+_LOCK_ALL = f"SELECT 1 FROM perdure_workflows WHERE id {ANY} ORDER BY id{LOCK}"
 # Check, lock and renewal in one. Whoever takes this worker for dead locks its row as well.
 _RENEW = (
     "UPDATE perdure_workers SET lease_until = clock_timestamp() + make_interval(secs => $2)"
@@ -278,9 +279,16 @@ class PostgresTransaction(PostgresReader):
     def ready_steps(
         self, worker_id: WorkerId, functions: Collection[str], limit: int
     ) -> list[ReadyStep]:
-        """See `base.Reader.ready_steps`. Locks them, and their workflows. Waits for the owner's
-        commits: it has one after the other, and would never be met without."""
-        return self._ready_steps(worker_id, functions, limit, f"{LOCK} OF w, s")
+        """See `base.Reader.ready_steps`. Locks their workflows, in the order of ids as everybody
+        does, and looks again. Waits for the owner's commits: it has one after the other, and would
+        never be met without."""
+        found = super().ready_steps(worker_id, functions, limit)
+        if not found:
+            return []
+        locked = {step.workflow_id for step in found}
+        self._later((_LOCK_ALL, (list(locked),)))
+        again = super().ready_steps(worker_id, functions, limit)
+        return [step for step in again if step.workflow_id in locked]
 
     def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
         # Its workflow first, in which order everybody locks them.
@@ -321,6 +329,9 @@ class PostgresTransaction(PostgresReader):
         else:
             if fence is not None and fence not in self._living:
                 self._later((_RENEW, (fence, self._lease)))
+            if len(writes) > 1:
+                # In the order in which everybody locks them: an update has an order of its own.
+                self._later((_LOCK_ALL, ([write.state.workflow_id for write in writes],)))
             results = self._ask_all(statements)
             found = {row[0] for rows in results for row in rows}
             stale = {write.state.workflow_id for write in writes} - found
