@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.postgres import Server
 from tests.store.postgres.databases import STILL, end_connections, execute, soon
 
 from perdure.errors import (
@@ -158,6 +159,18 @@ def test_who_is_in_a_transaction_lives(store: PostgresStore, postgres_url: str) 
     other.close()
 
 
+def test_a_lease_counts_from_the_end_of_user_code(store: PostgresStore, postgres_url: str) -> None:
+    """It may have taken longer than the lease: who looks at the row then must see that it lives."""
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    with store.transaction() as tx:
+        assert not tx.is_fenced("w")
+        now = "SELECT clock_timestamp() + interval '600 s'"
+        (at,) = tx.run_user_code(lambda: tx.db.execute(now).fetchone(), read_only=False)
+    ((lease_until,),) = execute(postgres_url, "SELECT lease_until FROM perdure_workers")
+    assert lease_until >= at
+
+
 def test_signs_of_life_renew_the_lease(postgres_url: str) -> None:
     """A held worker's lease is renewed without any commit of its own."""
     store = PostgresStore(f"{postgres_url}&lease=1")
@@ -254,3 +267,32 @@ def test_a_statement_that_is_canceled_is_trouble(store: PostgresStore, postgres_
     finally:
         impatient.close()
         execute(postgres_url, f"DROP ROLE {role}")
+
+
+def test_a_commit_stands_though_nobody_can_be_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The queue of notifications is full because somebody listens and does not read. To report
+    the commit as failed would have it carried out twice."""
+    with Server(max_notify_queue_pages="64") as server:
+        url = server.create_database()
+        store = PostgresStore(url + STILL)
+        store.open(max_parallelism=7)
+        try:
+            with psycopg.connect(url) as deaf:
+                deaf.execute("LISTEN x")
+                deaf.commit()
+                deaf.execute("SELECT 1")
+                with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+                    _fill_queue(url)
+                with store.transaction() as tx:
+                    tx.set_max_parallelism(3)
+            assert store.reader().config().max_parallelism == 3
+            assert "too many notifications" in caplog.text
+        finally:
+            store.close()
+
+
+def _fill_queue(url: str) -> None:
+    for _ in range(1000):
+        execute(url, "SELECT pg_notify('x', repeat('a', 7990))")

@@ -10,6 +10,7 @@ What does not belong here: what the statements mean, transactions, and user code
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
+
+logger = logging.getLogger("perdure.store")
 
 _BOOL = 16
 _INTEGERS = (20, 21, 23)
@@ -102,8 +105,11 @@ class Pipeline:
         self.queue(sql, parameters)
         return self.run()[-1]
 
-    def run(self) -> list[Rows]:
+    def run(self, *, last_may_fail: bool = False) -> list[Rows]:
         """Send what is queued, in one round trip; what each gave.
+
+        Args:
+            last_may_fail: if only the last one fails, it is left out, and its error is logged.
 
         Raises:
             psycopg.Error: of the first that failed; none after it was run.
@@ -112,14 +118,15 @@ class Pipeline:
         if not queued:
             return []
         with self._connection.lock:
-            results = self._send([(sql, parameters) for sql, parameters, _ in queued])
+            statements = [(sql, parameters) for sql, parameters, _ in queued]
+            results = self._send(statements, len(queued) - last_may_fail)
         found = [self._rows(result) for result in results]
-        for rows, (_, _, check) in zip(found, queued, strict=True):
+        for rows, (_, _, check) in zip(found, queued, strict=not last_may_fail):
             if check is not None:
                 check(rows)
         return found
 
-    def _send(self, statements: list[tuple[str, Sequence[Any]]]) -> list[PGresult]:
+    def _send(self, statements: list[tuple[str, Sequence[Any]]], needed: int) -> list[PGresult]:
         pgconn = self._connection.pgconn
         is_answer: list[bool] = []  # and not what preparing gave
         fresh: dict[str, bytes] = {}
@@ -144,10 +151,15 @@ class Pipeline:
         finally:
             if pgconn.status == ConnStatus.OK:
                 pgconn.exit_pipeline_mode()
-        for result in results:
+        for index, result in enumerate(results):
             if result.status == ExecStatus.FATAL_ERROR:
                 # What was prepared before it stays so; it is only not known, and named anew.
-                raise error_from_result(result, encoding="utf-8")
+                error = error_from_result(result, encoding="utf-8")
+                if sum(is_answer[:index]) < needed:
+                    raise error
+                logger.warning("%s: %s", statements[-1][0], error)
+                # It may be that of the end, which comes after the last one's answer.
+                return list(itertools.compress(results[:index], is_answer))[:needed]
         self._prepared |= fresh
         return [result for result, wanted in zip(results, is_answer, strict=True) if wanted]
 

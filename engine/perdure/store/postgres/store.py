@@ -333,13 +333,16 @@ class _OpenTransaction:
             self._transaction.flush()
         if session.info.transaction_status == TransactionStatus.IDLE and not statements.begins:
             raise TransactionLost(None)
+        if self._transaction.has_run_user_code:
+            self._transaction.renew()
         statements.queue("COMMIT", (), _check_commit)
-        if self._transaction.is_news:
-            # After it, as a transaction of its own: one that notifies and writes would keep all
-            # others that do so waiting for its disk.
+        is_news = self._transaction.is_news
+        if is_news:
+            # A hint: should it fail, the commit has not. After it, as a transaction of its own: one
+            # that notifies and writes would keep all others that do so waiting for its disk.
             statements.queue(f"NOTIFY {CHANNEL}")
         try:
-            statements.run()
+            statements.run(last_may_fail=is_news)
         except psycopg.Error:
             self._store._is_in_doubt = session.broken
             raise
@@ -368,7 +371,13 @@ def _check_commit(rows: Rows) -> None:
 
 
 class EngineTransaction(PostgresTransaction):
-    """A transaction on the engine's connection, in which user code may run."""
+    """A transaction on the engine's connection, in which user code may run.
+
+    Attributes:
+        has_run_user_code: so it may have taken longer than a lease.
+    """
+
+    has_run_user_code = False
 
     def __init__(
         self, session: Connection, check_version: Callable[[object], None], lease: float
@@ -388,6 +397,7 @@ class EngineTransaction(PostgresTransaction):
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
         """See `base.Transaction.run_user_code`."""
         epochs = self._epochs.copy()
+        self.has_run_user_code = True
         try:
             return self._session.run_user_code(fn, read_only=read_only)
         except BaseException:

@@ -224,6 +224,12 @@ class PostgresTransaction(PostgresReader):
         self._living.add(worker_id)
         return False
 
+    def renew(self) -> None:
+        """Renew the leases of the workers whose rows are locked, once more: when the locks are
+        given up, those that were renewed at the beginning may have run out."""
+        for worker_id in sorted(self._living):
+            self._later((_RENEW, (worker_id, self._lease)))
+
     def remove_worker(self, worker_id: WorkerId) -> None:
         """See `base.Transaction.remove_worker`."""
         self._living.discard(worker_id)
