@@ -213,6 +213,12 @@ def test_half_a_surrogate_pair_is_refused(text: str) -> None:
             check(text)
 
 
+def test_a_nul_character_is_refused() -> None:
+    """PostgreSQL cannot even look for it."""
+    with pytest.raises(ValueError, match=r"workflow_id='a\\x00': a NUL character"):
+        checked_id("a\0")
+
+
 def test_a_filter_is_a_text_or_nothing() -> None:
     """None asks for workflows of every name."""
     assert checked_filter(None) is None

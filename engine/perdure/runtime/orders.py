@@ -67,6 +67,8 @@ def _storable(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what}={text!r}: half a surrogate pair is no text") from None
+    if "\0" in text:
+        raise ValueError(f"{what}={text!r}: a NUL character cannot be stored by every database")
     return str.__str__(text)
 
 

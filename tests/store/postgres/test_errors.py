@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 from psycopg import errors
@@ -81,3 +83,17 @@ def test_a_transaction_that_took_too_long() -> None:
     assert is_lost_transaction(errors.IdleInTransactionSessionTimeout("x"))
     assert not is_lost_transaction(errors.AdminShutdown("x"))
     assert not is_lost_transaction(ValueError("25P03"))
+
+
+def test_who_is_not_let_in_is_told_why(postgres_url: str) -> None:
+    """Not that the server is away: a worker would wait for it."""
+    for wrong, right, remedy in (
+        ("/no_such_database?", "create the database", StoreNotFound),
+        ("/postgres?user=nobody_here&", "create the database, or the user", StoreNotFound),
+    ):
+        address = re.sub(r"/\w+\?", wrong, postgres_url)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            psycopg.connect(address)
+        trouble = translate(caught.value, "x")
+        assert type(trouble) is remedy
+        assert right in str(trouble)

@@ -52,6 +52,17 @@ _OWN_CLASSES = frozenset({"0A", "26", "40", "53", "54", "55", "57", "58", "F0", 
 _OWN_STATES = frozenset({"42P01", "42703"})
 
 
+#: What the server says when it lets nobody in: libpq passes on its words alone. In another language
+#: than English it is the trouble of any server that is away.
+_CONNECTING: tuple[tuple[str, type[StoreError], str], ...] = (
+    ('" does not exist', StoreNotFound, "create the database, or the user"),
+    ("authentication failed", StoreError, "check the user, the password and pg_hba.conf"),
+    ("no pg_hba.conf entry", StoreError, "let this host in: pg_hba.conf"),
+    ("no password supplied", StoreError, "give the password in the address, or in PGPASSFILE"),
+    ("could not translate host name", StoreError, "check the host's name in the address"),
+)
+
+
 def translate(error: BaseException, text: str) -> StoreError | None:
     """The store error that stands for an error of PostgreSQL's, or None if the SQL is to blame.
 
@@ -65,6 +76,10 @@ def translate(error: BaseException, text: str) -> StoreError | None:
     if state is None:
         # libpq's own: the connection, but for the few that say that they are misused.
         if isinstance(error, errors.OperationalError):
+            line = _line(error)
+            for said, cls, remedy in _CONNECTING:
+                if said in line:
+                    return cls(f"{text}: {line}: {remedy}")
             return StoreUnavailable(f"{text}: {_line(error)}: {_AWAY}")
         return None
     for key in (state, state[:3], state[:2]):
