@@ -84,8 +84,14 @@ REFUSED = "refused"
 
 
 def by_id(found: list[Any]) -> list[Any]:
-    """Workflows, in no order that a store would promise."""
-    return sorted(found, key=lambda each: getattr(each, "state", each).workflow_id)
+    """Workflows, of which a store promises no order."""
+
+    def key(each: Any) -> str:
+        state = each.state if isinstance(each, Loaded) else each
+        workflow_id: str = state.workflow_id
+        return workflow_id
+
+    return sorted(found, key=key)
 
 
 @functools.cache
