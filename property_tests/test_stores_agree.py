@@ -15,7 +15,7 @@ import contextlib
 import functools
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,11 @@ REFUSED = "refused"
 
 
 def by_id(found: list[Any]) -> list[Any]:
-    """Workflows, in no order that a store would promise."""
+    """Workflows, of which a store promises no order."""
 
     def key(each: Any) -> str:
-        workflow_id: str = getattr(each, "state", each).workflow_id
+        state = each.state if isinstance(each, Loaded) else each
+        workflow_id: str = state.workflow_id
         return workflow_id
 
     return sorted(found, key=key)
@@ -215,7 +216,7 @@ class StoresMachine(RuleBasedStateMachine):
             reader.ready_steps("u", ("c", "q"), 20),
             reader.ready_steps("u", ("f",), 1),
             [self.inbox_of(reader, worker) for worker in WORKERS],
-            reader.claimable(NAMES, 9, 9),
+            self.claimable(reader, NAMES, 9, 9),
             reader.next_wake(NAMES),
             reader.count_active(NAMES),
             [reader.find_event(event_id) for event_id in EVENTS],
@@ -229,6 +230,10 @@ class StoresMachine(RuleBasedStateMachine):
     def inbox_of(self, reader: Reader, worker: str) -> Any:
         """A worker's mail, with its numbers."""
         return reader.inbox_of(worker)
+
+    def claimable(self, reader: Reader, names: Collection[str], now: int, limit: int) -> Any:
+        """What nobody owns and is due."""
+        return reader.claimable(names, now, limit)
 
     def run_by(self, tx: Transaction, worker: str) -> Any:
         """The attempts that a worker runs for others."""
@@ -348,7 +353,7 @@ class StoresMachine(RuleBasedStateMachine):
                 ],
                 by_id(reader.load(ids)),
                 by_id(reader.states(ids)),
-                reader.claimable(names, now, which.limit),
+                self.claimable(reader, names, now, which.limit),
                 reader.next_wake(names),
                 reader.count_active(names),
             ]

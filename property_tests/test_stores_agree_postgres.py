@@ -7,7 +7,7 @@ another SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import psycopg
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec.structs import replace
+from property_tests.store_calls import IDS
 from property_tests.test_stores_agree import REFUSED, StoresMachine
 from tests.postgres import Server
 
@@ -75,6 +76,10 @@ class PostgresMachine(StoresMachine):
 
     def delete_inbox(self) -> None:
         """No rule here: it takes numbers."""
+
+    def claimable(self, reader: Reader, names: Collection[str], now: int, limit: int) -> Any:
+        """What nobody owns and is due; PostgreSQL has no order among those that are equally so."""
+        return sorted(reader.claimable(names, now, len(IDS)))
 
     def run_by(self, tx: Transaction, worker: str) -> Any:
         """Nothing: PostgreSQL finds them by a mark, which is set for states that an engine would
