@@ -283,11 +283,11 @@ class _Noting(Pipeline):
 
     has_written = False
 
-    def run(self) -> list[Rows]:
+    def run(self, *, last_may_fail: bool = False) -> list[Rows]:
         """See `Pipeline.run`."""
         texts = [sql for sql, _, _ in self._queue]
-        found = super().run()
-        for sql, rows in zip(texts, found, strict=True):
+        found = super().run(last_may_fail=last_may_fail)
+        for sql, rows in zip(texts, found, strict=False):  # the last one may have failed
             is_write = bool(rows.count) and (rows.tag or b"")[:6] in _WRITES
             if "nextval(" in sql or (is_write and sql != _RENEW):
                 self.has_written = True
