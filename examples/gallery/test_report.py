@@ -39,7 +39,8 @@ def test_the_order_of_arrival_is_caught() -> None:
     found = caught(test)
     assert found.law == "AssertionError"
     assert len(found.faults) == 1
-    assert len(found.arguments["regions"]) == 2
+    # Two are enough, unless two processes happen to agree on the order of each pair.
+    assert len(found.arguments["regions"]) in (2, 3)
 
 
 def test_the_order_of_a_set_is_caught() -> None:
