@@ -154,7 +154,7 @@ def check(played: Played) -> None:
 
 
 @given(program=PROGRAMS, meddlings=st.lists(MEDDLINGS, min_size=1, max_size=4), data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=120)
 def test_programs_end_whatever_is_done_to_them(
     program: Program, meddlings: list[Meddling], data: st.DataObject
 ) -> None:
