@@ -323,6 +323,38 @@ def test_an_async_generator_of_a_dropped_handler_is_closed() -> None:
     assert log == ["closing"]
 
 
+def test_what_an_async_generator_of_a_dropped_handler_waits_for_is_closed() -> None:
+    """It stands in a coroutine in the middle of a step: that ends too, however often it awaits."""
+    log: list[str] = []
+
+    async def inner() -> int:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(forever())
+                await forever()
+        finally:
+            log.append("inner")
+        return 1
+
+    async def forever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def outer() -> AsyncIterator[int]:
+        async for value in values():
+            yield value
+
+    async def values() -> AsyncIterator[int]:
+        yield await inner()
+
+    async def main() -> list[int]:
+        return [value async for value in outer()]
+
+    loop, task = started(main)
+    loop.close()
+    assert log == ["inner"]
+    assert task.cancelled()
+
+
 def test_exhausted_async_generators_leave_the_memory() -> None:
     """The loop keeps only those that have not ended."""
 

@@ -35,6 +35,10 @@ def end_task(task: asyncio.Task[Any]) -> None:
 
 
 def close_asyncgen(generator: AsyncGenerator[Any, Any]) -> None:
+    if isinstance(inner := getattr(generator, "ag_await", None), Coroutine):
+        # It stands within an await. Before 3.13 closing whoever waits for it does not reach it, and
+        # its own aclose() is refused; what it waits for would be left to the collector.
+        close_coroutine(inner)
     closer: Any = generator.aclose()
     try:
         closer.send(None)
