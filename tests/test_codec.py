@@ -256,6 +256,52 @@ def test_a_wrong_value_is_refused_with_its_path(annotation: Any, value: Any, mes
     assert message in str(caught.value)
 
 
+ID = uuid.UUID(int=1)
+NO_TEXT = [
+    (str, ID, "Expected `str`, got `uuid` at $: UUID('00000000-0000-0000-0000-000000000001')"),
+    (str, b"abc", "Expected `str`, got `bytes` at $: b'abc'"),
+    (str, dt.date(2024, 2, 29), "got `date`"),
+    (str, dt.datetime(2024, 2, 29, tzinfo=dt.UTC), "got `datetime`"),
+    (str, dt.timedelta(1), "got `duration`"),
+    (str, Decimal(1), "got `decimal`"),
+    (str | None, ID, "Expected `str | null`, got `uuid`"),
+    (UserId, ID, "got `uuid`"),
+    (list[str], ["a", ID], "at $[1]: UUID("),
+    (set[str], {b"a"}, "got `bytes` at $[0]"),
+    (dict[str, list[str]], {"a": [], "b": [ID]}, "at $.b[0]: UUID("),
+    (dict[str, int], {ID: 1}, "Expected `str`, got `uuid` as key at $["),
+    (dict[str, int], {1: 1}, "Expected `str`, got `int` as key at $['1']: 1"),
+    (Order, Order([Item("a"), Item(ID)]), "at $.items[1].name: UUID("),  # type: ignore[arg-type]
+    (Order, {"items": [{"name": ID}]}, "at $.items[0].name: UUID("),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "message"), NO_TEXT, ids=stable_name)
+def test_what_is_written_as_text_is_no_str(annotation: Any, value: Any, message: str) -> None:
+    """JSON writes dates and UUIDs as text, and bytes as base64, but they are none."""
+    with pytest.raises(ValidationError) as caught:
+        encode(annotation, value)
+    assert message in str(caught.value)
+
+
+def test_the_json_form_of_a_value_may_be_given_for_it() -> None:
+    """As a program reads it from JSON: text for a UUID or a date, a dict for a class, a list for a
+    set; a member of an Enum is its value."""
+    for annotation, value, same in (
+        (uuid.UUID, str(ID), ID),
+        (dt.date, "2024-02-29", dt.date(2024, 2, 29)),
+        (bytes, "AP8=", b"\x00\xff"),
+        (set[str], ["b", "a"], {"a", "b"}),
+        (dict[int, str], {"1": "a"}, {1: "a"}),
+        (Item, {"name": "a", "count": 1, "tags": ()}, Item("a")),
+        (Color, "red", Color.RED),
+        (str, Color.RED, "red"),
+        (list[str], (Color.RED,), ["red"]),
+    ):
+        assert decode(annotation, encode(annotation, value)) == same
+    assert decode(dict[str, Any], encode(dict[str, Any], {"a": ID})) == {"a": str(ID)}
+
+
 EQUAL = [
     (float, 1, 1.0),
     (float | None, 1, 1.0),

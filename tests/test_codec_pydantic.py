@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import uuid
 from dataclasses import make_dataclass
 from decimal import Decimal
 from typing import Any
@@ -93,6 +94,15 @@ def test_limits_that_pydantic_writes_for_others_hold() -> None:
         assert decode(annotation, encode(annotation, fits)) == fits
         with pytest.raises(ValidationError, match="should be greater than"):
             encode(annotation, wrong)
+
+
+def test_what_pydantic_writes_as_text_is_no_str() -> None:
+    """A UUID for a limited `str` is refused, as it is for a plain one."""
+    pydantic = pytest.importorskip("pydantic")
+    annotation = pydantic.constr(min_length=1)
+    assert encode(annotation, "a") == '"a"'
+    with pytest.raises(ValidationError, match=r"Expected `str`, got `UUID` at \$: UUID\("):
+        encode(annotation, uuid.UUID(int=1))
 
 
 def test_a_secret_is_not_stored_as_asterisks() -> None:

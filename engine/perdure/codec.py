@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
@@ -27,11 +28,13 @@ from .annotations import resolve
 from .core.outcomes import Json
 from .errors import DefinitionError, LimitExceeded, ValidationError
 from .forms import (
+    NATIVE,
     SCALARS,
     Misfit,
     Traits,
     Unstorable,
     by_hand,
+    holds_only_scalars,
     mentions_pydantic,
     pydantic_form,
     refuse_unknown,
@@ -57,6 +60,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 #: What msgspec writes of exactly these it reads back as the same, or refuses to write.
 _EXACT = (int, str, bool)
+_NO_TEXT = re.compile(r"Expected `[^`]*\bstr\b")
 _NO_NUMBER = re.compile(rb"nan|inf", re.IGNORECASE)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
 
@@ -187,6 +191,8 @@ class TypeCodec(Generic[T]):
         typed = self.value(raw, root)
         if self._joined:
             check_class(value, typed, root, self._joined)
+        if traits.text and not holds_only_scalars(value):
+            self._refuse_as_text(value, typed, root)
         if traits.decimals and _NO_NUMBER.search(raw):
             self._dump(typed, root)  # refuses it with the path
         return self._with_floats(raw, typed, root) if traits.floats else raw
@@ -198,13 +204,35 @@ class TypeCodec(Generic[T]):
         except Misfit as misfit:
             raise Misfit(misfit.problem, root + misfit.path[1:], *misfit.shown) from None
         except Exception as error:  # msgspec's, or one from a __post_init__ of the user's
-            raise self._misfit(text, error, root) from error
+            again = lambda tree: self._decode(_encode(tree))  # noqa: E731
+            try:
+                tree = _plain(text)
+            except Exception:  # malformed further on
+                tree = None
+            raise self._misfit(tree, error, root, again) from error
         if self._traits.objects:
             try:
                 self._check_fields(text, typed, root)
             except RecursionError:
                 raise Misfit("nested too deep for the stack", root) from None
         return typed
+
+    def _refuse_as_text(self, value: T, typed: T, root: str) -> None:
+        """A UUID, a date or bytes are text in JSON, and still no `str`; nor is a number as key."""
+        if not self._by_msgspec:
+            if isinstance(typed, str) and not isinstance(value, str | Enum):
+                raise Misfit(f"Expected `str`, got `{type(value).__name__}`", root, value)
+            return
+
+        def convert(tree: Any) -> None:
+            msgspec.convert(tree, self.annotation, strict=True, str_keys=True)
+
+        tree = msgspec.to_builtins(value, builtin_types=NATIVE)
+        try:
+            convert(tree)
+        except Exception as error:  # others are no news: what was decoded fits
+            if _NO_TEXT.match(str(error)):
+                raise self._misfit(tree, error, root, convert) from None
 
     def _with_floats(self, raw: bytes, typed: T, root: str) -> bytes:
         """`raw` with 1.0 for a 1 that is a float, so that equal values are equal text."""
@@ -230,8 +258,17 @@ class TypeCodec(Generic[T]):
                 pass
         refuse_unknown(_plain(raw), self._dump(typed, root), root)
 
-    def _misfit(self, text: bytes | str, error: Exception, root: str) -> Misfit:
-        """msgspec's error with the exact path (it writes `[...]` for members of a dict)."""
+    def _misfit(
+        self, tree: Any, error: Exception, root: str, again: Callable[[Any], object]
+    ) -> Misfit:
+        """msgspec's error with the exact path (it writes `[...]` for members of a dict).
+
+        Args:
+            tree: what it was about, in plain containers; members of dicts may be taken out.
+            error: whatever was raised.
+            root: the path of `tree`.
+            again: raises the same for the same tree.
+        """
         if isinstance(error, RecursionError):
             return Misfit("nested too deep", root)
         if not isinstance(error, msgspec.ValidationError):
@@ -242,27 +279,25 @@ class TypeCodec(Generic[T]):
             problem, at = told, "`$`"
         of_key = at.startswith("`key` in ")
         steps = at.removeprefix("`key` in ").strip("`")[1:] + ("[...]" if of_key else "")
-        try:
-            node = plain = _plain(text)
-        except Exception:  # malformed further on
-            return Misfit(problem, f"{root}{steps}")
-        path = root
+        node, path = tree, root
         for name, index, member in _STEP.findall(steps):
             try:
-                key: Any = self._suspect(plain, node, told) if member else name or int(index)
+                key: Any = self._suspect(tree, node, told, again) if member else name or int(index)
                 node = node[key]
             except (LookupError, TypeError):
                 return Misfit(problem, f"{root}{steps}")
-            path = f"{path}[{index}]" if index else under(path, key)
+            path = f"{path}[{index}]" if index else under(path, str(key))
         return Misfit(f"{problem} as key", path, key) if of_key else Misfit(problem, path, node)
 
-    def _suspect(self, plain: Any, node: dict[str, Any], told: str) -> str:
-        """The key of `node`, part of `plain`, that alone gives the same error; others go."""
+    def _suspect(
+        self, tree: Any, node: dict[Any, Any], told: str, again: Callable[[Any], object]
+    ) -> Any:
+        """The key of `node`, part of `tree`, that alone gives the same error; others go."""
         for key, item in list(node.items())[:_SUSPECTS_MAX]:
             node.clear()
             node[key] = item
             try:
-                self._decode(_encode(plain))
+                again(tree)
             except Exception as error:
                 if str(error) == told:
                     return key
@@ -282,7 +317,12 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
     classes = classes_of(annotation)
-    traits = Traits(objects=True, floats=float in classes, decimals=Decimal in classes)
+    traits = Traits(
+        objects=True,
+        floats=float in classes,
+        decimals=Decimal in classes,
+        text=str in classes,
+    )
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import cmath
 import dataclasses
+import datetime as dt
 import functools
 import importlib
 import re
 import reprlib
 import sys
 import typing
+import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
@@ -35,6 +37,19 @@ from .errors import ValidationError
 VALUE_DEPTH_MAX = 200
 
 SCALARS = frozenset({str, int, bool, type(None)})
+_TEXT = frozenset({str})
+#: What is no text in Python, but becomes text in JSON.
+NATIVE = (
+    bytes,
+    bytearray,
+    memoryview,
+    dt.datetime,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    uuid.UUID,
+    Decimal,
+)
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -161,6 +176,24 @@ def _fields(cls: Any) -> tuple[tuple[str, str], ...] | None:
     return None
 
 
+def holds_only_scalars(value: Any) -> bool:
+    """Whether it is a scalar, or has nothing else in it; False also for what is not looked into.
+
+    For most arguments it spares the question whether something passes for text.
+    """
+    kind = type(value)
+    if kind in SCALARS:
+        return True
+    if kind is list or kind is tuple:
+        return SCALARS.issuperset(map(type, value))
+    members = value if kind is dict else getattr(value, "__dict__", None)
+    return (
+        type(members) is dict
+        and _TEXT.issuperset(map(type, members))
+        and SCALARS.issuperset(map(type, members.values()))
+    )
+
+
 def attributes_of(value: Any) -> dict[str, Any] | None:
     """Values by name of a dict, or of an object that is stored by its fields; else None."""
     if isinstance(value, dict):
@@ -273,6 +306,7 @@ class Traits:
     deep: bool = False  #: no bound on nesting
     floats: bool = False  #: a whole number may have to become a float
     decimals: bool = False  #: text may stand for a number that is not finite
+    text: bool = False  #: text may stand: a date, or bytes, would pass for it
 
 
 def _parts(node: Any) -> Iterator[Any]:
@@ -328,6 +362,7 @@ def traits_of(annotation: Any) -> Traits:
         deep=recursive or anything,
         floats=any(isinstance(node, shapes.FloatType) for node in nodes),
         decimals=any(isinstance(node, shapes.DecimalType) for node in nodes),
+        text=any(isinstance(node, shapes.StrType) for node in nodes),
     )
 
 
