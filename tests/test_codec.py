@@ -98,14 +98,6 @@ class Loose(msgspec.Struct, array_like=True):
     a: int
 
 
-@dataclass
-class Measured:
-    value: float
-    parts: dict[str, float]
-    any: Any = None
-    group: set[float] = field(default_factory=set)
-
-
 @dataclass(frozen=True)
 class Key:
     a: int
@@ -300,39 +292,6 @@ def test_the_json_form_of_a_value_may_be_given_for_it() -> None:
     ):
         assert decode(annotation, encode(annotation, value)) == same
     assert decode(dict[str, Any], encode(dict[str, Any], {"a": ID})) == {"a": str(ID)}
-
-
-EQUAL = [
-    (float, 1, 1.0),
-    (float | None, 1, 1.0),
-    (float, -(2**70), -float(2**70)),
-    (float, True, None),
-    (list[float], [1, 2.5], [1.0, 2.5]),
-    (dict[str, dict[str, float]], {"b": {"y": 1, "x": 2}}, {"b": {"x": 2.0, "y": 1.0}}),
-    (Measured, Measured(1, {"a": 3}, group={1, 2}), Measured(1.0, {"a": 3.0}, group={2.0, 1.0})),
-    (Measured, {"value": 1, "parts": {}}, {"value": 1.0, "parts": {}}),
-]
-
-
-@pytest.mark.parametrize(("annotation", "whole", "same"), EQUAL, ids=stable_name)
-def test_a_whole_number_for_a_float_is_stored_as_that_float(
-    annotation: Any, whole: Any, same: Any
-) -> None:
-    """Equal values are equal text: they are compared to find that two calls are the same."""
-    if same is None:
-        with pytest.raises(ValidationError):
-            encode(annotation, whole)
-        return
-    assert encode(annotation, whole) == encode(annotation, same)
-    assert decode(annotation, encode(annotation, whole)) == decode(annotation, encode(Any, same))
-
-
-def test_whole_numbers_stay_whole_where_they_may() -> None:
-    """A union with int, and no annotation, keep 1 and 1.0 apart."""
-    for annotation in (int | float, Any, list[Any]):
-        assert encode(annotation, [1] if annotation == list[Any] else 1) in ("1", "[1]")
-    assert encode(int | float, 1.0) == "1.0"
-    assert encode(Measured, Measured(1, {}, any=1)).count("1.0") == 1
 
 
 NAN = math.nan

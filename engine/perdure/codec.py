@@ -42,7 +42,6 @@ from .forms import (
     too_deep,
     traits_of,
     under,
-    with_floats,
 )
 from .outcome_form import decode_outcome, dump_outcome, is_outcome
 from .records import Outcome
@@ -54,7 +53,6 @@ T = TypeVar("T")
 _SUSPECTS_MAX = 1000
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_in_order = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
@@ -188,19 +186,30 @@ class TypeCodec(Generic[T]):
             raise Misfit("nested too deep", root)
         if traits.free:
             return raw
-        typed = self.value(raw, root)
+        typed = self._typed(raw, root)
+        again = self._written(typed, root) if traits.forms else raw
+        if again != raw:
+            self._check_fields(raw, typed, root)
         if self._joined:
             check_class(value, typed, root, self._joined)
         if traits.text and not holds_only_scalars(value):
             self._refuse_as_text(value, typed, root)
         if traits.decimals and _NO_NUMBER.search(raw):
             self._dump(typed, root)  # refuses it with the path
-        return self._with_floats(raw, typed, root) if traits.floats else raw
+        return raw if again == raw else self._stable(raw, again, root)
 
     def value(self, text: bytes | str, root: str) -> T:
         """Decode within this module: `root` is the path of the value."""
+        typed = self._typed(text, root)
+        if self._traits.objects:
+            raw = text.encode() if isinstance(text, str) else text
+            if self._written(typed, root) != raw:
+                self._check_fields(raw, typed, root)
+        return typed
+
+    def _typed(self, text: bytes | str, root: str) -> T:
         try:
-            typed = self._decode(text)
+            return self._decode(text)
         except Misfit as misfit:
             raise Misfit(misfit.problem, root + misfit.path[1:], *misfit.shown) from None
         except Exception as error:  # msgspec's, or one from a __post_init__ of the user's
@@ -210,12 +219,6 @@ class TypeCodec(Generic[T]):
             except Exception:  # malformed further on
                 tree = None
             raise self._misfit(tree, error, root, again) from error
-        if self._traits.objects:
-            try:
-                self._check_fields(text, typed, root)
-            except RecursionError:
-                raise Misfit("nested too deep for the stack", root) from None
-        return typed
 
     def _refuse_as_text(self, value: T, typed: T, root: str) -> None:
         """A UUID, a date or bytes are text in JSON, and still no `str`; nor is a number as key."""
@@ -234,13 +237,21 @@ class TypeCodec(Generic[T]):
             if _NO_TEXT.match(str(error)):
                 raise self._misfit(tree, error, root, convert) from None
 
-    def _with_floats(self, raw: bytes, typed: T, root: str) -> bytes:
-        """`raw` with 1.0 for a 1 that is a float, so that equal values are equal text."""
+    def _written(self, typed: T, root: str) -> bytes:
+        """A decoded value as text: the same for equal values, however they were given."""
+        if self._by_msgspec and not self._traits.by_hand:
+            try:
+                return _encode(typed)
+            except Exception:  # a set without order
+                pass
+        return self._hand_made(typed, root)
+
+    def _stable(self, raw: bytes, again: bytes, root: str) -> bytes:
+        """`again`, unless a class of the user's changes what it reads each time that it does."""
         try:
-            again = _encode(typed) if self._by_msgspec else _encode(self._dump(typed, root))
-        except Exception:  # a set without order
-            again = self._hand_made(typed, root)
-        return raw if again == raw else _in_order(with_floats(_plain(raw), _plain(again)))
+            return again if self._written(self._decode(again), root) == again else raw
+        except Exception:  # by contract: what was given has been decoded, and is stored
+            return raw
 
     def _hand_made(self, value: Any, root: str) -> bytes:
         try:
@@ -248,15 +259,11 @@ class TypeCodec(Generic[T]):
         except RecursionError:
             raise Misfit("nested too deep for the stack", root) from None
 
-    def _check_fields(self, text: bytes | str, typed: T, root: str) -> None:
-        raw = text.encode() if isinstance(text, str) else text
-        if self._by_msgspec and not self._traits.by_hand:
-            try:
-                if _encode(typed) == raw:
-                    return
-            except Exception:  # a set without order: compare by hand
-                pass
-        refuse_unknown(_plain(raw), self._dump(typed, root), root)
+    def _check_fields(self, raw: bytes, typed: T, root: str) -> None:
+        try:
+            refuse_unknown(_plain(raw), self._dump(typed, root), root)
+        except RecursionError:
+            raise Misfit("nested too deep for the stack", root) from None
 
     def _misfit(
         self, tree: Any, error: Exception, root: str, again: Callable[[Any], object]
@@ -317,12 +324,7 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
     classes = classes_of(annotation)
-    traits = Traits(
-        objects=True,
-        floats=float in classes,
-        decimals=Decimal in classes,
-        text=str in classes,
-    )
+    traits = Traits(objects=True, forms=True, decimals=Decimal in classes, text=str in classes)
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
 
 

@@ -142,8 +142,13 @@ def _leaf(value: Any, path: str) -> Any:
         raise Misfit(str(error), path) from None
 
 
+class _Keyed(dict[str, Any]):
+    """A dict whose keys are more than text, and so may be written in several ways."""
+
+
 def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+    is_text = _TEXT.issuperset(map(type, value))
+    result: dict[str, Any] = {} if is_text else _Keyed()
     for key, item in value.items():
         text = key
         if type(key) is not str:
@@ -236,7 +241,12 @@ def too_deep(raw: bytes) -> bool:
 
 def refuse_unknown(given: Any, kept: Any, path: str) -> None:
     """Every key of `given` must be there again in `kept`, which went through the annotation."""
-    if isinstance(given, dict) and isinstance(kept, dict):
+    if isinstance(given, dict) and isinstance(kept, _Keyed):
+        if len(given) != len(kept):
+            raise Misfit("two keys that are the same", path, given)
+        for (key, item), other in zip(given.items(), kept.values(), strict=True):
+            refuse_unknown(item, other, under(path, key))
+    elif isinstance(given, dict) and isinstance(kept, dict):
         for key, item in given.items():
             if key not in kept:
                 raise Misfit(f"unknown field `{key}`", under(path, key), item)
@@ -245,17 +255,6 @@ def refuse_unknown(given: Any, kept: Any, path: str) -> None:
         # Shorter where a set was given the same twice; other lists keep their length.
         for i, (item, other) in enumerate(zip(given, kept, strict=False)):
             refuse_unknown(item, other, f"{path}[{i}]")
-
-
-def with_floats(given: Any, kept: Any) -> Any:
-    """Plain JSON as `given`, with each whole number that the annotation `kept` as a float."""
-    if type(given) is int and type(kept) is float:
-        return kept
-    if isinstance(given, dict) and isinstance(kept, dict):
-        return {key: with_floats(item, kept.get(key)) for key, item in given.items()}
-    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
-        return [with_floats(*pair) for pair in zip(given, kept, strict=True)]
-    return given
 
 
 # ---- Annotations ----
@@ -289,6 +288,22 @@ _PLAIN = (
     shapes.StrType,
 )
 
+#: What is written in one way only. All else is not: 1 for 1.0, a dict for a class.
+_ONE_FORM = (
+    shapes.AnyType,
+    shapes.BoolType,
+    shapes.DictType,
+    shapes.EnumType,
+    shapes.IntType,
+    shapes.ListType,
+    shapes.LiteralType,
+    shapes.NoneType,
+    shapes.StrType,
+    shapes.TupleType,
+    shapes.UnionType,
+    shapes.VarTupleType,
+)
+
 _REMEDY = (
     ": JSON cannot tell them apart; give each class a tag (msgspec.Struct with tag=True, or a"
     " pydantic model with a Literal field), or take one type"
@@ -304,7 +319,7 @@ class Traits:
     objects: bool = False  #: fields by name: unknown ones would be dropped
     by_hand: bool = False  #: msgspec may encode in hash order, or leave a field out
     deep: bool = False  #: no bound on nesting
-    floats: bool = False  #: a whole number may have to become a float
+    forms: bool = False  #: a value may be written in several ways
     decimals: bool = False  #: text may stand for a number that is not finite
     text: bool = False  #: text may stand: a date, or bytes, would pass for it
 
@@ -360,7 +375,7 @@ def traits_of(annotation: Any) -> Traits:
         objects=objects,
         by_hand=unsafe or anything,
         deep=recursive or anything,
-        floats=any(isinstance(node, shapes.FloatType) for node in nodes),
+        forms=not all(isinstance(node, _ONE_FORM) for node in nodes),
         decimals=any(isinstance(node, shapes.DecimalType) for node in nodes),
         text=any(isinstance(node, shapes.StrType) for node in nodes),
     )
