@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional, TypedDict
 
 import attrs
 import msgspec
@@ -496,6 +496,14 @@ def test_an_annotation_that_cannot_be_stored_is_a_definition_error(
     with pytest.raises(DefinitionError, match=message) as caught:
         TypeCodec.of(annotation, where="action f: parameter `x`")
     assert str(caught.value).startswith("action f: parameter `x`: ")
+
+
+def test_text_is_known_under_any_name() -> None:
+    """A function that is called with text has to take it."""
+    for annotation in (str, UserId, Annotated[UserId, "x"], str | None, Optional[str], Any, object):  # noqa: UP045
+        assert TypeCodec.of(annotation, where="w").takes_text
+    for other in (int, None, list[str], dict[str, int], int | None, Annotated[int, {}]):
+        assert not TypeCodec.of(other, where="w").takes_text
 
 
 def test_codecs_of_one_annotation_are_shared() -> None:

@@ -16,9 +16,11 @@ import functools
 import inspect
 import json
 import re
+import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
+from types import NoneType, UnionType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
@@ -43,7 +45,14 @@ from .forms import (
     traits_of,
     under,
 )
-from .outcome_form import decode_outcome, dump_outcome, is_outcome
+from .outcome_form import (
+    decode_outcome,
+    decode_outcome_or_none,
+    dump_outcome,
+    dump_outcome_or_none,
+    is_outcome,
+    outcome_members,
+)
 from .records import Outcome
 from .unions import check_class, classes_of, joined_classes
 
@@ -91,9 +100,9 @@ class TypeCodec(Generic[T]):
         """
         if annotation is inspect.Parameter.empty or annotation is object:
             annotation = Any
-        if is_outcome(annotation):
-            return _OUTCOME
         try:
+            if members := outcome_members(annotation):
+                return _OUTCOME_OR_NONE if NoneType in members else _OUTCOME
             if mentions_pydantic(annotation):
                 return _pydantic_codec(annotation)
             try:
@@ -117,13 +126,13 @@ class TypeCodec(Generic[T]):
 
     @property
     def takes_text(self) -> bool:
-        """Whether it is for text, of whatever name."""
+        """Whether text fits, under whatever name, alone or in a union."""
         annotation = self.annotation
-        while inner := getattr(
-            annotation, "__supertype__", getattr(annotation, "__origin__", None)
-        ):
-            annotation = inner
-        return annotation in (str, Any)
+        while hasattr(annotation, "__supertype__") or hasattr(annotation, "__metadata__"):
+            annotation = getattr(annotation, "__supertype__", None) or annotation.__origin__
+        is_union = typing.get_origin(annotation) in (typing.Union, UnionType)
+        members = typing.get_args(annotation) if is_union else (annotation,)
+        return any(each in (str, Any) for each in members)
 
     @property
     def takes_outcome(self) -> bool:
@@ -343,6 +352,9 @@ def _within(raw: bytes, where: str, limit: int) -> Json:
 #: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
 _OUTCOME: TypeCodec[Any] = TypeCodec(
     Outcome, Traits(deep=True), decode_outcome, dump_outcome, False
+)
+_OUTCOME_OR_NONE: TypeCodec[Any] = TypeCodec(
+    Outcome | None, Traits(deep=True), decode_outcome_or_none, dump_outcome_or_none, False
 )
 _ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
 
