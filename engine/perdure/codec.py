@@ -54,7 +54,7 @@ from .outcome_form import (
     outcome_members,
 )
 from .records import Outcome
-from .unions import check_class, classes_of, joined_classes
+from .unions import check_class, classes_of, joined_classes, refuse_excluded
 
 T = TypeVar("T")
 
@@ -332,6 +332,7 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
+    refuse_excluded(annotation)
     classes = classes_of(annotation)
     traits = Traits(objects=True, forms=True, decimals=Decimal in classes, text=str in classes)
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
