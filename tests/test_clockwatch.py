@@ -13,6 +13,7 @@ import random
 import secrets
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -64,6 +65,27 @@ def helper() -> float:
 def test_clocks_dice_and_the_environment_are_seen(code: Callable[[], Any], what: str) -> None:
     """Each is on the list, once, by the name of the call that was written."""
     assert seen(code) == [what]
+
+
+def test_threads_are_seen_where_the_guard_cannot_refuse_them() -> None:
+    """Python 3.11 has no audit event for them, so that production lets them pass."""
+    watch = Watch()
+    threads = []
+
+    def code() -> None:
+        threads.append(threading.Thread(target=int))
+        threads[0].start()
+
+    if sys.version_info >= (3, 12):
+        with watch, pytest.raises(DeterminismError, match="threading"):
+            code()
+    else:
+        with watch:
+            code()
+        threads[0].join()
+    (use,) = watch.uses
+    assert "thread" in use.what
+    assert use.remedy.startswith("start several steps")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import math
+import uuid
 from dataclasses import make_dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from perdure.codec import TypeCodec
-from perdure.errors import ValidationError
+from perdure.errors import DefinitionError, ValidationError
 
 LIMIT = 1024 * 1024
 
@@ -93,6 +95,39 @@ def test_limits_that_pydantic_writes_for_others_hold() -> None:
         assert decode(annotation, encode(annotation, fits)) == fits
         with pytest.raises(ValidationError, match="should be greater than"):
             encode(annotation, wrong)
+
+
+def test_what_pydantic_writes_as_text_is_no_str() -> None:
+    """A UUID for a limited `str` is refused, as it is for a plain one."""
+    pydantic = pytest.importorskip("pydantic")
+    annotation = pydantic.constr(min_length=1)
+    assert encode(annotation, "a") == '"a"'
+    with pytest.raises(ValidationError, match=r"Expected `str`, got `UUID` at \$: UUID\("):
+        encode(annotation, uuid.UUID(int=1))
+
+
+def test_fields_that_pydantic_leaves_out_are_refused() -> None:
+    """What is excluded would come back as its default, or not at all: told at the definition."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Hidden(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        a: int
+        b: int = pydantic.Field(default=1, exclude=True)
+
+    class Outer(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        inner: list[Hidden]
+
+    Holder = make_dataclass("Holder", [("hidden", Hidden)])  # noqa: N806
+    for annotation in (Hidden, Outer, dict[str, Hidden], Holder, Hidden | None):
+        with pytest.raises(DefinitionError, match=r"here: .*`b` of .*Hidden has exclude=…, and"):
+            TypeCodec.of(annotation, where="here")
+    if "exclude_if" in inspect.signature(pydantic.Field).parameters:  # from 2.12 on
+
+        class Sometimes(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+            c: int = pydantic.Field(default=1, exclude_if=lambda value: value == 2)
+
+        with pytest.raises(DefinitionError, match=r"`c` of .*Sometimes has exclude_if=…"):
+            TypeCodec.of(Sometimes, where="here")
 
 
 def test_a_secret_is_not_stored_as_asterisks() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.recorded import manager_of, wait_for_it
@@ -64,6 +66,27 @@ def test_a_whole_number_and_the_same_float_are_one_call() -> None:
                 await manager.start(order_of(manager, 1.5), id="w")
             await manager.send_event(go, workflow_id="w", value="!")
             assert await manager.result("w", timeout=30) == "1.0!"
+
+    asyncio.run(play())
+
+
+def test_what_arrives_as_the_same_is_one_call() -> None:
+    """Keys of a dict, Decimals and UUIDs too, in whatever form they are given; other digits of a
+    Decimal arrive as such, and are another call."""
+    manager = manager_of(today)
+
+    @manager.workflow
+    async def weigh(step: Step, by: dict[float, str], price: Decimal, of: UUID) -> str:
+        return f"{by} {price} {of}"
+
+    async def play() -> None:
+        async with manager:
+            await manager.start(weigh({1.0: "a"}, Decimal(1), UUID(int=1)), id="w")
+            given: Any = weigh({1: "a"}, 1, "0" * 31 + "1")  # type: ignore[arg-type]
+            assert await manager.start(given, id="w") == "w"
+            assert str(await manager.result("w")).startswith("{1.0: 'a'} 1 0000")
+            with pytest.raises(WorkflowIdConflict):
+                await manager.start(weigh({1: "a"}, Decimal("1.0"), UUID(int=1)), id="w")
 
     asyncio.run(play())
 

@@ -18,6 +18,7 @@ from perdure.forms import (
     Traits,
     Unstorable,
     by_hand,
+    holds_only_scalars,
     mentions_pydantic,
     refuse_unknown,
     short,
@@ -82,6 +83,15 @@ def test_the_walk_leaves_nothing_out(value: Any, builtins: Any) -> None:
     assert by_hand(value, "$") == builtins
 
 
+def test_only_flat_values_are_known_to_hold_scalars() -> None:
+    """What is nested, hidden in slots, or no scalar is left to those who look closer."""
+    for value in ("a", None, [1, "a"], (True, None), {"a": 1}, {}, Flat(1, "b")):  # type: ignore[arg-type]
+        assert holds_only_scalars(value)
+    others: list[Any] = [b"a", [b"a"], {1: "a"}, {"a": b"a"}, {"a": []}, Flat(1), Slotted(1), {"a"}]
+    for other in others:
+        assert not holds_only_scalars(other)
+
+
 def test_the_walk_names_the_path_of_what_is_wrong() -> None:
     """Through objects, tuples and keys that are no identifiers."""
     with pytest.raises(Misfit) as caught:
@@ -106,16 +116,17 @@ def test_a_leaf_at_the_deepest_level_is_allowed() -> None:
     ("annotation", "traits"),
     [
         (int, Traits()),
-        (dict[str, list[int]], Traits()),
+        (list[int], Traits()),
+        (dict[str, int], Traits(text=True)),
         (int | None, Traits(null=True)),
         (Literal[1, None], Traits(null=True)),  # noqa: PYI061 (msgspec sees another shape)
-        (Flat, Traits(objects=True)),
-        (list[Typed], Traits(objects=True)),
-        (Slotted, Traits(objects=True, by_hand=True)),
-        (Linked, Traits(objects=True, null=True, deep=True)),
-        (set[frozenset[int]], Traits(by_hand=True)),
-        (list[float], Traits(floats=True)),
-        (dict[str, Decimal], Traits(decimals=True)),
+        (Flat, Traits(objects=True, text=True, forms=True)),
+        (list[Typed], Traits(objects=True, forms=True)),
+        (Slotted, Traits(objects=True, forms=True, by_hand=True)),
+        (Linked, Traits(objects=True, forms=True, null=True, deep=True)),
+        (set[frozenset[int]], Traits(by_hand=True, forms=True)),
+        (list[float], Traits(forms=True)),
+        (dict[str, Decimal], Traits(decimals=True, text=True, forms=True)),
         (Any, Traits(free=True, null=True, by_hand=True, deep=True)),
         (list[Any], Traits(null=True, by_hand=True, deep=True)),
     ],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from perdure.codec import TypeCodec
 from perdure.core.outcomes import Canceled, Failed, Succeeded
-from perdure.errors import ErrorInfo, ValidationError
+from perdure.errors import DefinitionError, ErrorInfo, ValidationError
 from perdure.outcome_form import is_outcome
 from perdure.records import Outcome
 
@@ -33,9 +33,38 @@ def test_what_is_no_outcome_is_refused(wrong: Any) -> None:
 
 
 def test_the_three_classes_written_out_are_an_outcome() -> None:
-    """Not fewer, not others, and not with a type for the value: that is a plain JSON value."""
+    """Also under another name, and where it may be missing; other unions are none."""
     assert is_outcome(Outcome)
     assert is_outcome(Canceled | Failed | Succeeded[Any])
     assert is_outcome(Succeeded | Failed | Canceled)
-    for other in (Any, Succeeded, Succeeded | Failed, Succeeded[int] | Failed | Canceled):
+    assert is_outcome(Annotated[Outcome, "how it ended"])
+    assert is_outcome(Outcome | None)
+    for other in (Any, Succeeded, int | None, int | str):
         assert not is_outcome(other)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "problem"),
+    [
+        (Succeeded | Failed, "Canceled would not fit"),
+        (Succeeded[Any] | None, "Failed and Canceled would not fit"),
+        (
+            Succeeded[int] | Failed | Canceled,
+            r"Succeeded\[int\] is more than what an outcome holds",
+        ),
+        (Outcome | str, "str is more than what an outcome holds"),
+    ],
+)
+def test_less_or_more_than_an_outcome_is_told(annotation: Any, problem: str) -> None:
+    """Whoever gets an outcome gets any of the three, and a plain value."""
+    with pytest.raises(DefinitionError, match=f"^here: .*{problem}: .* so write `Outcome`"):
+        TypeCodec.of(annotation, where="here")
+
+
+def test_an_outcome_may_be_missing() -> None:
+    """None is kept as null; each outcome stays what it is."""
+    codec = TypeCodec.of(Outcome | None, where="w")
+    for value in (None, Succeeded(None), Canceled()):
+        assert codec.decode(codec.encode(value, where="w", limit=99), where="w") == value
+    with pytest.raises(ValidationError, match="expected an Outcome"):
+        TypeCodec.of(Outcome, where="w").decode("null", where="w")

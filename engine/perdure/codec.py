@@ -1,4 +1,4 @@
-"""Types to JSON and back: validation, size limits, arguments of a function, declared errors.
+"""Types to JSON and back: validation, size limits, arguments of a function.
 
 A value is judged by its JSON form: it is encoded in a deterministic order, and what came out must
 decode strictly into the annotation. msgspec does the work. Left alone it is too kind, so this
@@ -6,8 +6,8 @@ file refuses, with the help of `forms`, what it lets pass: ``nan`` and ``inf`` (
 unknown fields (it drops them), private fields of attrs classes (it leaves them out), sets that
 have no order, deep nesting. Pydantic, when installed, takes over each annotation that mentions it.
 
-Not here: what an annotation is for (`definitions`, `events`), and what to do when a value does
-not fit. Nothing here reads a clock or a database.
+Not here: errors (`error_form`), what an annotation is for (`definitions`, `events`), and what to
+do when a value does not fit. Nothing here reads a clock or a database.
 """
 
 from __future__ import annotations
@@ -15,31 +15,28 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import re
-import traceback
+import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from enum import Enum
+from types import NoneType, UnionType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import msgspec
 
 from .annotations import resolve
-from .core.limits import (
-    MESSAGE_LENGTH_MAX,
-    NAME_LENGTH_MAX,
-    TRACEBACK_LENGTH_MAX,
-    VALUE_BYTES_MAX,
-)
 from .core.outcomes import Json
-from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from .errors import DefinitionError, LimitExceeded, ValidationError
 from .forms import (
+    NATIVE,
     SCALARS,
     Misfit,
     Traits,
     Unstorable,
     by_hand,
+    holds_only_scalars,
     mentions_pydantic,
     pydantic_form,
     refuse_unknown,
@@ -47,11 +44,17 @@ from .forms import (
     too_deep,
     traits_of,
     under,
-    with_floats,
 )
-from .outcome_form import decode_outcome, dump_outcome, is_outcome
+from .outcome_form import (
+    decode_outcome,
+    decode_outcome_or_none,
+    dump_outcome,
+    dump_outcome_or_none,
+    is_outcome,
+    outcome_members,
+)
 from .records import Outcome
-from .unions import check_class, classes_of, joined_classes
+from .unions import check_class, classes_of, joined_classes, refuse_excluded
 
 T = TypeVar("T")
 
@@ -59,15 +62,14 @@ T = TypeVar("T")
 _SUSPECTS_MAX = 1000
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_in_order = msgspec.json.Encoder().encode
 _plain = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 #: What msgspec writes of exactly these it reads back as the same, or refuses to write.
 _EXACT = (int, str, bool)
+_NO_TEXT = re.compile(r"Expected `[^`]*\bstr\b")
 _NO_NUMBER = re.compile(rb"nan|inf", re.IGNORECASE)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
-_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 # ---- The codec of one annotation ----
@@ -98,9 +100,9 @@ class TypeCodec(Generic[T]):
         """
         if annotation is inspect.Parameter.empty or annotation is object:
             annotation = Any
-        if is_outcome(annotation):
-            return _OUTCOME
         try:
+            if members := outcome_members(annotation):
+                return _OUTCOME_OR_NONE if NoneType in members else _OUTCOME
             if mentions_pydantic(annotation):
                 return _pydantic_codec(annotation)
             try:
@@ -124,13 +126,13 @@ class TypeCodec(Generic[T]):
 
     @property
     def takes_text(self) -> bool:
-        """Whether it is for text, of whatever name."""
+        """Whether text fits, under whatever name, alone or in a union."""
         annotation = self.annotation
-        while inner := getattr(
-            annotation, "__supertype__", getattr(annotation, "__origin__", None)
-        ):
-            annotation = inner
-        return annotation in (str, Any)
+        while hasattr(annotation, "__supertype__") or hasattr(annotation, "__metadata__"):
+            annotation = getattr(annotation, "__supertype__", None) or annotation.__origin__
+        is_union = typing.get_origin(annotation) in (typing.Union, UnionType)
+        members = typing.get_args(annotation) if is_union else (annotation,)
+        return any(each in (str, Any) for each in members)
 
     @property
     def takes_outcome(self) -> bool:
@@ -193,35 +195,72 @@ class TypeCodec(Generic[T]):
             raise Misfit("nested too deep", root)
         if traits.free:
             return raw
-        typed = self.value(raw, root)
+        typed = self._typed(raw, root)
+        again = self._written(typed, root) if traits.forms else raw
+        if again != raw:
+            self._check_fields(raw, typed, root)
         if self._joined:
             check_class(value, typed, root, self._joined)
+        if traits.text and not holds_only_scalars(value):
+            self._refuse_as_text(value, typed, root)
         if traits.decimals and _NO_NUMBER.search(raw):
             self._dump(typed, root)  # refuses it with the path
-        return self._with_floats(raw, typed, root) if traits.floats else raw
+        return raw if again == raw else self._stable(raw, again, root)
 
     def value(self, text: bytes | str, root: str) -> T:
         """Decode within this module: `root` is the path of the value."""
+        typed = self._typed(text, root)
+        if self._traits.objects:
+            raw = text.encode() if isinstance(text, str) else text
+            if self._written(typed, root) != raw:
+                self._check_fields(raw, typed, root)
+        return typed
+
+    def _typed(self, text: bytes | str, root: str) -> T:
         try:
-            typed = self._decode(text)
+            return self._decode(text)
         except Misfit as misfit:
             raise Misfit(misfit.problem, root + misfit.path[1:], *misfit.shown) from None
         except Exception as error:  # msgspec's, or one from a __post_init__ of the user's
-            raise self._misfit(text, error, root) from error
-        if self._traits.objects:
+            again = lambda tree: self._decode(_encode(tree))  # noqa: E731
             try:
-                self._check_fields(text, typed, root)
-            except RecursionError:
-                raise Misfit("nested too deep for the stack", root) from None
-        return typed
+                tree = _plain(text)
+            except Exception:  # malformed further on
+                tree = None
+            raise self._misfit(tree, error, root, again) from error
 
-    def _with_floats(self, raw: bytes, typed: T, root: str) -> bytes:
-        """`raw` with 1.0 for a 1 that is a float, so that equal values are equal text."""
+    def _refuse_as_text(self, value: T, typed: T, root: str) -> None:
+        """A UUID, a date or bytes are text in JSON, and still no `str`; nor is a number as key."""
+        if not self._by_msgspec:
+            if isinstance(typed, str) and not isinstance(value, str | Enum):
+                raise Misfit(f"Expected `str`, got `{type(value).__name__}`", root, value)
+            return
+
+        def convert(tree: Any) -> None:
+            msgspec.convert(tree, self.annotation, strict=True, str_keys=True)
+
+        tree = msgspec.to_builtins(value, builtin_types=NATIVE)
         try:
-            again = _encode(typed) if self._by_msgspec else _encode(self._dump(typed, root))
-        except Exception:  # a set without order
-            again = self._hand_made(typed, root)
-        return raw if again == raw else _in_order(with_floats(_plain(raw), _plain(again)))
+            convert(tree)
+        except Exception as error:  # others are no news: what was decoded fits
+            if _NO_TEXT.match(str(error)):
+                raise self._misfit(tree, error, root, convert) from None
+
+    def _written(self, typed: T, root: str) -> bytes:
+        """A decoded value as text: the same for equal values, however they were given."""
+        if self._by_msgspec and not self._traits.by_hand:
+            try:
+                return _encode(typed)
+            except Exception:  # a set without order
+                pass
+        return self._hand_made(typed, root)
+
+    def _stable(self, raw: bytes, again: bytes, root: str) -> bytes:
+        """`again`, unless a class of the user's changes what it reads each time that it does."""
+        try:
+            return again if self._written(self._decode(again), root) == again else raw
+        except Exception:  # by contract: what was given has been decoded, and is stored
+            return raw
 
     def _hand_made(self, value: Any, root: str) -> bytes:
         try:
@@ -229,18 +268,23 @@ class TypeCodec(Generic[T]):
         except RecursionError:
             raise Misfit("nested too deep for the stack", root) from None
 
-    def _check_fields(self, text: bytes | str, typed: T, root: str) -> None:
-        raw = text.encode() if isinstance(text, str) else text
-        if self._by_msgspec and not self._traits.by_hand:
-            try:
-                if _encode(typed) == raw:
-                    return
-            except Exception:  # a set without order: compare by hand
-                pass
-        refuse_unknown(_plain(raw), self._dump(typed, root), root)
+    def _check_fields(self, raw: bytes, typed: T, root: str) -> None:
+        try:
+            refuse_unknown(_plain(raw), self._dump(typed, root), root)
+        except RecursionError:
+            raise Misfit("nested too deep for the stack", root) from None
 
-    def _misfit(self, text: bytes | str, error: Exception, root: str) -> Misfit:
-        """msgspec's error with the exact path (it writes `[...]` for members of a dict)."""
+    def _misfit(
+        self, tree: Any, error: Exception, root: str, again: Callable[[Any], object]
+    ) -> Misfit:
+        """msgspec's error with the exact path (it writes `[...]` for members of a dict).
+
+        Args:
+            tree: what it was about, in plain containers; members of dicts may be taken out.
+            error: whatever was raised.
+            root: the path of `tree`.
+            again: raises the same for the same tree.
+        """
         if isinstance(error, RecursionError):
             return Misfit("nested too deep", root)
         if not isinstance(error, msgspec.ValidationError):
@@ -251,27 +295,25 @@ class TypeCodec(Generic[T]):
             problem, at = told, "`$`"
         of_key = at.startswith("`key` in ")
         steps = at.removeprefix("`key` in ").strip("`")[1:] + ("[...]" if of_key else "")
-        try:
-            node = plain = _plain(text)
-        except Exception:  # malformed further on
-            return Misfit(problem, f"{root}{steps}")
-        path = root
+        node, path = tree, root
         for name, index, member in _STEP.findall(steps):
             try:
-                key: Any = self._suspect(plain, node, told) if member else name or int(index)
+                key: Any = self._suspect(tree, node, told, again) if member else name or int(index)
                 node = node[key]
             except (LookupError, TypeError):
                 return Misfit(problem, f"{root}{steps}")
-            path = f"{path}[{index}]" if index else under(path, key)
+            path = f"{path}[{index}]" if index else under(path, str(key))
         return Misfit(f"{problem} as key", path, key) if of_key else Misfit(problem, path, node)
 
-    def _suspect(self, plain: Any, node: dict[str, Any], told: str) -> str:
-        """The key of `node`, part of `plain`, that alone gives the same error; others go."""
+    def _suspect(
+        self, tree: Any, node: dict[Any, Any], told: str, again: Callable[[Any], object]
+    ) -> Any:
+        """The key of `node`, part of `tree`, that alone gives the same error; others go."""
         for key, item in list(node.items())[:_SUSPECTS_MAX]:
             node.clear()
             node[key] = item
             try:
-                self._decode(_encode(plain))
+                again(tree)
             except Exception as error:
                 if str(error) == told:
                     return key
@@ -290,8 +332,9 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
+    refuse_excluded(annotation)
     classes = classes_of(annotation)
-    traits = Traits(objects=True, floats=float in classes, decimals=Decimal in classes)
+    traits = Traits(objects=True, forms=True, decimals=Decimal in classes, text=str in classes)
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
 
 
@@ -310,6 +353,9 @@ def _within(raw: bytes, where: str, limit: int) -> Json:
 #: JSON cannot tell the three classes apart; this is for the parameters of an `on_complete`.
 _OUTCOME: TypeCodec[Any] = TypeCodec(
     Outcome, Traits(deep=True), decode_outcome, dump_outcome, False
+)
+_OUTCOME_OR_NONE: TypeCodec[Any] = TypeCodec(
+    Outcome | None, Traits(deep=True), decode_outcome_or_none, dump_outcome_or_none, False
 )
 _ANY: TypeCodec[Any] = TypeCodec.of(Any, where="any JSON value")
 
@@ -497,69 +543,3 @@ def _parameter(
             raise DefinitionError(f"{misfit.told(what)} (its default)") from misfit.__cause__
     only = each.kind is inspect.Parameter.POSITIONAL_ONLY
     return _Parameter(each.name, _encode(each.name) + b":", only, codec, default)
-
-
-# ---- Errors ----
-
-
-def encode_error(
-    error: BaseException, *, declared: tuple[type[BaseException], ...] = ()
-) -> ErrorInfo:
-    """What is kept of an exception; never raises.
-
-    The type is the bare class name. An instance of a declared class is kept as that class (the
-    nearest in its method resolution order), with `args` if they are JSON, for `rebuild_error`.
-    """
-    cls = next((each for each in type(error).__mro__ if each in declared), None)
-    arguments = None
-    if cls is not None:
-        try:
-            arguments = encode_plain(list(error.args), where="args", limit=VALUE_BYTES_MAX)
-        except Exception:  # by contract: then it comes back as StepFailed
-            arguments = None
-    try:
-        message = str(error)
-    except Exception as failure:
-        message = f"<str() of the exception raised {type(failure).__name__}>"
-    if len(message) > MESSAGE_LENGTH_MAX:
-        message = message[: MESSAGE_LENGTH_MAX - 1] + "…"
-    name = _storable((cls or type(error)).__name__)[:NAME_LENGTH_MAX]
-    return ErrorInfo(name, _storable(message), _traceback_text(error), arguments)
-
-
-def rebuild_error(
-    info: ErrorInfo, declared: tuple[type[BaseException], ...]
-) -> BaseException | None:
-    """The declared exception that `info` was made of, as ``cls(*args)``.
-
-    None if it was not declared, its args were not JSON, or its constructor refuses them.
-    """
-    if info.arguments is None:
-        return None
-    for cls in declared:
-        if cls.__name__ == info.type:
-            try:
-                error = cls(*_plain(info.arguments))
-            except Exception:  # by contract: then it comes back as StepFailed
-                return None
-            return error if isinstance(error, cls) else None
-    return None
-
-
-def _traceback_text(error: BaseException) -> str:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        frames = frames.tb_next
-    try:
-        lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
-        text = _storable("".join(lines))
-    except Exception as failure:  # a __str__ or __repr__ of the user's, or no stack left
-        return f"<the traceback could not be written: {type(failure).__name__}>"
-    if len(text) > TRACEBACK_LENGTH_MAX:
-        text = "…" + text[1 - TRACEBACK_LENGTH_MAX :]
-    return text
-
-
-def _storable(text: str) -> str:
-    """Every database takes it: no lone surrogates, and no NUL, which PostgreSQL refuses."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import cmath
 import dataclasses
+import datetime as dt
 import functools
 import importlib
 import re
 import reprlib
 import sys
 import typing
+import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
@@ -35,6 +37,19 @@ from .errors import ValidationError
 VALUE_DEPTH_MAX = 200
 
 SCALARS = frozenset({str, int, bool, type(None)})
+_TEXT = frozenset({str})
+#: What is no text in Python, but becomes text in JSON.
+NATIVE = (
+    bytes,
+    bytearray,
+    memoryview,
+    dt.datetime,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    uuid.UUID,
+    Decimal,
+)
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -127,8 +142,13 @@ def _leaf(value: Any, path: str) -> Any:
         raise Misfit(str(error), path) from None
 
 
+class _Keyed(dict[str, Any]):
+    """A dict whose keys are more than text, and so may be written in several ways."""
+
+
 def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+    is_text = _TEXT.issuperset(map(type, value))
+    result: dict[str, Any] = {} if is_text else _Keyed()
     for key, item in value.items():
         text = key
         if type(key) is not str:
@@ -159,6 +179,24 @@ def _fields(cls: Any) -> tuple[tuple[str, str], ...] | None:
     if dataclasses.is_dataclass(cls):
         return tuple((field.name, field.name) for field in dataclasses.fields(cls))
     return None
+
+
+def holds_only_scalars(value: Any) -> bool:
+    """Whether it is a scalar, or has nothing else in it; False also for what is not looked into.
+
+    For most arguments it spares the question whether something passes for text.
+    """
+    kind = type(value)
+    if kind in SCALARS:
+        return True
+    if kind is list or kind is tuple:
+        return SCALARS.issuperset(map(type, value))
+    members = value if kind is dict else getattr(value, "__dict__", None)
+    return (
+        type(members) is dict
+        and _TEXT.issuperset(map(type, members))
+        and SCALARS.issuperset(map(type, members.values()))
+    )
 
 
 def attributes_of(value: Any) -> dict[str, Any] | None:
@@ -203,7 +241,12 @@ def too_deep(raw: bytes) -> bool:
 
 def refuse_unknown(given: Any, kept: Any, path: str) -> None:
     """Every key of `given` must be there again in `kept`, which went through the annotation."""
-    if isinstance(given, dict) and isinstance(kept, dict):
+    if isinstance(given, dict) and isinstance(kept, _Keyed):
+        if len(given) != len(kept):
+            raise Misfit("two keys that are the same", path, given)
+        for (key, item), other in zip(given.items(), kept.values(), strict=True):
+            refuse_unknown(item, other, under(path, key))
+    elif isinstance(given, dict) and isinstance(kept, dict):
         for key, item in given.items():
             if key not in kept:
                 raise Misfit(f"unknown field `{key}`", under(path, key), item)
@@ -212,17 +255,6 @@ def refuse_unknown(given: Any, kept: Any, path: str) -> None:
         # Shorter where a set was given the same twice; other lists keep their length.
         for i, (item, other) in enumerate(zip(given, kept, strict=False)):
             refuse_unknown(item, other, f"{path}[{i}]")
-
-
-def with_floats(given: Any, kept: Any) -> Any:
-    """Plain JSON as `given`, with each whole number that the annotation `kept` as a float."""
-    if type(given) is int and type(kept) is float:
-        return kept
-    if isinstance(given, dict) and isinstance(kept, dict):
-        return {key: with_floats(item, kept.get(key)) for key, item in given.items()}
-    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
-        return [with_floats(*pair) for pair in zip(given, kept, strict=True)]
-    return given
 
 
 # ---- Annotations ----
@@ -256,6 +288,22 @@ _PLAIN = (
     shapes.StrType,
 )
 
+#: What is written in one way only. All else is not: 1 for 1.0, a dict for a class.
+_ONE_FORM = (
+    shapes.AnyType,
+    shapes.BoolType,
+    shapes.DictType,
+    shapes.EnumType,
+    shapes.IntType,
+    shapes.ListType,
+    shapes.LiteralType,
+    shapes.NoneType,
+    shapes.StrType,
+    shapes.TupleType,
+    shapes.UnionType,
+    shapes.VarTupleType,
+)
+
 _REMEDY = (
     ": JSON cannot tell them apart; give each class a tag (msgspec.Struct with tag=True, or a"
     " pydantic model with a Literal field), or take one type"
@@ -271,8 +319,9 @@ class Traits:
     objects: bool = False  #: fields by name: unknown ones would be dropped
     by_hand: bool = False  #: msgspec may encode in hash order, or leave a field out
     deep: bool = False  #: no bound on nesting
-    floats: bool = False  #: a whole number may have to become a float
+    forms: bool = False  #: a value may be written in several ways
     decimals: bool = False  #: text may stand for a number that is not finite
+    text: bool = False  #: text may stand: a date, or bytes, would pass for it
 
 
 def _parts(node: Any) -> Iterator[Any]:
@@ -326,8 +375,9 @@ def traits_of(annotation: Any) -> Traits:
         objects=objects,
         by_hand=unsafe or anything,
         deep=recursive or anything,
-        floats=any(isinstance(node, shapes.FloatType) for node in nodes),
+        forms=not all(isinstance(node, _ONE_FORM) for node in nodes),
         decimals=any(isinstance(node, shapes.DecimalType) for node in nodes),
+        text=any(isinstance(node, shapes.StrType) for node in nodes),
     )
 
 

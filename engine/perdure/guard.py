@@ -5,7 +5,12 @@ thread that advances a handler (between `enter` and `leave`), and on no other.
 
 What it cannot see: clocks, randomness and the environment raise no audit event in any Python,
 threads none before 3.12, and `time.sleep` none before 3.13. There determinism.py helps, which reads
-the code. Nothing of the standard library is replaced, here or anywhere in the engine.
+the code, and clockwatch.py, which watches the calls in `check` and in the simulator. Nothing of the
+standard library is replaced, here or anywhere in the engine.
+
+To count threads before and after a handler ran was tried for 3.11 and dropped: any thread of the
+process may start one meanwhile, nothing tells whose a new one is, and no workflow may be blocked
+for what others did.
 
 Not here: patched clocks (the simulator's).
 """

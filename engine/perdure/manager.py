@@ -116,7 +116,8 @@ class WorkflowManager(InspectedManager):
             id: makes the start idempotent: the same id with the same call starts nothing new.
             on_complete: a mutation ``(ctx, workflow_id, outcome, context)``, run once, in the
                 transaction that ends the workflow. A `Succeeded` outcome holds the plain JSON
-                value, whatever the workflow returns: see `Succeeded`.
+                value, whatever the workflow returns: see `Succeeded`. What it returns is dropped,
+                and is not compared with its annotation.
             context: a value for `on_complete`, kept with the workflow.
             run_after: delay, a timedelta or seconds.
             run_at: start time, a datetime with a time zone.

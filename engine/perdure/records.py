@@ -75,7 +75,8 @@ class WorkflowInfo:
     In a listing the `running` of an `InProgress` status is left empty.
 
     Attributes:
-        journal_bytes: size of the journal; at `Limits.journal_bytes` the workflow fails.
+        journal_bytes: size of the journal; a workflow that goes on with more than
+            `Limits.journal_bytes` fails.
         on_complete_error: what its `on_complete` raised.
         due_at: when a worker should take it up, while none has it. If that is past, none has come
             that knows its definition: it is unclaimed.

@@ -3,7 +3,7 @@
 msgspec makes no decoder for a union whose members JSON cannot tell apart. Pydantic makes one for
 any union and takes the member that fits best, which may be another than the value's own. So a
 union of classes with the very same fields is refused when it is defined, and each value that is
-encoded must come back in the class that it had.
+encoded must come back in the class that it had. Fields that pydantic leaves out are found here too.
 
 Not here: unions that msgspec decodes (`forms`), and the decoding itself.
 """
@@ -47,6 +47,18 @@ def joined_classes(annotation: Any) -> tuple[type, ...]:
             for member in members:
                 found.update(_classes_in(member))
     return tuple(found)
+
+
+def refuse_excluded(annotation: Any) -> None:
+    """Refuse, with `Unstorable`, fields of pydantic models that are not written."""
+    for node in _nodes(annotation):
+        for name, field in _model_fields(node).items() if isinstance(node, type) else ():
+            for option in ("exclude", "exclude_if"):
+                if getattr(field, option, None):
+                    raise Unstorable(
+                        f"the field `{name}` of {node.__qualname__} has {option}=…, and its value"
+                        f" would be lost: leave {option} out, or take a model without the field"
+                    )
 
 
 def check_class(given: Any, typed: Any, path: str, joined: tuple[type, ...]) -> None:

@@ -202,6 +202,17 @@ def test_an_overfull_journal_fails_the_workflow() -> None:
     assert f"limit of {size - 1}" in error.message
 
 
+def test_a_workflow_that_ends_in_the_reaction_that_overfills_its_journal_has_ended() -> None:
+    """It grows no more, so its own outcome stands, however large that is, or what it left open."""
+    limits = Limits(journal_bytes=1)
+    begun = after(fresh(), FactDelivered(fact=Started()))
+    ended = Ended(steps=((0, run()),), outcome=ok('"much more than a byte"'))
+    state = transition(begun, ended, NOW, limits).state
+    state.check()
+    assert state.outcome == ok('"much more than a byte"')
+    assert state.journal_bytes > limits.journal_bytes
+
+
 def test_half_a_journal_is_warned_about_once() -> None:
     """The effect comes with the message that passes one half, and with no other."""
     size = command_bytes(run())

@@ -203,6 +203,20 @@ def test_on_complete_runs_once_with_the_outcome(rig: Rig) -> None:
     assert notes(rig) == [f"{workflow_id} success ctx", "x"]
 
 
+@d.mutation
+def end_with_what_is_no_number(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> int:
+    ctx.db.execute("INSERT INTO notes VALUES (?)", (outcome.kind,))
+    return object()  # type: ignore[return-value]
+
+
+def test_what_an_on_complete_returns_is_dropped(rig: Rig) -> None:
+    """Nobody gets it, so nothing is expected of it: its writes stay, and it has not failed."""
+    workflow_id = rig.start(noting("x"), on_complete=end_with_what_is_no_number)
+    rig.settle()
+    assert notes(rig) == ["success", "x"]
+    assert rig.state(workflow_id).on_complete_error is None
+
+
 def test_on_complete_runs_when_a_client_cancels(rigs: Make, rig: Rig) -> None:
     """The canceling process runs it itself, in the transaction of the cancel."""
     client = rigs(d, works=False)

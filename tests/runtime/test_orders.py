@@ -80,6 +80,20 @@ def untyped(ctx, workflow_id, outcome, context=None):  # type: ignore[no-untyped
     pass
 
 
+@d.mutation
+def with_none(
+    ctx: MutationContext, workflow_id: str | None, outcome: Outcome | None = None, context: Any = 0
+) -> None:
+    pass
+
+
+@d.mutation
+def with_objects(
+    ctx: MutationContext, workflow_id: object, outcome: object, context: object
+) -> None:
+    pass
+
+
 @stranger.mutation(name="ended")
 def foreign(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> None:
     pass
@@ -145,9 +159,9 @@ def test_an_on_complete_that_could_not_be_called_is_refused_at_the_start(
         order(rigs(d), flow(1), on_complete=on_complete, context=[1])
 
 
-@pytest.mark.parametrize("on_complete", [written_out, untyped])
+@pytest.mark.parametrize("on_complete", [written_out, untyped, with_none, with_objects])
 def test_an_on_complete_may_be_annotated_in_other_words(rigs: Make, on_complete: Any) -> None:
-    """A name for text, the three classes of an outcome, or no annotation at all."""
+    """A name for text, the three classes of an outcome, with None, or no annotation at all."""
     assert order(rigs(d), flow(1), on_complete=on_complete).on_complete == on_complete.name
 
 

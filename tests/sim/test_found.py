@@ -64,6 +64,10 @@ FOUND = {
         "watched",
         "pd1:w0/begin#12=read_only:1m;w1/boot#1=crash",
     ),
+    "one whose code does not fit was restarted after its cancel, and nobody ended it": (
+        "poison",
+        "pd1:bad/touched#12=restart;bad/touched#14=rerun",
+    ),
 }
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from perdure.codec import TypeCodec, encode_error, rebuild_error
+from perdure.codec import TypeCodec
 from perdure.core.limits import MESSAGE_LENGTH_MAX, TRACEBACK_LENGTH_MAX
+from perdure.error_form import encode_error, rebuild_error
 from perdure.errors import ErrorInfo, ValidationError
 
 
