@@ -321,6 +321,7 @@ class PostgresStore:
 
     def dead_workers(self, worker_ids: Collection[str]) -> list[str]:
         """See `base.Store.dead_workers`. One that is in a transaction lives: its row is locked."""
+        # In ours the rows stay locked until it ends.
         if not worker_ids:
             return []
         sql = (
@@ -328,7 +329,9 @@ class PostgresStore:
             " WHERE id = ANY($1::text[]) AND lease_until < clock_timestamp()"
             " ORDER BY id FOR UPDATE SKIP LOCKED"
         )
-        session = self._open_session()
+        session = self._session
+        if session is None or not (session.in_transaction or session.statements.begins):
+            session = self._open_session()
         try:
             return [row[0] for row in session.statements.ask(sql, (list(worker_ids),))]
         except psycopg.Error as error:
