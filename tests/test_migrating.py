@@ -17,8 +17,8 @@ from perdure import (
     migrate,
 )
 from perdure.store.postgres.moving import MovingIn
-from perdure.store.sqlite import SCHEMA_VERSION
 from perdure.store.sqlite_moving import MovingSqlite
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import attrs
 
 from perdure.errors import StoreError, StoreMoved
 from perdure.runtime.clock import RealClock
-from perdure.store.sqlite import SCHEMA_VERSION
 from perdure.store.sqlite_moving import TABLES, Move, MovingSqlite
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from perdure.store.postgres.moving import MovingIn

@@ -210,6 +210,20 @@ def test_an_attempt_run_for_a_living_owner_is_told_lost(rigs: Make) -> None:
     assert owner.error(workflow_id) == "StepFailed"
 
 
+def test_a_workflow_that_nobody_owns_is_woken_for_an_attempt_that_was_lost(rigs: Make) -> None:
+    """It may sleep without a time to be woken: else nobody would ever read what it is told."""
+    runner, rig = rigs(d), rigs(d)
+    workflow_id = runner.start(working())
+    runner.settle()
+    runner.rows(
+        "UPDATE perdure_workflows SET owner = NULL, wake_at = NULL, epoch = 9000 WHERE id = ?",
+        workflow_id,
+    )
+    runner.die()
+    rig.pass_time(100)
+    assert rig.error(workflow_id) == "StepFailed"
+
+
 def test_a_drained_runner_tells_a_foreign_owner(rigs: Make) -> None:
     """An attempt that a drain gives up is recorded as lost, also if another worker owns it."""
     runner = rigs(d)

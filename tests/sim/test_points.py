@@ -88,6 +88,10 @@ WAYS = {
         "events",
         "pd1:w0/collected#1=zombie:40s",
     ),
+    "a worker that was found dead gives a sign of life": (
+        "events",
+        "pd1:w0/collected#1=zombie:1s;w1/begin#5=stall:2s",
+    ),
     "a workflow has outlived too many workers": (
         "reference",
         "pd1:w0/collected#3=crash*30;w1/collected#2=crash*30",

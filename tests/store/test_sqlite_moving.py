@@ -20,8 +20,8 @@ from perdure import (
     WorkflowManager,
 )
 from perdure.store.liveness import LockFiles
-from perdure.store.sqlite import SCHEMA_VERSION
 from perdure.store.sqlite_moving import OWN_NUMBERS, TABLES, MovingSqlite
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 
 def application(path: Path) -> WorkflowManager:

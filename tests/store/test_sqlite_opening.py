@@ -20,11 +20,11 @@ from perdure.errors import (
 from perdure.store.sqlite import (
     BUSY_TIMEOUT,
     OPEN_TRIES,
-    SCHEMA_VERSION,
     SqliteStore,
     _file_system,
     _refuse_network,
 )
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 
 def refused(path: Path, cls: type[StoreError], match: str) -> None:
@@ -41,7 +41,7 @@ def refused(path: Path, cls: type[StoreError], match: str) -> None:
 @pytest.mark.parametrize(
     ("version", "match"),
     [
-        (SCHEMA_VERSION + 1, r"version 2, newer than 1.*upgrade perdure"),
+        (99, rf"version 99, newer than {SCHEMA_VERSION}, .*upgrade perdure"),
         (0, "version 0, which this perdure .* does not know: restore a backup"),
     ],
 )

@@ -220,6 +220,9 @@ class Claims:
             with self._store.transaction() as tx:
                 if tx.is_fenced(self._me):
                     raise Fenced
+                if not self._store.dead_workers([dead]):
+                    sometimes("a worker that was found dead gives a sign of life")
+                    continue
                 for workflow_id, record in tx.run_by(dead):
                     # Owned by others who cannot know: they are told. (Who takes a workflow of the
                     # dead one's own over finds its attempts himself.)
@@ -237,6 +240,7 @@ class Claims:
                         accepted_at=now,
                     )
                     tx.put_inbox([row])
+                    tx.wake(workflow_id, now)  # where nobody owns it
                 count = tx.release_workflows(dead, now, is_dead=True)
                 tx.remove_worker(dead)
             logger.info("worker %s is gone; %d workflows to take over", dead, count)

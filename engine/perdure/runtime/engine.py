@@ -160,7 +160,7 @@ class Engine:
         if self._pid != os.getpid():
             raise NotOpen("this manager was opened before a fork: open one in this process")
         if self.failure is not None:
-            raise PerdureError(f"the engine has failed: {self.failure!r}") from self.failure
+            raise _failed(self.failure) from self.failure
         if self._is_closed:
             raise NotOpen("the manager has been closed")
 
@@ -399,7 +399,8 @@ class ThreadEngine(Engine):
                     self.mailbox.wait(wait)
         except BaseException as error:
             self.failure = error
-            logger.critical("the engine has failed and stops", exc_info=True)
+            is_ours = not isinstance(error, StoreVersionError)
+            logger.critical("the engine has failed and stops: %s", error, exc_info=is_ours)
         finally:
             try:
                 self._finish()
@@ -416,12 +417,20 @@ class ThreadEngine(Engine):
         """Wait for the end; blocks.
 
         Raises:
+            StoreVersionError: a newer perdure has upgraded the store.
             PerdureError: the engine had failed.
         """
         if self._thread is not None:
             self._thread.join()
         if self.failure is not None:
-            raise PerdureError(f"the engine has failed: {self.failure!r}") from self.failure
+            raise _failed(self.failure) from self.failure
+
+
+def _failed(failure: BaseException) -> PerdureError:
+    """What callers are told of an engine that has failed."""
+    if isinstance(failure, StoreVersionError):
+        return StoreVersionError(str(failure))  # no fault of the engine's, and with a remedy
+    return PerdureError(f"the engine has failed: {failure!r}")
 
 
 class LoopEngine(Engine):

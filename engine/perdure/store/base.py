@@ -418,7 +418,11 @@ class Store(Protocol):
         ...
 
     def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:
-        """Which of these workers are known to be dead. In doubt a worker lives."""
+        """Which of these workers are known to be dead. In doubt a worker lives.
+
+        In a transaction of this store those that are given stay dead until it ends: whoever takes
+        everything from them looks once more there, for one may have given a sign of life.
+        """
         ...
 
     def is_poisoned(self, error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import sqlite3
@@ -17,11 +18,8 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import (
     NotOpen,
     StoreBusy,
@@ -29,7 +27,6 @@ from perdure.errors import (
     StoreNotFound,
     StoreReadOnly,
     StoreUnsupported,
-    StoreVersionError,
 )
 
 from .base import Access, Reader, Transaction
@@ -37,10 +34,12 @@ from .connection import Connection, is_commit_poisoned, translate
 from .guest import Guest, open_guest
 from .liveness import LockFiles
 from .readers import ReaderPool, reading
+from .sqlite_moving import refuse_moved
+from .sqlite_schema import SCHEMA, create_tables, upgrade_tables
 from .sqlite_sql import SqliteReader, SqliteTransaction
+from .versions import Schema
 
-#: Raised by one with each change of schema/sqlite.sql.
-SCHEMA_VERSION = 1
+logger = logging.getLogger("perdure.store")
 
 #: How long one try waits for another process's transaction, in seconds. Short, because an engine
 #: that shares its thread with a loop stands still meanwhile; the engine tries again for as long as
@@ -85,6 +84,7 @@ class SqliteStore:
             (it must be there, and nothing in it is changed).
         busy_timeout: seconds to wait for another process's transaction.
         pause: waits for some seconds between two tries of `open`.
+        schema: the tables that this code knows.
     """
 
     shares_commits = True
@@ -97,6 +97,7 @@ class SqliteStore:
         access: Access = "create",
         busy_timeout: float = BUSY_TIMEOUT,
         pause: Callable[[float], object] | None = None,
+        schema: Schema = SCHEMA,
     ) -> None:
         if durability not in _SYNCHRONOUS:
             raise ValueError(f"durability={durability!r}: give 'disk' or 'process'")
@@ -104,6 +105,8 @@ class SqliteStore:
         self._file = path  # where it really lies: known when it is opened
         self._durability = durability
         self._access = access
+        self._schema = schema
+        self._check_version = functools.partial(schema.check, where=path)
         self._uri = ""
         self._busy_timeout = busy_timeout
         self._connection: Connection | None = None
@@ -220,32 +223,46 @@ class SqliteStore:
     def _prepare(self, connection: Connection, max_parallelism: int | None) -> None:
         execute = connection.engine_execute
         # First of all a read: a file that is something else is named before anything is changed.
-        sql = r"SELECT lower(name) FROM sqlite_master WHERE name LIKE 'perdure\_%' ESCAPE '\'"
-        names = {row[0] for row in execute(sql)}
-        self._check_ours(connection, names)
-        if not names and self._access != "create":
+        version = self._stored_version(connection)
+        if version is None and self._access != "create":
             raise StoreNotFound(f"{self.path}: perdure has no tables in it: {_REMEDY_MISSING}")
         if self._access == "read":
+            self._schema.check_readable(version, self.path)
             return
+        is_older = self._schema.is_older(version) and self._access == "create"
+        if version is not None and not is_older:
+            self._check_version(version)
         mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal" and not self.is_memory:
             raise StoreUnsupported(f"{self.path}: SQLite cannot use WAL here (it says {mode!r})")
         execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
         execute("PRAGMA foreign_keys = ON")
         execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-        if not names:
+        if version is None:
             self._create(connection, max_parallelism)
+        elif is_older:
+            self._upgrade(connection)
 
-    def _check_ours(self, connection: Connection, names: set[str]) -> None:
-        """Raise if what has names like ours is not ours, or of another version."""
+    def _stored_version(self, connection: Connection) -> object:
+        """The version of perdure's tables; None if there are none.
+
+        Raises:
+            StoreError: what has names like ours is not ours, or has moved elsewhere.
+        """
+        execute = connection.engine_execute
+        sql = r"SELECT lower(name) FROM sqlite_master WHERE name LIKE 'perdure\_%' ESCAPE '\'"
+        names = {row[0] for row in execute(sql)}
         if not names:
-            return
+            return None
         if "perdure_config" in names:
             try:
-                SqliteTransaction(connection, self._check_version).check_schema()
-                return
+                row = execute("SELECT schema_version FROM perdure_config").fetchone()
             except sqlite3.OperationalError:
                 pass  # another table by that name
+            else:
+                version = "unknown" if row is None else row[0]
+                refuse_moved(execute, version, self.path)
+                return version
         raise StoreError(
             f"{self.path}: it has a table or index named {min(names)}, but not perdure's tables:"
             " rename what begins with perdure_, or use a file of its own for perdure"
@@ -282,33 +299,27 @@ class SqliteStore:
             finally:
                 os.close(log)
 
-    def _check_version(self, version: object) -> None:
-        if version == SCHEMA_VERSION:
-            return
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise StoreVersionError(
-                f"{self.path}: its schema is version {version}, newer than {SCHEMA_VERSION}, which"
-                " this perdure knows: upgrade perdure in this process"
-            )
-        raise StoreVersionError(
-            f"{self.path}: its schema is version {version}, which this perdure (it knows"
-            f" {SCHEMA_VERSION}) does not know: restore a backup, or ask for help with it"
-        )
-
     def _create(self, connection: Connection, max_parallelism: int | None) -> None:
-        connection.begin()
-        try:
+        with _committed(connection):
             found = connection.engine_execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'perdure_config'"
             ).fetchone()
             if found is None:  # else another process was faster
-                _create_tables(connection.engine_execute, max_parallelism)
-            connection.commit()
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error, StoreError):
-                connection.rollback()
-            raise
+                create_tables(connection.engine_execute, max_parallelism, self._schema)
         SqliteTransaction(connection, self._check_version).check_schema()
+
+    def _upgrade(self, connection: Connection) -> None:
+        with _committed(connection):
+            version = upgrade_tables(connection.engine_execute, self._schema)
+        SqliteTransaction(connection, self._check_version).check_schema()
+        if version is not None:
+            logger.warning(
+                "%s: its schema was brought from version %d to %d: processes of an older perdure"
+                " stop now",
+                self.path,
+                version,
+                self._schema.version,
+            )
 
     def close(self) -> None:
         """Close all connections. May be opened again."""
@@ -376,7 +387,9 @@ class SqliteStore:
         Args:
             max_parallelism: initial value of the setting, if the tables are created.
         """
-        create = functools.partial(_create_tables, max_parallelism=max_parallelism)
+        create = functools.partial(
+            create_tables, max_parallelism=max_parallelism, schema=self._schema
+        )
         return open_guest(connection, self.path, self._check_version, create)
 
     # --- other processes
@@ -445,21 +458,17 @@ class _OpenTransaction:
             raise trouble from error
 
 
-def _create_tables(execute: Callable[..., Any], max_parallelism: int | None) -> None:
-    script = resources.files(__package__).joinpath("schema/sqlite.sql").read_text("utf-8")
-    for statement in _statements(script):
-        execute(statement)
-    limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
-    execute("INSERT INTO perdure_config VALUES (1, ?, ?, 1, 1)", (SCHEMA_VERSION, limit))
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+@contextlib.contextmanager
+def _committed(connection: Connection) -> Iterator[None]:
+    """A transaction, committed at the end of the block, or rolled back if it raises."""
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            connection.rollback()
+        raise
 
 
 def _refuse_network(path: str, mounts: str) -> None:

@@ -134,7 +134,8 @@ class MovingSqlite:
         if version != self._schema_version:
             raise StoreVersionError(
                 f"{self.path}: its schema is version {version}, and this perdure knows"
-                f" {self._schema_version}: use the perdure that its workers use"
+                f" {self._schema_version}: use the perdure that its workers use, or have a worker"
+                " of this one upgrade it"
             )
         return None
 

@@ -388,3 +388,24 @@ def living_workers_are_not_dead(bench: Bench) -> None:
     expect(bench.other.dead_workers([one, two]), [one], "only the released worker lives no more")
     expect(bench.other.dead_workers([two]), [], "only those asked for are given")
     bench.store.release_worker(two)
+
+
+@suite.check_of_two
+def the_dead_are_looked_at_in_a_transaction(bench: Bench) -> None:
+    """`dead_workers` tells the same in a transaction, which goes on: by it they are buried."""
+    me = bench.add_worker("me")
+    one, two = bench.add_worker("1"), bench.add_worker("2")
+    bench.other.hold_worker(me)
+    bench.store.hold_worker(one)
+    bench.store.hold_worker(two)
+    bench.store.release_worker(one)
+    with bench.other.transaction() as tx:
+        expect(tx.is_fenced(me), False, "who buries lives")
+        expect(bench.other.dead_workers([one, two]), [one], "only the released worker is dead")
+        tx.remove_worker(one)
+    with bench.other.transaction() as tx:
+        expect(bench.other.dead_workers([two]), [], "as the first thing in a transaction")
+    ids = [row.worker_id for row in bench.reader().workers() if row.worker_id in (me, one, two)]
+    expect(ids, sorted([me, two]), "what was done in that transaction is stored")
+    bench.store.release_worker(two)
+    bench.other.release_worker(me)

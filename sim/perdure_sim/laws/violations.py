@@ -117,6 +117,10 @@ class WrittenByTheDead(Violation):
     """A worker that others have taken for dead has written to a workflow."""
 
 
+class BuriedAlive(Violation):
+    """A worker was taken for dead, and all was taken from it, while its lease held."""
+
+
 class StateDiffers(Violation):
     """What a worker takes for a workflow's state is not what its journal says."""
 

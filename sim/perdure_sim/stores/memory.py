@@ -24,7 +24,7 @@ from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import NotOpen, StoreError
 from perdure.store.base import Reader, Transaction
 from perdure.store.connection import Connection, is_commit_poisoned, translate
-from perdure.store.sqlite import SCHEMA_VERSION
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 from .memory_rows import Change, Snapshot, Tables, check_parallelism
 from .memory_transaction import MemoryTransaction, Reads

@@ -29,7 +29,7 @@ from perdure.store.base import (
 from perdure.store.connection import Connection
 from perdure.store.fence import READ_ONLY
 from perdure.store.rows import is_progress_only
-from perdure.store.sqlite import SCHEMA_VERSION
+from perdure.store.sqlite_schema import SCHEMA_VERSION
 
 from .memory_rows import (
     ABSENT,

@@ -42,6 +42,7 @@ from .actions import (
 )
 from .clock import VirtualClock
 from .faulty_store import Crash, SimulatedStore, Site, Write
+from .leases import renew
 from .outside import NotSimulated
 from .trace import About, EventKind
 
@@ -114,6 +115,7 @@ class Process:
         rules: the code that it is booted with.
         drain_seconds: how long attempts may go on when it ends in good order; of its next life.
         is_alive: between its boot and its crash or end.
+        is_paused: it stands still, as a whole.
         life: how often it was booted.
     """
 
@@ -128,7 +130,7 @@ class Process:
         self.life = 0
         self._steps: Generator[str, None, None] | None = None
         self._turn_at: int | None = None
-        self._is_paused = False
+        self.is_paused = False
         self._is_late = False
         self._is_standing = False
         self._has_worked = False
@@ -151,7 +153,7 @@ class Process:
         self.life += 1
         self.is_alive = True
         self._steps, self._turn_at = None, None
-        self._is_paused = self._is_late = False
+        self.is_paused = self._is_late = False
         self._evicted = []
         self._is_reloading = False
         self.clock = VirtualClock(self.world, f"{self.name}.{self.life}")
@@ -283,7 +285,7 @@ class Process:
         if self._turn_at != at or self.life != life or not self.is_alive:
             return
         self._turn_at = None
-        if self._is_paused:
+        if self.is_paused:
             self._is_late = True  # it looks as soon as it goes on
             return
         faults = self.world.faults
@@ -370,9 +372,9 @@ class Process:
     def _go_on(self, life: int) -> None:
         if self.life != life or not self.is_alive or self._steps is None:
             return
-        if self.detail and self._is_paused:
+        if self.detail and self.is_paused:
             self.note("resume")
-        is_late, self._is_paused, self._is_late = self._is_late, False, False
+        is_late, self.is_paused, self._is_late = self._is_late, False, False
         try:
             for border in self._steps:
                 self._has_worked = True
@@ -388,7 +390,7 @@ class Process:
                     self._evict()
                     continue
                 # "pause": others go on meanwhile, for longer than anybody waits for the dead.
-                self._is_paused = True
+                self.is_paused = True
                 if self.detail:
                     self.note("pause", self.now + fault.duration)
                 if fault.kind == "zombie":
@@ -468,16 +470,17 @@ class Process:
         life = self.life
         if fault.kind == "overtaken":
             self.world.lose_lease(self)
-        was_paused, self._is_paused, self._is_standing = self._is_paused, True, True
+        was_paused, self.is_paused, self._is_standing = self.is_paused, True, True
         if self.detail:
             self.note("pause", self.now + fault.duration)
         self.world.run_inside(self.now + fault.duration)
+        renew(self.world.processes)
         self._is_standing = False
         if not self.is_alive or self.life != life:
             raise Crash(str(fault))
         if self.detail:
             self.note("resume")
-        self._is_paused = was_paused
+        self.is_paused = was_paused
         if self._is_late:
             self._is_late = False
             self.wake(self.now)

@@ -41,6 +41,7 @@ from .clock import START_MS
 from .deeds import Deed, asked_again, check_answer, no_answer
 from .disks import Disk
 from .faulty_store import Write
+from .leases import check_burials, workers
 from .outside import NotSimulated
 from .process import NOTICE_MS, Process
 from .trace import About, EventKind, Trace
@@ -459,15 +460,13 @@ class World:
 
     def lose_lease(self, process: Process) -> None:
         """The others take a living worker for dead."""
-        worker = process.engine._worker
-        if worker is None or worker.env.worker_id is None:
-            return
-        if self.detail:
-            self.note(process.name, "lease lost", worker.env.worker_id)
-        self._disk.lose_lease(worker.env.worker_id)
-        for other in self.processes:
-            if other is not process and other.is_alive:
-                other.look_in(NOTICE_MS)
+        for worker_id, _ in workers([process]):
+            if self.detail:
+                self.note(process.name, "lease lost", worker_id)
+            self._disk.lose_lease(worker_id)
+            for other in self.processes:
+                if other is not process and other.is_alive:
+                    other.look_in(NOTICE_MS)
 
     def committed(self, process: Process, writes: list[Write]) -> None:
         """Something is on the disk: the others find out when they poll."""
@@ -476,6 +475,7 @@ class World:
             self._log.append((self.now, self._disk.count_commits(), writes))
         if not process.clock.is_right:
             self.history.is_exact = False
+        self._watch(lambda: check_burials(writes, self.processes))
         worker = process.engine._worker
         me = None if worker is None else worker.env.worker_id
         author = Author(me, process.engine._is_stopping)

@@ -1,14 +1,21 @@
-"""The tables in PostgreSQL: what they refuse by themselves, and which version they are."""
+"""The tables in PostgreSQL: what they refuse by themselves, and an upgrade under load.
+
+(What all stores do alike: tests/store/test_versions.py.)
+"""
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
+import attrs
 import psycopg
 import pytest
-from tests.store.postgres.databases import execute
+from tests.store.places import Place, newer
+from tests.store.postgres.databases import STILL, end_connections, execute, soon
 
-from perdure.errors import StoreVersionError
-from perdure.store.postgres.schema import SCHEMA_VERSION, check_version
-from perdure.store.postgres.store import PostgresStore
+from perdure.errors import StoreBusy, StoreUnavailable
+from perdure.store.postgres.store import OPEN_PAUSE, UPGRADE_TRIES, PostgresStore
 
 
 @pytest.mark.parametrize(
@@ -52,11 +59,84 @@ def test_what_must_not_be_stored_cannot_be(
         execute(postgres_url, sql)
 
 
-def test_versions_are_told_apart() -> None:
-    """Our own passes; of another one it is said what to do."""
-    check_version(SCHEMA_VERSION, "x")
-    with pytest.raises(StoreVersionError, match="upgrade perdure in this process"):
-        check_version(SCHEMA_VERSION + 1, "x")
-    for other in (SCHEMA_VERSION - 1, None):
-        with pytest.raises(StoreVersionError, match="does not know"):
-            check_version(other, "x")
+@pytest.fixture
+def place(postgres_url: str) -> Place:
+    """The same database."""
+    return Place("postgres", postgres_url)
+
+
+def test_a_crash_on_the_way_leaves_the_older_tables(
+    place: Place, store: PostgresStore, tmp_path: Path
+) -> None:
+    """Whoever comes next finds them whole, and goes the way again."""
+    before = place.tables()
+    schema = newer(place, tmp_path, "CREATE TABLE perdure_more (x int)", "SELECT pg_sleep(3600)")
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            place.store(schema=schema).open(max_parallelism=None)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=upgrade)
+    thread.start()
+    sql = "SELECT 1 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND state = 'active'"
+    assert soon(lambda: bool(execute(place.address, sql)))
+    end_connections(place.address)
+    thread.join()
+    assert [type(failure) for failure in failures] == [StoreUnavailable]
+    assert place.tables() == before
+    schema = newer(place, tmp_path, "CREATE TABLE perdure_more (x int)")
+    again = place.store(schema=schema)
+    again.open(max_parallelism=None)
+    assert again.reader().config().schema_version == schema.version
+    again.close()
+
+
+def test_an_upgrade_waits_for_transactions_under_way(
+    place: Place, store: PostgresStore, tmp_path: Path
+) -> None:
+    """A client's transaction that has seen the older version ends before the tables change."""
+    schema = newer(place, tmp_path, "CREATE TABLE perdure_more (x int)")
+    upgrading = place.store(schema=schema)
+    thread = threading.Thread(target=upgrading.open, kwargs={"max_parallelism": None})
+    with store.transaction() as tx:
+        tx.check_schema()
+        thread.start()
+        sql = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+        assert soon(lambda: bool(execute(place.address, sql)))
+        tx.set_max_parallelism(70)
+    thread.join()
+    config = upgrading.reader().config()
+    assert (config.schema_version, config.max_parallelism) == (schema.version, 70)
+    upgrading.close()
+
+
+def test_an_upgrade_that_was_in_the_way_is_tried_again(
+    place: Place, store: PostgresStore, tmp_path: Path
+) -> None:
+    """Locks that others hold for long, and deadlocks with them, cost it time; not for ever."""
+    execute(place.address, "CREATE SEQUENCE tries")
+    fail = "DO $$ BEGIN IF nextval('tries') {} THEN RAISE {}; END IF; END $$"
+    twice = newer(
+        place,
+        tmp_path,
+        fail.format("= 1", "lock_not_available"),
+        fail.format("= 3", "deadlock_detected"),  # it was asked once in the first try
+        "CREATE TABLE perdure_more (x int)",
+    )
+    waits: list[float] = []
+    upgrading = PostgresStore(place.address + STILL, schema=twice, pause=waits.append)
+    upgrading.open(max_parallelism=None)
+    assert waits == [OPEN_PAUSE] * 2
+    upgrading.close()
+    always = attrs.evolve(twice, version=twice.version + 1)
+    (tmp_path / f"postgres-{always.version}.sql").write_text(
+        fail.format("> 0", "lock_not_available") + ";\n"
+    )
+    waits.clear()
+    upgrading = PostgresStore(place.address + STILL, schema=always, pause=waits.append)
+    with pytest.raises(StoreBusy, match="55P03"):
+        upgrading.open(max_parallelism=None)
+    assert len(waits) == UPGRADE_TRIES - 1

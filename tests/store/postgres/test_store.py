@@ -159,6 +159,31 @@ def test_who_is_in_a_transaction_lives(store: PostgresStore, postgres_url: str) 
     other.close()
 
 
+def test_who_gives_a_sign_of_life_is_not_buried(store: PostgresStore, postgres_url: str) -> None:
+    """Found dead, and looked at again in the transaction that would bury it. Those that are dead
+    then cannot renew their lease before it ends."""
+    with store.transaction() as tx:
+        tx.add_worker("late", 1)
+        tx.add_worker("lost", 1)
+        tx.add_worker("me", 1)
+    gone = "UPDATE perdure_workers SET lease_until = clock_timestamp() WHERE id <> 'me'"
+    execute(postgres_url, gone)
+    assert store.dead_workers(["late", "lost"]) == ["late", "lost"]
+    sign = "UPDATE perdure_workers SET lease_until = 'infinity' WHERE id = 'late'"
+    execute(postgres_url, sign)
+    with store.transaction() as tx:
+        assert not tx.is_fenced("me")
+        assert store.dead_workers(["late", "lost"]) == ["lost"]
+        locked = "SELECT 1 FROM perdure_workers WHERE id = 'lost' FOR SHARE NOWAIT"
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            execute(postgres_url, locked)
+        tx.remove_worker("lost")
+    assert execute(postgres_url, "SELECT id FROM perdure_workers ORDER BY id") == [
+        ("late",),
+        ("me",),
+    ]
+
+
 def test_a_lease_counts_from_the_end_of_user_code(store: PostgresStore, postgres_url: str) -> None:
     """It may have taken longer than the lease: who looks at the row then must see that it lives."""
     with store.transaction() as tx:

@@ -20,11 +20,12 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from perdure.errors import ConnectionMisuse, StoreError
 
 from ..base import TransactionLost
+from ..versions import Schema
 from .address import Address
 from .connection import Connection
 from .pipeline import Pipeline
 from .pulse import CHANNEL
-from .schema import check_version, create_tables, has_tables
+from .schema import SCHEMA, create_tables, stored_version
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -35,10 +36,12 @@ _SAVEPOINT = "perdure_over"
 class Guest(PostgresTransaction):
     """The engine's side of the user's transaction."""
 
-    def __init__(self, connection: psycopg.Connection[Any], address: Address) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], address: Address, schema: Schema = SCHEMA
+    ) -> None:
         super().__init__(
             Pipeline(connection, prepares=False),
-            functools.partial(check_version, text=address.text),
+            functools.partial(schema.check, where=address.text),
             lease=address.lease,
             text=address.text,
         )
@@ -126,7 +129,10 @@ class Guest(PostgresTransaction):
 
 
 def open_guest(
-    connection: psycopg.Connection[Any], address: Address, max_parallelism: int | None
+    connection: psycopg.Connection[Any],
+    address: Address,
+    max_parallelism: int | None,
+    schema: Schema = SCHEMA,
 ) -> Guest:
     """The engine's side of a transaction that is open on `connection`.
 
@@ -136,6 +142,7 @@ def open_guest(
     Args:
         address: of the database that it must be a connection to.
         max_parallelism: initial value of the setting, if the tables are made.
+        schema: the tables that this code knows.
 
     Raises:
         TypeError: it is no psycopg connection.
@@ -155,11 +162,14 @@ def open_guest(
                 "over(connection): no transaction is open: use `with connection.transaction():`"
             )
         Pipeline(connection, prepares=False).ask("BEGIN")
-    guest = Guest(connection, address)
+    guest = Guest(connection, address, schema)
     guest.check_open()
     with guest.savepoint(_SAVEPOINT):
-        if not has_tables(guest._ask, address.text):
-            create_tables(guest._ask, max_parallelism, address.text)
+        version = stored_version(guest._ask, address.text)
+        if version is None:
+            create_tables(guest._ask, max_parallelism, address.text, schema)
+        else:
+            schema.check(version, address.text)
     return guest
 
 

@@ -1,19 +1,21 @@
-"""The tables: whether they are there, whose they are, and making them.
+"""The tables: whether they are there, whose they are, making them, bringing them up to date.
 
 What does not belong here: what is in them.
 """
 
 from __future__ import annotations
 
-from importlib import resources
-
 from perdure.core.limits import PARALLELISM_DEFAULT
-from perdure.errors import StoreError, StoreVersionError
+from perdure.errors import StoreError
 
+from ..versions import Schema
+from .address import LOCK_TIMEOUT_MS
 from .reads import Execute
 
-#: Raised by one with each change of schema/postgres.sql.
+#: Raised by one with each change of schema/postgres.sql, and with a file that leads there.
 SCHEMA_VERSION = 1
+
+SCHEMA = Schema("postgres", SCHEMA_VERSION)
 
 #: The lock of whoever makes the tables, or changes them: any number that nobody else uses.
 _LOCK_KEY = 0x70657264757265  # "perdure"
@@ -25,23 +27,30 @@ _OUR_NAMES = (
     r" WHERE relname LIKE 'perdure\_%' AND pg_table_is_visible(oid)"
 )
 
+#: Whoever reads or writes is waited for, and waits: clients too, which have no row to be fenced by.
+_TABLES = (
+    "perdure_workers, perdure_workflows, perdure_steps, perdure_ticks, perdure_events,"
+    " perdure_inbox, perdure_config"
+)
 
-def has_tables(execute: Execute, text: str) -> bool:
-    """Whether perdure's tables are there, of the version that this code knows.
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+
+def stored_version(execute: Execute, text: str) -> object:
+    """The version of perdure's tables; None if there are none.
 
     Raises:
-        StoreVersionError: they are of another one.
         StoreError: something else has a name of theirs.
     """
     has_config, first_name = execute(_OUR_NAMES).fetchone()
     if has_config:
-        check_version(_stored_version(execute, text), text)
-    elif first_name is not None:
+        return _read_version(execute, text)
+    if first_name is not None:
         raise _not_ours(first_name, text)
-    return bool(has_config)
+    return None
 
 
-def _stored_version(execute: Execute, text: str) -> object:
+def _read_version(execute: Execute, text: str) -> object:
     sql = (
         "SELECT count(*) FROM pg_attribute WHERE attrelid = 'perdure_config'::regclass"
         " AND attname IN ('schema_version', 'max_parallelism') AND NOT attisdropped"
@@ -49,7 +58,7 @@ def _stored_version(execute: Execute, text: str) -> object:
     if execute(sql).fetchone()[0] != 2:
         raise _not_ours("perdure_config", text)
     row = execute("SELECT schema_version FROM perdure_config").fetchone()
-    return None if row is None else row[0]
+    return "unknown" if row is None else row[0]
 
 
 def _not_ours(name: str, text: str) -> StoreError:
@@ -59,40 +68,40 @@ def _not_ours(name: str, text: str) -> StoreError:
     )
 
 
-def check_version(version: object, text: str) -> None:
-    """Raise if a stored schema version is not this code's.
-
-    Raises:
-        StoreVersionError
-    """
-    if version == SCHEMA_VERSION:
-        return
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise StoreVersionError(
-            f"{text}: its schema is version {version}, newer than {SCHEMA_VERSION}, which"
-            " this perdure knows: upgrade perdure in this process"
-        )
-    raise StoreVersionError(
-        f"{text}: its schema is version {version}, which this perdure (it knows"
-        f" {SCHEMA_VERSION}) does not know: restore a backup, or ask for help with it"
-    )
-
-
-def create_tables(execute: Execute, max_parallelism: int | None, text: str) -> None:
+def create_tables(
+    execute: Execute, max_parallelism: int | None, text: str, schema: Schema = SCHEMA
+) -> None:
     """Make the tables in the open transaction, unless another process was faster.
 
     Args:
         max_parallelism: initial value of the setting.
     """
     execute("SELECT pg_advisory_xact_lock($1)", (_LOCK_KEY,))
-    if has_tables(execute, text):
+    version = stored_version(execute, text)
+    if version is not None:
+        schema.check(version, text)
         return
-    for statement in _statements():
+    for statement in schema.creation():
         execute(statement)
     limit = PARALLELISM_DEFAULT if max_parallelism is None else max_parallelism
-    execute("INSERT INTO perdure_config VALUES (1, $1, $2)", (SCHEMA_VERSION, limit))
+    execute("INSERT INTO perdure_config VALUES (1, $1, $2)", (schema.version, limit))
 
 
-def _statements() -> list[str]:
-    script = resources.files("perdure.store").joinpath("schema/postgres.sql").read_text("utf-8")
-    return [statement for statement in script.split(";\n") if statement.strip()]
+def upgrade_tables(execute: Execute, text: str, schema: Schema) -> int | None:
+    """Bring the tables up to date in the open transaction; nothing, if another process was faster.
+    The version that they had.
+
+    PostgreSQL changes tables within transactions: a crash on the way leaves the old ones. Nobody
+    else reads or writes them until it ends.
+
+    Raises:
+        psycopg.Error: others hold their locks for long, or wait for these.
+    """
+    execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    execute("SELECT pg_advisory_xact_lock($1)", (_LOCK_KEY,))
+    version = stored_version(execute, text)
+    if not schema.is_older(version):
+        return None
+    execute(f"LOCK TABLE {_TABLES} IN ACCESS EXCLUSIVE MODE")
+    schema.upgrade(execute, version, now=_NOW)
+    return version

@@ -19,12 +19,13 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.errors import IntegrityError, RaiseException
+from psycopg.errors import DeadlockDetected, IntegrityError, LockNotAvailable, RaiseException
 from psycopg.pq import TransactionStatus
 
 from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 
 from ..base import Access, Reader, Transaction, TransactionLost
+from ..versions import Schema
 from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
 from .errors import translate_own
@@ -32,8 +33,8 @@ from .guest import Guest, open_guest
 from .pipeline import Pipeline, Rows
 from .pool import ReaderPool
 from .pulse import CHANNEL, Pulse
-from .reads import PostgresReader
-from .schema import check_version, create_tables, has_tables
+from .reads import Execute, PostgresReader
+from .schema import SCHEMA, create_tables, stored_version, upgrade_tables
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -43,6 +44,10 @@ logger = logging.getLogger("perdure.store")
 #: How often a worker tries to connect at its start, and how long it waits in between, in seconds.
 OPEN_TRIES = 30
 OPEN_PAUSE = 1.0
+
+#: How often the upgrade of older tables is tried, with as long a pause: other transactions may hold
+#: them, and while it waits for its locks, for two seconds each time, nobody else gets on.
+UPGRADE_TRIES = 30
 
 _REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
 
@@ -62,6 +67,7 @@ class PostgresStore:
             (they must be there, and nothing in them is changed).
         tell_time: called now and then with the database's time, in ms since the epoch.
         pause: waits for some seconds between two tries of `open`.
+        schema: the tables that this code knows.
 
     Raises:
         ValueError: the address cannot be read.
@@ -78,6 +84,7 @@ class PostgresStore:
         access: Access = "create",
         tell_time: Callable[[int], object] = _no_time,
         pause: Callable[[float], object] | None = None,
+        schema: Schema = SCHEMA,
     ) -> None:
         self.address = parse(address)
         self.text = self.address.text
@@ -86,7 +93,8 @@ class PostgresStore:
         self._tell_time = tell_time
         self._pause = threading.Event().wait if pause is None else pause
         self._prepares = not self.address.has_pgbouncer
-        self._check_version = functools.partial(check_version, text=self.text)
+        self._schema = schema
+        self._check_version = functools.partial(schema.check, where=self.text)
         self._session: Connection | None = None
         self._pool: ReaderPool | None = None
         self._pulse: Pulse | None = None
@@ -141,13 +149,46 @@ class PostgresStore:
         session = self._connect()
         self._session = session
         ask = session.statements.ask
-        if has_tables(ask, self.text):
-            return
-        if self._access != "create":
+        version = stored_version(ask, self.text)
+        if version is None and self._access != "create":
             raise StoreNotFound(f"{self.text}: perdure has no tables in it: {_REMEDY_MISSING}")
+        if self._access == "read":
+            self._schema.check_readable(version, self.text)
+        elif version is None:
+            ask("BEGIN")
+            create_tables(ask, max_parallelism, self.text, self._schema)
+            ask("COMMIT")
+        elif self._schema.is_older(version) and self._access == "create":
+            self._upgrade(ask)
+        else:
+            self._check_version(version)
+
+    def _upgrade(self, ask: Execute) -> None:
+        for _ in range(UPGRADE_TRIES - 1):
+            try:
+                self._try_upgrade(ask)
+                break
+            except (LockNotAvailable, DeadlockDetected) as error:
+                logger.warning("the upgrade of the schema is tried again: %s", error)
+                ask("ROLLBACK")
+                self._pause(OPEN_PAUSE)
+        else:
+            self._try_upgrade(ask)
+        self._check_version(stored_version(ask, self.text))
+
+    def _try_upgrade(self, ask: Execute) -> None:
         ask("BEGIN")
-        create_tables(ask, max_parallelism, self.text)
+        version = upgrade_tables(ask, self.text, self._schema)
+        ask(f"NOTIFY {CHANNEL}")  # who was struck off finds out at once
         ask("COMMIT")
+        if version is not None:
+            logger.warning(
+                "%s: its schema was brought from version %d to %d: processes of an older perdure"
+                " stop now",
+                self.text,
+                version,
+                self._schema.version,
+            )
 
     def close(self) -> None:
         """Close all connections. May be opened again."""
@@ -256,7 +297,7 @@ class PostgresStore:
         Args:
             max_parallelism: initial value of the setting, if the tables are created.
         """
-        return open_guest(connection, self.address, max_parallelism)
+        return open_guest(connection, self.address, max_parallelism, self._schema)
 
     # --- other processes
 
@@ -280,6 +321,7 @@ class PostgresStore:
 
     def dead_workers(self, worker_ids: Collection[str]) -> list[str]:
         """See `base.Store.dead_workers`. One that is in a transaction lives: its row is locked."""
+        # In ours the rows stay locked until it ends.
         if not worker_ids:
             return []
         sql = (
@@ -287,7 +329,9 @@ class PostgresStore:
             " WHERE id = ANY($1::text[]) AND lease_until < clock_timestamp()"
             " ORDER BY id FOR UPDATE SKIP LOCKED"
         )
-        session = self._open_session()
+        session = self._session
+        if session is None or not (session.in_transaction or session.statements.begins):
+            session = self._open_session()
         try:
             return [row[0] for row in session.statements.ask(sql, (list(worker_ids),))]
         except psycopg.Error as error:

@@ -39,6 +39,14 @@ TURNS = (
         "        if False:\n",
         found_by=("taken", "pd1:w1/collected#1=zombie:40s", "NotTheOwner"),
     ),
+    Mutant(
+        "who was found dead is not looked at once more before all is taken from it",
+        "fencing",
+        "runtime.claims:Claims._bury_dead",
+        "if not self._store.dead_workers([dead]):",
+        "if False:",
+        found_by=("events", "pd1:w0/collected#1=zombie:1s;w1/begin#5=stall:2s", "BuriedAlive"),
+    ),
     # --- unknown outcome
     Mutant(
         "after a failed commit the actors are kept",
