@@ -16,7 +16,18 @@ import pytest
 from tests.bodies import App, play
 from tests.managers import LONG, make
 
-from perdure import ActionContext, Canceled, InProgress, QueryContext, RetryPolicy, Step, StepFailed
+from perdure import (
+    ActionContext,
+    Canceled,
+    InProgress,
+    QueryContext,
+    RetryPolicy,
+    Step,
+    StepFailed,
+    StepNotFound,
+    Succeeded,
+    WorkflowNotRunning,
+)
 
 
 @pytest.fixture
@@ -176,8 +187,8 @@ def test_what_a_replay_would_do_again_is_refused(name: str, path: Path) -> None:
     assert "Instead: " in text
 
 
-def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
-    """Code that no longer fits ends nothing, and holds nothing up."""
+def blocked(path: Path) -> Any:
+    """A manager whose code the workflow "wf" does not fit."""
 
     def release(name: str) -> Any:
         manager = make(path)
@@ -201,8 +212,29 @@ def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
     assert status.blocked is not None
     assert "event old" in status.blocked.message
     assert "event new" in status.blocked.message
+    return new
+
+
+def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
+    """Code that no longer fits ends nothing, and holds nothing up."""
+    new = blocked(path)
     new.sync.cancel("wf")
     assert new.sync.status("wf") == Canceled()
+    new.sync.close()
+
+
+def test_a_blocked_workflow_can_be_restarted(path: Path) -> None:
+    """From a step that is there, and nobody hears of an end that was none."""
+    new = blocked(path)
+    with pytest.raises(StepNotFound):
+        new.sync.restart("wf", from_step=1)
+    new.sync.restart("wf", from_step="old")
+    new.sync.send_event("new", workflow_id="wf")
+    new.sync.close()
+    new.run(until_idle=True)
+    assert new.sync.status("wf") == Succeeded(None)
+    with pytest.raises(WorkflowNotRunning):
+        new.sync.cancel("wf")
     new.sync.close()
 
 
