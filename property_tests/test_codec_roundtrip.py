@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.codec import ArgumentsCodec, TypeCodec, encode_error, encode_plain, plain
+from perdure.codec import ArgumentsCodec, TypeCodec, encode_plain, plain
+from perdure.error_form import encode_error
 from perdure.errors import ValidationError
 
 LIMIT = 10 * 1024 * 1024

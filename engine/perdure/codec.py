@@ -1,4 +1,4 @@
-"""Types to JSON and back: validation, size limits, arguments of a function, declared errors.
+"""Types to JSON and back: validation, size limits, arguments of a function.
 
 A value is judged by its JSON form: it is encoded in a deterministic order, and what came out must
 decode strictly into the annotation. msgspec does the work. Left alone it is too kind, so this
@@ -6,8 +6,8 @@ file refuses, with the help of `forms`, what it lets pass: ``nan`` and ``inf`` (
 unknown fields (it drops them), private fields of attrs classes (it leaves them out), sets that
 have no order, deep nesting. Pydantic, when installed, takes over each annotation that mentions it.
 
-Not here: what an annotation is for (`definitions`, `events`), and what to do when a value does
-not fit. Nothing here reads a clock or a database.
+Not here: what an annotation is for (`definitions`, `events`), what is kept of an exception
+(`error_form`), and what to do when a value does not fit. Nothing here reads a clock or a database.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Generic, NoReturn, TypeVar
@@ -26,14 +24,8 @@ import attrs
 import msgspec
 
 from .annotations import resolve
-from .core.limits import (
-    MESSAGE_LENGTH_MAX,
-    NAME_LENGTH_MAX,
-    TRACEBACK_LENGTH_MAX,
-    VALUE_BYTES_MAX,
-)
 from .core.outcomes import Json
-from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from .errors import DefinitionError, LimitExceeded, ValidationError
 from .forms import (
     SCALARS,
     Misfit,
@@ -67,7 +59,6 @@ _is_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _EXACT = (int, str, bool)
 _NO_NUMBER = re.compile(rb"nan|inf", re.IGNORECASE)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
-_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 # ---- The codec of one annotation ----
@@ -193,7 +184,12 @@ class TypeCodec(Generic[T]):
             raise Misfit("nested too deep", root)
         if traits.free:
             return raw
-        typed = self.value(raw, root)
+        try:
+            typed = self.value(raw, root)
+        except Misfit:
+            if b"null" in raw:
+                self._hand_made(value, root)  # where it was nan or inf, tells that
+            raise
         if self._joined:
             check_class(value, typed, root, self._joined)
         if traits.decimals and _NO_NUMBER.search(raw):
@@ -497,69 +493,3 @@ def _parameter(
             raise DefinitionError(f"{misfit.told(what)} (its default)") from misfit.__cause__
     only = each.kind is inspect.Parameter.POSITIONAL_ONLY
     return _Parameter(each.name, _encode(each.name) + b":", only, codec, default)
-
-
-# ---- Errors ----
-
-
-def encode_error(
-    error: BaseException, *, declared: tuple[type[BaseException], ...] = ()
-) -> ErrorInfo:
-    """What is kept of an exception; never raises.
-
-    The type is the bare class name. An instance of a declared class is kept as that class (the
-    nearest in its method resolution order), with `args` if they are JSON, for `rebuild_error`.
-    """
-    cls = next((each for each in type(error).__mro__ if each in declared), None)
-    arguments = None
-    if cls is not None:
-        try:
-            arguments = encode_plain(list(error.args), where="args", limit=VALUE_BYTES_MAX)
-        except Exception:  # by contract: then it comes back as StepFailed
-            arguments = None
-    try:
-        message = str(error)
-    except Exception as failure:
-        message = f"<str() of the exception raised {type(failure).__name__}>"
-    if len(message) > MESSAGE_LENGTH_MAX:
-        message = message[: MESSAGE_LENGTH_MAX - 1] + "…"
-    name = _storable((cls or type(error)).__name__)[:NAME_LENGTH_MAX]
-    return ErrorInfo(name, _storable(message), _traceback_text(error), arguments)
-
-
-def rebuild_error(
-    info: ErrorInfo, declared: tuple[type[BaseException], ...]
-) -> BaseException | None:
-    """The declared exception that `info` was made of, as ``cls(*args)``.
-
-    None if it was not declared, its args were not JSON, or its constructor refuses them.
-    """
-    if info.arguments is None:
-        return None
-    for cls in declared:
-        if cls.__name__ == info.type:
-            try:
-                error = cls(*_plain(info.arguments))
-            except Exception:  # by contract: then it comes back as StepFailed
-                return None
-            return error if isinstance(error, cls) else None
-    return None
-
-
-def _traceback_text(error: BaseException) -> str:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        frames = frames.tb_next
-    try:
-        lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
-        text = _storable("".join(lines))
-    except Exception as failure:  # a __str__ or __repr__ of the user's, or no stack left
-        return f"<the traceback could not be written: {type(failure).__name__}>"
-    if len(text) > TRACEBACK_LENGTH_MAX:
-        text = "…" + text[1 - TRACEBACK_LENGTH_MAX :]
-    return text
-
-
-def _storable(text: str) -> str:
-    """Every database takes it: no lone surrogates, and no NUL, which PostgreSQL refuses."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -115,7 +115,7 @@ class OpenManager(Definer):
 
     def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
         address = self.store_url
-        if not isinstance(address, str) or not address:
+        if not isinstance(address, str):
             raise TypeError(
                 f"store={address!r}: give the path of an SQLite file, or 'postgresql://…'"
             )
@@ -275,6 +275,8 @@ class OpenManager(Definer):
         """
         refuse_inside("run")
         refuse_loop("run", "use `async with manager:`")
+        if not isinstance(until_idle, bool):
+            raise TypeError(f"until_idle={until_idle!r}: give True or False")
         opening = self._reserve()
         try:
             install()

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast, overload
 
 import attrs
 
-from .codec import TypeCodec, plain, rebuild_error
+from .codec import TypeCodec, plain
 from .core.commands import AwaitEvent, RunChild, RunStep, Sleep, StepCommand
 from .core.ids import digest
 from .core.limits import NAME_LENGTH_MAX, SLEEP_MS_MAX, Limits
@@ -37,6 +37,7 @@ from .definitions import (
     Workflow,
     WorkflowCall,
 )
+from .error_form import rebuild_error
 from .errors import (
     DefinitionError,
     ErrorInfo,

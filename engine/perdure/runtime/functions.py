@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from perdure.codec import TypeCodec, encode_error, plain
+from perdure.codec import TypeCodec, plain
 from perdure.core.commands import RunStep
 from perdure.core.ids import WorkflowId
 from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
 from perdure.core.workflow import WorkflowState
 from perdure.definitions import Definition, Mutation, Query
+from perdure.error_form import encode_error
 from perdure.errors import DefinitionError, ErrorInfo, StoreError
 from perdure.sometimes import sometimes
 from perdure.store.base import TransactionLost

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from perdure.codec import encode_error
 from perdure.core.outcomes import Failed, Json, Outcome, Succeeded
 from perdure.core.replay import Handler, Launch
 from perdure.definitions import Workflow
+from perdure.error_form import encode_error
 from perdure.step import Step, StepRules
 
 from .inside import INSIDE

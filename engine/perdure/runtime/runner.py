@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from perdure.codec import encode_error
 from perdure.core.commands import RunStep
 from perdure.core.ids import idempotency_key
 from perdure.core.messages import AttemptEnded
 from perdure.core.outcomes import Failed, Outcome, Succeeded
 from perdure.core.retry import class_name
 from perdure.definitions import Action
+from perdure.error_form import encode_error
 from perdure.errors import (
     ErrorInfo,
     LimitExceeded,
