@@ -106,6 +106,11 @@ class Measured:
     group: set[float] = field(default_factory=set)
 
 
+@dataclass
+class Dangling:
+    there: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
 @dataclass(frozen=True)
 class Key:
     a: int
@@ -483,6 +488,7 @@ UNSTORABLE = [
     (dict[tuple[int, int], str], "the keys of a dict must be"),
     (list[dict[bool, str]], "the keys of a dict must be"),
     (Loose, "forbid_unknown_fields"),
+    (Dangling, "'Nowhere' is not defined: the annotations of a class are looked up in its module"),
     (list["Nowhere"], "Nowhere"),  # type: ignore[name-defined]  # noqa: F821
 ]
 

@@ -16,6 +16,7 @@ import functools
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Generic, NoReturn, TypeVar
@@ -287,6 +288,8 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
     classes = classes_of(annotation)
+    if sys.modules["pydantic"].BaseModel in classes:
+        raise Unstorable("pydantic.BaseModel says nothing of what is in it: take a model of yours")
     traits = Traits(objects=True, floats=float in classes, decimals=Decimal in classes)
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
 
