@@ -418,6 +418,7 @@ make_manager: Any = WorkflowManager
         (lambda: make_manager(""), ValueError, "store='': give a path"),
         (lambda: make_manager(5), TypeError, "store=5: give the path"),
         (lambda: make_manager("mysql://x"), ValueError, "store='mysql://x': give a path"),
+        (lambda: make_manager("a\0b"), ValueError, r"store='a\\x00b': give a path"),
         (lambda: make_manager("sqlite:///"), ValueError, "store='sqlite:///': give a path"),
         (
             lambda: make_manager("a.db").run(until_idle=1),

@@ -122,7 +122,7 @@ class OpenManager(Definer):
         if address.startswith(("postgresql://", "postgres://")):
             return self._make_postgres_store(address, access)
         path = address.removeprefix("sqlite:///")
-        if not path or "://" in path:
+        if not path or "://" in path or "\0" in path:
             raise ValueError(
                 f"store={address!r}: give a path, 'sqlite:///path', ':memory:' or 'postgresql://…'"
             )
