@@ -20,6 +20,7 @@ from perdure import (
     ActionContext,
     Canceled,
     InProgress,
+    MutationContext,
     QueryContext,
     RetryPolicy,
     Step,
@@ -249,6 +250,43 @@ def test_a_sleep_may_be_changed_under_a_running_workflow(path: Path) -> None:
         return "fits"
 
     assert play(path, body)[0] == "fits"
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+def test_unstable_arguments_are_not_compared(path: Path, by_default: bool) -> None:
+    """Said of one step or by `with_options`: other arguments fit, and what is recorded counts."""
+
+    def release(number: int) -> Any:
+        manager = make(path)
+
+        @manager.mutation
+        def double(ctx: MutationContext, n: int) -> int:
+            return 2 * n
+
+        @manager.workflow
+        async def child(step: Step, n: int) -> int:
+            return n
+
+        @manager.workflow
+        async def deployed(step: Step) -> list[int]:
+            given = None if by_default else True
+            lax = step.with_options(unstable_args=True) if by_default else step
+            values = [
+                await lax.run_mutation(double(number), unstable_args=given),
+                await lax.run_workflow(child(number), unstable_args=given),
+            ]
+            return [*values, await step.await_event("go")]
+
+        return manager, deployed
+
+    old, deployed = release(1)
+    old.sync.start(deployed(), id="wf")
+    old.sync.close()
+    old.run(until_idle=True)
+    new, _ = release(2)
+    with new.sync as sync:
+        sync.send_event("go", workflow_id="wf", value=7)
+        assert sync.result("wf", timeout=LONG) == [2, 1, 7]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")
