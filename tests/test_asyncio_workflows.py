@@ -364,3 +364,18 @@ def test_to_thread_is_refused(path: Path) -> None:
             return str(error)
 
     assert "a plain `def` action runs in a thread" in play(path, body)[0]
+
+
+def test_the_outcome_of_a_step_cannot_be_made_up(path: Path) -> None:
+    """As with a task: an error at the call, and the step ends as it does."""
+
+    async def body(step: Step, app: App) -> Any:
+        future: Any = step.run_action(app.echo("real"))
+        with pytest.raises(RuntimeError, match="ends with the outcome of its step"):
+            future.set_result("made up")
+        with pytest.raises(RuntimeError, match="ends with the outcome of its step"):
+            future.set_exception(ValueError("made up"))
+        return await future
+
+    value, _ = play(path, body)
+    assert value == "real"

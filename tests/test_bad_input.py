@@ -415,10 +415,16 @@ make_manager: Any = WorkflowManager
 @pytest.mark.parametrize(
     ("make", "cls", "match"),
     [
-        (lambda: make_manager(""), TypeError, "store='': give the path"),
+        (lambda: make_manager(""), ValueError, "store='': give a path"),
         (lambda: make_manager(5), TypeError, "store=5: give the path"),
         (lambda: make_manager("mysql://x"), ValueError, "store='mysql://x': give a path"),
+        (lambda: make_manager("a\0b"), ValueError, r"store='a\\x00b': give a path"),
         (lambda: make_manager("sqlite:///"), ValueError, "store='sqlite:///': give a path"),
+        (
+            lambda: make_manager("a.db").run(until_idle=1),
+            TypeError,
+            "until_idle=1: give True or False",
+        ),
         (
             lambda: make_manager("a.db", retry_actions_by_default="no"),
             TypeError,

@@ -153,3 +153,12 @@ def test_a_secret_is_not_stored_as_asterisks() -> None:
             encode(annotation, value)
     written = Written(password=login.password)
     assert decode(Written, encode(Written, written)) == written
+
+
+def test_the_base_of_all_models_is_no_annotation() -> None:
+    """It has no fields, so that nothing of what a model holds would be stored."""
+    pydantic = pytest.importorskip("pydantic")
+    base: Any = pydantic.BaseModel
+    for annotation in (base, dict[str, base | None]):
+        with pytest.raises(DefinitionError, match="BaseModel says nothing of what is in it"):
+            TypeCodec.of(annotation, where="the value")

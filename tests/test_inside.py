@@ -16,7 +16,19 @@ import pytest
 from tests.bodies import App, play
 from tests.managers import LONG, make
 
-from perdure import ActionContext, Canceled, InProgress, QueryContext, RetryPolicy, Step, StepFailed
+from perdure import (
+    ActionContext,
+    Canceled,
+    InProgress,
+    MutationContext,
+    QueryContext,
+    RetryPolicy,
+    Step,
+    StepFailed,
+    StepNotFound,
+    Succeeded,
+    WorkflowNotRunning,
+)
 
 
 @pytest.fixture
@@ -176,8 +188,8 @@ def test_what_a_replay_would_do_again_is_refused(name: str, path: Path) -> None:
     assert "Instead: " in text
 
 
-def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
-    """Code that no longer fits ends nothing, and holds nothing up."""
+def blocked(path: Path) -> Any:
+    """A manager whose code the workflow "wf" does not fit."""
 
     def release(name: str) -> Any:
         manager = make(path)
@@ -201,8 +213,29 @@ def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
     assert status.blocked is not None
     assert "event old" in status.blocked.message
     assert "event new" in status.blocked.message
+    return new
+
+
+def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
+    """Code that no longer fits ends nothing, and holds nothing up."""
+    new = blocked(path)
     new.sync.cancel("wf")
     assert new.sync.status("wf") == Canceled()
+    new.sync.close()
+
+
+def test_a_blocked_workflow_can_be_restarted(path: Path) -> None:
+    """From a step that is there, and nobody hears of an end that was none."""
+    new = blocked(path)
+    with pytest.raises(StepNotFound):
+        new.sync.restart("wf", from_step=1)
+    new.sync.restart("wf", from_step="old")
+    new.sync.send_event("new", workflow_id="wf")
+    new.sync.close()
+    new.run(until_idle=True)
+    assert new.sync.status("wf") == Succeeded(None)
+    with pytest.raises(WorkflowNotRunning):
+        new.sync.cancel("wf")
     new.sync.close()
 
 
@@ -217,6 +250,43 @@ def test_a_sleep_may_be_changed_under_a_running_workflow(path: Path) -> None:
         return "fits"
 
     assert play(path, body)[0] == "fits"
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+def test_unstable_arguments_are_not_compared(path: Path, by_default: bool) -> None:
+    """Said of one step or by `with_options`: other arguments fit, and what is recorded counts."""
+
+    def release(number: int) -> Any:
+        manager = make(path)
+
+        @manager.mutation
+        def double(ctx: MutationContext, n: int) -> int:
+            return 2 * n
+
+        @manager.workflow
+        async def child(step: Step, n: int) -> int:
+            return n
+
+        @manager.workflow
+        async def deployed(step: Step) -> list[int]:
+            given = None if by_default else True
+            lax = step.with_options(unstable_args=True) if by_default else step
+            values = [
+                await lax.run_mutation(double(number), unstable_args=given),
+                await lax.run_workflow(child(number), unstable_args=given),
+            ]
+            return [*values, await step.await_event("go")]
+
+        return manager, deployed
+
+    old, deployed = release(1)
+    old.sync.start(deployed(), id="wf")
+    old.sync.close()
+    old.run(until_idle=True)
+    new, _ = release(2)
+    with new.sync as sync:
+        sync.send_event("go", workflow_id="wf", value=7)
+        assert sync.result("wf", timeout=LONG) == [2, 1, 7]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,30 @@ def test_run_ends_though_an_action_ignores_its_cancellation(
     asyncio.run(begin())
     manager.run()
     assert asyncio.run(look()).type == "WorkerLost"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_can_be_stopped_while_its_server_is_away(number: signal.Signals) -> None:
+    """It ends at once, and leaves the signals as they were."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    manager = WorkflowManager("postgresql://nobody@/none?host=/there-is-no-such-folder")
+    told: list[str] = []
+
+    class Stopping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+            signal.raise_signal(number)
+
+    logger, stopping = logging.getLogger("perdure.store"), Stopping()
+    logger.addHandler(stopping)
+    try:
+        manager.run()
+    finally:
+        logger.removeHandler(stopping)
+    assert len(told) == 1
+    assert "a worker cannot start yet" in told[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert manager._opening is None
 
 
 def test_run_inside_a_loop_is_refused(manager: WorkflowManager) -> None:

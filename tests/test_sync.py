@@ -166,6 +166,8 @@ def test_inside_a_loop_it_is_refused(manager: WorkflowManager) -> None:
     """A blocking call would stop the loop; the error names the coroutine."""
 
     async def main() -> None:
+        with pytest.raises(PerdureError, match="async with manager"):
+            manager.sync.__enter__()
         async with manager:
             with pytest.raises(PerdureError, match=r"await manager\.status"):
                 manager.sync.status("x")
@@ -178,6 +180,8 @@ def test_inside_a_workflow_it_is_refused(manager: WorkflowManager) -> None:
 
     @manager.mutation
     def asking(ctx: MutationContext) -> None:
+        with pytest.raises(PerdureError, match="inside a mutation"):
+            manager.sync.__enter__()
         manager.sync.status("x")
 
     @manager.workflow

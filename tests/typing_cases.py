@@ -5,6 +5,7 @@ Each `type: ignore` here is itself a test: mypy reports it as unused when the mi
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, assert_type
 
@@ -138,6 +139,24 @@ async def steps(step: Step) -> None:
     assert_type(await step.run_action(enrich("u"), retry=True), Profile)
     assert_type(await step.run_action(in_thread([1])), int)
     assert_type(await step.run_workflow(onboard("u")), str)
+    number = define_event("n", int)
+    assert_type(await step.await_event(number), int)
+    assert_type(await step.await_event(number, id="e", timeout=1), int)
+    assert_type(await step.await_event("n"), Any)
+    assert_type(await step.sleep(1), None)
+    one, other = step.run_query(count("u")), step.run_action(enrich("u"))
+    assert_type(one, asyncio.Future[int])
+    assert_type(await asyncio.gather(one, other, step.sleep(1)), tuple[int, Profile, None])
+    assert_type(await asyncio.wait_for(other, 1), Profile)
+    assert_type(await asyncio.shield(other), Profile)
+    done, _ = await asyncio.wait([one], timeout=1)
+    assert_type(done, set[asyncio.Future[int]])
+    for next_one in asyncio.as_completed([one]):
+        assert_type(await next_one, int)
+    assert_type(step.with_options(retry=False, unstable_args=True), Step)
+    assert_type(await step.with_options(retry=True).run_action(enrich("u")), Profile)
+    step.run_action(enrich("u"), inline=True)  # type: ignore[call-arg]
+    step.run_query(count("u"), retry=True)  # type: ignore[call-arg]
     step.run_query(send_email("u"))  # type: ignore[arg-type]
     step.run_mutation(enrich("u"))  # type: ignore[arg-type]
     step.run_action(send_email("u"))  # type: ignore[arg-type]

@@ -6,8 +6,8 @@ file refuses, with the help of `forms`, what it lets pass: ``nan`` and ``inf`` (
 unknown fields (it drops them), private fields of attrs classes (it leaves them out), sets that
 have no order, deep nesting. Pydantic, when installed, takes over each annotation that mentions it.
 
-Not here: errors (`error_form`), what an annotation is for (`definitions`, `events`), and what to
-do when a value does not fit. Nothing here reads a clock or a database.
+Not here: what an annotation is for (`definitions`, `events`), what is kept of an exception
+(`error_form`), and what to do when a value does not fit. Nothing here reads a clock or a database.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import functools
 import inspect
 import json
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -195,7 +196,12 @@ class TypeCodec(Generic[T]):
             raise Misfit("nested too deep", root)
         if traits.free:
             return raw
-        typed = self._typed(raw, root)
+        try:
+            typed = self._typed(raw, root)
+        except Misfit:
+            if b"null" in raw:
+                self._hand_made(value, root)  # where it was nan or inf, tells that
+            raise
         again = self._written(typed, root) if traits.forms else raw
         if again != raw:
             self._check_fields(raw, typed, root)
@@ -334,6 +340,8 @@ def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
     dump, decode = pydantic_form(annotation)
     refuse_excluded(annotation)
     classes = classes_of(annotation)
+    if sys.modules["pydantic"].BaseModel in classes:
+        raise Unstorable("pydantic.BaseModel says nothing of what is in it: take a model of yours")
     traits = Traits(objects=True, forms=True, decimals=Decimal in classes, text=str in classes)
     return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
 

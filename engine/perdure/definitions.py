@@ -393,7 +393,8 @@ class Definer:
                 None for what the workflow or the manager says.
             timeout: bound of each attempt, a `timedelta` or seconds.
             raises: exception classes that are answers: not retried, and raised again in the
-                handler as ``cls(*args)``. A subclass comes back as the class listed here.
+                handler as ``cls(*args)``. A subclass comes back as the class listed here. The args
+                are stored as the annotations of its ``__init__`` say; else as plain JSON.
 
         Raises:
             DefinitionError: the function, its annotations or its name cannot be used.

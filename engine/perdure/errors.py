@@ -9,7 +9,7 @@
     ├─ NotOpen                      the manager is not open, or was opened before a fork
     ├─ WorkflowNotFound
     ├─ WorkflowNotRunning           cancel of a workflow that has ended
-    ├─ WorkflowRunning              restart of a workflow that has not ended
+    ├─ WorkflowRunning              restart of one that has not ended, nor is blocked
     ├─ WorkflowIdConflict           the id belongs to another call
     ├─ WorkflowFailed               result(): the workflow failed
     ├─ WorkflowCanceled             result(): the workflow was canceled

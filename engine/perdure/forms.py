@@ -350,7 +350,12 @@ def traits_of(annotation: Any) -> Traits:
     """Read an annotation; raises `Unstorable` if its values have no form in JSON."""
     try:
         root = shapes.type_info(annotation)
-    except Exception as error:  # whatever msgspec or the evaluation of a field's name raises
+    except NameError as error:
+        raise Unstorable(
+            f"{error}: the annotations of a class are looked up in its module, so define or import"
+            " it there"
+        ) from None
+    except Exception as error:  # whatever msgspec raises
         raise Unstorable(f"{error}{_REMEDY if 'unions may not' in str(error) else ''}") from None
     null = objects = unsafe = anything = recursive = False
     nodes = _nodes(root)

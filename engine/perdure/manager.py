@@ -264,6 +264,8 @@ class WorkflowManager(InspectedManager):
     ) -> None:
         """Have a workflow that has ended run again; it goes on as soon as a worker takes it up.
 
+        So may one that is blocked: what it still runs is canceled, and it has no end in between.
+
         Without `from_step` every outcome is kept, failures too, and steps that had none are asked
         for again: that is for mended code, and to go on with what was canceled. Attempts are
         counted anew, and a step keeps its idempotency key. `on_complete` runs again at the end.

@@ -11,12 +11,12 @@ import re
 import signal
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 import attrs
 
@@ -62,6 +62,56 @@ class Opening:
     access: Access = "create"
     is_under_way: bool = False
     is_given_up: bool = False
+
+
+class _StoppedEarly(BaseException):
+    """A signal to stop came while the store was being opened."""
+
+
+class _Stops:
+    """SIGTERM and SIGINT stop a worker process, if its manager runs in the main thread.
+
+    The loop hears of a signal only between two callbacks, and one of them opens the store, which
+    waits for a server that is away. So within the block, until `ask` is called, a signal ends the
+    block at once.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+        self._loop = loop
+        self._stop = stop
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, _stop_early)
+        return self
+
+    def ask(self) -> None:
+        """From now on they ask the engine to stop."""
+        numbers = list(self._before)
+        self._restore()
+        for number in numbers:
+            with suppress(NotImplementedError):  # Windows
+                self._loop.add_signal_handler(number, self._stop)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._restore()
+        return isinstance(error, _StoppedEarly)
+
+    def _restore(self) -> None:
+        while self._before:
+            number, before = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def _stop_early(number: int, frame: FrameType | None) -> NoReturn:
+    raise _StoppedEarly
 
 
 class OpenManager(Definer):
@@ -115,14 +165,14 @@ class OpenManager(Definer):
 
     def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
         address = self.store_url
-        if not isinstance(address, str) or not address:
+        if not isinstance(address, str):
             raise TypeError(
                 f"store={address!r}: give the path of an SQLite file, or 'postgresql://…'"
             )
         if address.startswith(("postgresql://", "postgres://")):
             return self._make_postgres_store(address, access)
         path = address.removeprefix("sqlite:///")
-        if not path or "://" in path:
+        if not path or "://" in path or "\0" in path:
             raise ValueError(
                 f"store={address!r}: give a path, 'sqlite:///path', ':memory:' or 'postgresql://…'"
             )
@@ -275,6 +325,8 @@ class OpenManager(Definer):
         """
         refuse_inside("run")
         refuse_loop("run", "use `async with manager:`")
+        if not isinstance(until_idle, bool):
+            raise TypeError(f"until_idle={until_idle!r}: give True or False")
         opening = self._reserve()
         try:
             install()
@@ -293,13 +345,13 @@ class OpenManager(Definer):
             drain_seconds=self._drain_seconds,
         )
         engine.attach(loop)
-        signals = (signal.SIGTERM, signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            for number in signals:
-                with suppress(NotImplementedError):  # Windows
-                    loop.add_signal_handler(number, engine.stop)
         self._engine = engine
-        await engine.run(max_parallelism=self._max_parallelism, until_idle=until_idle)
+        with _Stops(loop, engine.stop) as stops:
+            await engine.run(
+                max_parallelism=self._max_parallelism,
+                until_idle=until_idle,
+                opened=stops.ask,
+            )
 
     @property
     @abstractmethod

@@ -53,6 +53,8 @@ class SyncManager:
 
     def __enter__(self) -> Self:
         """Open the store and run a worker inside this process."""
+        refuse_inside("sync")
+        refuse_loop("sync", "use `async with manager:`")
         self._refuse_fork()
         with self._lock:
             self._call(self._manager._open(works=True))

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.runtime.harness import Rig
 from tests.runtime.restarting import (
     Make,
     answer,
@@ -98,6 +99,73 @@ def test_what_was_canceled_goes_on(rigs: Make) -> None:
     assert rig.outcome(w) is None
     finish_chain(rig, "1", "2")
     assert rig.outcome(w) == [1, 2]
+
+
+def other_two_waits() -> Definer:
+    """Code that does not fit what `two_waits` has recorded."""
+    wrong = Definer()
+    wrong.mutation(ended_noted.fn)
+
+    @wrong.workflow(name="two_waits")
+    async def other(step: Step) -> object:
+        return await step.await_event("else")
+
+    return wrong
+
+
+@d.workflow
+async def above(step: Step) -> object:
+    return await step.run_workflow(two_waits(), workflow_id="child")
+
+
+def taken_over(rigs: Make, rig: Rig, workflow_id: str) -> Rig:
+    """Another process, whose code the workflow blocks."""
+    rig.close()
+    second = rigs(other_two_waits())
+    send(second, workflow_id, 1)
+    assert second.state(workflow_id).is_blocked
+    return second
+
+
+@pytest.mark.parametrize("from_step", [None, 0])
+def test_a_blocked_workflow_is_restarted(rigs: Make, from_step: int | None) -> None:
+    """From a step that today's code can do without, it runs; else it is blocked as it was. It
+    has no end on the way: no `on_complete`, and nobody hears of one."""
+    rig = rigs(d)
+    w = begun(rig, two_waits(), on_complete=ended_noted)
+    second = taken_over(rigs, rig, w)
+    restart(second, w, from_step)
+    assert second.state(w).is_blocked is (from_step is None)
+    assert second.outcome(w) is None
+    assert second.rows("SELECT name FROM perdure_steps") == [
+        ("go",) if from_step is None else ("else",)
+    ]
+    assert not second.rows("SELECT 1 FROM sqlite_master WHERE name = 'notes'")
+
+
+def test_a_blocked_child_is_restarted_and_its_parent_waits_on(rigs: Make) -> None:
+    """Nobody tells the parent of an end that was none."""
+    rig = rigs(d)
+    w = begun(rig, above())
+    second = taken_over(rigs, rig, "child")
+    restart(second, "child", 0)
+    send(second, "child", [7], name="else")
+    assert second.outcome("child") == [7]
+    second.close()
+    third = rigs(d)
+    third.settle()
+    assert third.outcome(w) == [7]
+
+
+def test_a_blocked_workflow_is_left_as_it_is_by_a_wrong_restart(rigs: Make) -> None:
+    """A step that is not there: nothing was stopped."""
+    rig = rigs(d)
+    w = begun(rig, two_waits())
+    second = taken_over(rigs, rig, w)
+    before = second.rows("SELECT * FROM perdure_steps")
+    assert isinstance(second.done(second.ask(restart_order(w, 7))).error, StepNotFound)
+    assert second.rows("SELECT * FROM perdure_steps") == before
+    assert second.state(w).is_blocked
 
 
 def test_all_outcomes_kept_leads_to_the_same_end(rigs: Make) -> None:

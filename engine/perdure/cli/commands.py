@@ -223,7 +223,7 @@ def cancel(workflow_id: str) -> None:
 @click.option("--from", "step", metavar="STEP", help="Anew from here: a step's number or name.")
 @shared_options
 def restart(workflow_id: str, step: str | None) -> None:
-    """Run a workflow that has ended once more.
+    """Run a workflow that has ended, or is blocked, once more.
 
     Every recorded outcome is kept, and only steps without one run again, unless --from names a step
     (the last one of a name): it and all after it are forgotten.

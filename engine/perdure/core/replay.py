@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from msgspec import Struct
 
@@ -63,6 +63,12 @@ class Place(Struct, frozen=True, kw_only=True):
     asked: tuple[str, ...] = ()
 
 
+_NOT_YOURS = (
+    "the future of a step ends with the outcome of its step: cancel it, or make a future of your"
+    " own with asyncio.get_running_loop().create_future()"
+)
+
+
 class StepFuture(WorkflowFuture):
     """The future of a step. Cancelling it cancels the step."""
 
@@ -78,6 +84,14 @@ class StepFuture(WorkflowFuture):
             return False
         self.handler.on_future_cancelled(self.number)
         return True
+
+    def set_result(self, result: Any, /) -> NoReturn:
+        """Refused, as a task refuses it."""
+        raise RuntimeError(_NOT_YOURS)
+
+    def set_exception(self, exception: Any, /) -> NoReturn:
+        """Refused, as a task refuses it."""
+        raise RuntimeError(_NOT_YOURS)
 
 
 class Handler:
@@ -280,11 +294,11 @@ class Handler:
             )
             return
         if isinstance(resolved, Value):
-            future.set_result(resolved.value)
+            asyncio.Future.set_result(future, resolved.value)
         else:
             if isinstance(resolved.error, StepFailed):
                 resolved.error.attempts = fact.attempts
-            future.set_exception(resolved.error)
+            asyncio.Future.set_exception(future, resolved.error)
 
     def _finish(self) -> None:
         """The handler has ended: what it left behind is cancelled and may ask for nothing."""

@@ -450,11 +450,25 @@ class LoopEngine(Engine):
     def _make_mailbox(self) -> Mailbox:
         return Mailbox(self._wake)
 
-    async def run(self, *, max_parallelism: int | None, until_idle: bool) -> None:
-        """Work until `stop` is called, or until nothing is left to do."""
+    async def run(
+        self,
+        *,
+        max_parallelism: int | None,
+        until_idle: bool,
+        opened: Callable[[], object] | None = None,
+    ) -> None:
+        """Work until `stop` is called, or until nothing is left to do.
+
+        Args:
+            max_parallelism: see `base.Store.open`, which may block the loop for half a minute.
+            until_idle: end when nothing is left to do.
+            opened: called when the store is open; from then on the loop hears of everything.
+        """
         self._until_idle = until_idle
         self.store.open(max_parallelism=max_parallelism, works=self._works)
         try:
+            if opened is not None:
+                opened()
             self._begin_life()
             self._watchdog.start()
             self._wake()

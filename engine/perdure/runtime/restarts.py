@@ -36,13 +36,15 @@ FromStep: TypeAlias = int | str
 class RestartOrder(msgspec.Struct, kw_only=True):
     """A checked wish to restart a workflow; `from_step` None keeps every outcome.
 
-    `seen` is the epoch in which it was found ended: if it has another one when a commit that
-    seemed to fail is tried again, it was stored after all.
+    `seen` is the epoch in which it was found ended, `was_blocked` that it was found blocked: if it
+    has another epoch, or goes on, when a commit that seemed to fail is tried again, it was stored
+    after all.
     """
 
     workflow_id: WorkflowId
     from_step: FromStep | None = None
     seen: Epoch | None = None
+    was_blocked: bool = False
 
     def execute(self, scope: Scope) -> None:
         """Carry it out, as a request."""
@@ -68,7 +70,7 @@ class CleanupOrder(msgspec.Struct, kw_only=True):
 
 
 def restart(scope: Scope, order: RestartOrder) -> None:
-    """Have a workflow that has ended run again.
+    """Have a workflow that has ended, or is blocked, run again.
 
     Raises:
         WorkflowNotFound, WorkflowRunning, StepNotFound: nothing was written.
@@ -78,10 +80,12 @@ def restart(scope: Scope, order: RestartOrder) -> None:
     found = scope.tx.load([workflow_id])
     if not found:
         raise not_found(workflow_id)
-    if order.seen not in (None, found[0].state.epoch):
+    state = found[0].state
+    is_running = state.status == "in_progress"
+    if (order.was_blocked and not state.is_blocked) or order.seen not in (None, state.epoch):
         sometimes("a restart that was carried out is asked for again")
         return
-    if found[0].state.status == "in_progress":
+    if is_running and not state.is_blocked:
         raise WorkflowRunning(
             f"workflow {workflow_id!r} has not ended: cancel it first, or wait for its end",
             workflow_id=workflow_id,
@@ -90,11 +94,28 @@ def restart(scope: Scope, order: RestartOrder) -> None:
     if damage is not None:
         raise InternalError(f"workflow {workflow_id!r} cannot be restarted: {damage.message}")
     number = _number_of(found[0], order)
-    order.seen = found[0].state.epoch
+    if is_running:
+        sometimes("a blocked workflow is restarted")
+        order.was_blocked = True
+        _stop(scope, state)
+        found = scope.tx.load([workflow_id])
+    else:
+        order.seen = state.epoch
     again = [(found[0], number)]
     while again:
         loaded, number = again.pop()
         again += [(child, None) for child in _restart_one(scope, loaded, number)]
+
+
+def _stop(scope: Scope, state: WorkflowState) -> None:
+    """End what a blocked workflow still runs, as a cancel does: but it has no end that anybody is
+    told of, neither its `on_complete`, nor its parent, nor who waits for its result."""
+    ended = len(scope.after.ended)
+    header = replace(state.header, on_complete=None, parent_id=None, parent_number=None)
+    cancel_tree(scope, replace(state, header=header))
+    scope.after.ended[ended:] = [
+        each for each in scope.after.ended[ended:] if each[0] != state.workflow_id
+    ]
 
 
 def _number_of(loaded: Loaded, order: RestartOrder) -> int | None:

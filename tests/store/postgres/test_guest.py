@@ -74,6 +74,14 @@ def test_only_a_psycopg_connection(store: PostgresStore, wrong: Any) -> None:
         guest(store, wrong)
 
 
+def test_a_closed_connection(store: PostgresStore, postgres_url: str) -> None:
+    """Told as what it is, as over SQLite: nothing is asked of it."""
+    with psycopg.connect(postgres_url) as connection:
+        pass
+    with pytest.raises(ConnectionMisuse, match="the connection is closed: keep it open"):
+        guest(store, connection)
+
+
 def test_the_engines_own_is_refused(store: PostgresStore) -> None:
     """In a mutation the verbs are at hand."""
     with store.transaction() as tx:

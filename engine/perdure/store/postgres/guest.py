@@ -155,6 +155,10 @@ def open_guest(
         raise ConnectionMisuse(
             "over(ctx.db): in a mutation use the verbs of its ctx: they are in its transaction"
         )
+    if connection.closed:
+        raise ConnectionMisuse(
+            "over(connection): the connection is closed: keep it open until you have committed"
+        )
     _check_database(connection, address)
     if connection.info.transaction_status == TransactionStatus.IDLE:
         if connection.autocommit:
