@@ -60,6 +60,21 @@ class Guest(SqliteTransaction):
         """The user's own connection."""
         return self._guest
 
+    def begin(self) -> None:
+        """Open the transaction, if none is open, and sqlite3 would do so at the first write.
+
+        Raises:
+            ConnectionMisuse: none is open, and it would not.
+        """
+        if self._guest.in_transaction:
+            return
+        if not _is_legacy(self._guest):
+            raise ConnectionMisuse(
+                "over(connection): no transaction is open: execute BEGIN IMMEDIATE first, and"
+                " COMMIT at the end"
+            )
+        self._run("BEGIN IMMEDIATE")
+
     def check_open(self) -> None:
         """Raise if the user's transaction has ended.
 
@@ -164,7 +179,7 @@ def open_guest(
     try:
         with guest.reading_text():
             _check_file(guest, path)
-            _begin(guest)
+            guest.begin()
             _check_tables(guest, path, create)
     except sqlite3.Error as error:
         _raise_trouble(error, path)
@@ -201,17 +216,6 @@ def _misuse(connection: sqlite3.Connection, error: sqlite3.Error) -> ConnectionM
         f"over(connection): it cannot be used here: {error} Use it, and the context, in the thread"
         " that opened it"
     )
-
-
-def _begin(guest: Guest) -> None:
-    if guest.db.in_transaction:
-        return
-    if not _is_legacy(guest.db):
-        raise ConnectionMisuse(
-            "over(connection): no transaction is open: execute BEGIN IMMEDIATE first, and COMMIT at"
-            " the end"
-        )
-    guest._run("BEGIN IMMEDIATE")
 
 
 def _check_tables(guest: Guest, path: str, create: Create) -> None:
