@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from perdure.errors import ConnectionMisuse
+from perdure.store.guest import VERB, ended
 
 from .memory_transaction import NOT_OPEN, MemoryTransaction
 
 T = TypeVar("T")
-
-_SAVEPOINT = "perdure_over"
 
 
 class MemoryGuest:
@@ -29,10 +27,7 @@ class MemoryGuest:
     def check_open(self) -> None:
         """See `base.GuestTransaction.check_open`."""
         if self._rows.changes is NOT_OPEN:
-            raise ConnectionMisuse(
-                "the transaction that manager.over() was given has ended: call manager.over()"
-                " again, in the next one"
-            )
+            raise ended()
 
     def run_engine_code(self, fn: Callable[[], T]) -> T:
         """Run a verb of the context: all of it is done, or, if it raises, nothing."""
@@ -41,14 +36,14 @@ class MemoryGuest:
 
         def whole() -> T:
             mark, execute = len(rows.changes), rows.db.engine_execute
-            execute(f"SAVEPOINT {_SAVEPOINT}")
+            execute(f"SAVEPOINT {VERB}")
             try:
                 return fn()
             except BaseException:
-                execute(f"ROLLBACK TO {_SAVEPOINT}")
+                execute(f"ROLLBACK TO {VERB}")
                 rows.take_back_to(mark)
                 raise
             finally:
-                execute(f"RELEASE {_SAVEPOINT}")
+                execute(f"RELEASE {VERB}")
 
         return rows.run_engine_code(whole)

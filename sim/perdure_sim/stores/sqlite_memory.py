@@ -17,9 +17,9 @@ from typing import Any
 from perdure.errors import NotOpen
 from perdure.store.base import Store
 from perdure.store.connection import Connection, translate
-from perdure.store.guest import Guest
 from perdure.store.readers import Rows
 from perdure.store.sqlite import SqliteStore, _OpenTransaction
+from perdure.store.sqlite_guest import Guest
 
 from ..world.disks import Disk, over_sqlite
 
