@@ -201,6 +201,7 @@ def simulated(sim: Simulation) -> None:
     assert_type(sim.cancel("w"), Answer[None])
     assert_type(sim.restart("w", from_step=enrich), Answer[None])
     assert_type(sim.cleanup("w").value, bool | None)
+    assert_type(sim.transact(lambda over: over.start(onboard("u"))), Answer[str])
     assert_type(sim.status("w"), Status)
     assert_type(sim.list_steps("w"), Page[StepInfo])
     sim.start(enrich("u"))  # type: ignore[arg-type]

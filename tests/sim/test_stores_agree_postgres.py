@@ -18,6 +18,7 @@ from tests.postgres import Server
 from tests.sim.again import AGAIN
 from tests.sim.edges import BELL, CANCELS
 from tests.sim.families import FAMILIES, MEETING
+from tests.sim.guests import GUESTS
 from tests.sim.scenes import EVENTS, FANS, LEADERS, RACE, REFERENCE, SCENARIOS, TRANSFERS, TREES
 from tests.sim.spreads import CHOOSY, FELLED, SPREAD
 
@@ -31,7 +32,7 @@ from perdure_sim.world.disks import Disk, memory_disk
 Disks = dict[str, Callable[[], Disk]]
 
 #: One of each thing that the engine does.
-ALL = (*SCENARIOS, FAMILIES, MEETING, AGAIN, BELL, CANCELS, SPREAD, CHOOSY, FELLED)
+ALL = (*SCENARIOS, FAMILIES, MEETING, AGAIN, BELL, CANCELS, SPREAD, CHOOSY, FELLED, GUESTS)
 
 APART = "pd1:world/commits#1=apart"
 

@@ -31,9 +31,9 @@ from perdure.errors import (
 
 from .base import Access, Reader, Transaction
 from .connection import Connection, is_commit_poisoned, translate
-from .guest import Guest, open_guest
 from .liveness import LockFiles
 from .readers import ReaderPool, reading
+from .sqlite_guest import Guest, open_guest
 from .sqlite_moving import refuse_moved
 from .sqlite_schema import SCHEMA, create_tables, upgrade_tables
 from .sqlite_sql import SqliteReader, SqliteTransaction

@@ -17,18 +17,21 @@ import functools
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.core.ids import WorkerId
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import NotOpen, StoreError
-from perdure.store.base import Reader, Transaction
+from perdure.store.base import GuestTransaction, Reader, Store, Transaction
 from perdure.store.connection import Connection, is_commit_poisoned, translate
 from perdure.store.sqlite_schema import SCHEMA_VERSION
 
+from .memory_guest import MemoryGuest
 from .memory_rows import Change, Snapshot, Tables, check_parallelism
 from .memory_transaction import MemoryTransaction, Reads
 from .memory_users import UserTables
+
+T = TypeVar("T")
 
 
 class MemoryDatabase:
@@ -70,6 +73,17 @@ class MemoryDatabase:
             transaction.roll_back()
         self._held = {key: holder for key, holder in self._held.items() if holder is not store}
         store._forget()
+
+    def over(
+        self, store: Store, fn: Callable[[GuestTransaction], T], before_commit: Callable[[], None]
+    ) -> T:
+        """See `Disk.over`. The one connection to the user's tables stands for one of his own: it
+        is fenced in, so that he cannot end the transaction himself."""
+        assert isinstance(store, MemoryStore)
+        with _OpenTransaction(store, is_own=False) as rows:
+            value = rows.run_user_code(lambda: fn(MemoryGuest(rows)), read_only=False)
+            before_commit()
+        return value
 
     def lose_lease(self, worker_id: WorkerId) -> None:
         """Have others take a worker for dead, although its process goes on: a zombie."""
@@ -255,10 +269,11 @@ for _name in vars(Reads):
 class _OpenTransaction:
     """Begin, then commit or roll back: one object for all transactions of a store."""
 
-    __slots__ = ("_database", "_rows", "store")
+    __slots__ = ("_database", "_is_own", "_rows", "store")
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, *, is_own: bool = True) -> None:
         self.store = store
+        self._is_own = is_own  # else it is news for the store as well
         self._database = store.database
         self._rows = MemoryTransaction(self._database._tables, self._database._users)
 
@@ -266,7 +281,7 @@ class _OpenTransaction:
     def changes(self) -> list[Any]:
         return self._rows.changes
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> MemoryTransaction:
         database = self._database
         if database._open is not None:
             whose = "this" if database._open is self else "another"
@@ -297,7 +312,7 @@ class _OpenTransaction:
             database._keep(changes, has_users=has_users)
         if has_changed:
             database._commits += 1
-            self.store._seen += 1
+            self.store._seen += self._is_own
 
     def _undo(self, error: BaseException) -> None:
         """Roll back; raise what the error means for the store, if it means something."""

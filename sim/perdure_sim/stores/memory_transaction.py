@@ -252,6 +252,11 @@ class MemoryTransaction(Reads):
         changes, self._changes, self._noted = self._changes, NOT_OPEN, NOT_OPEN
         self._tables.take_back(changes)
 
+    def take_back_to(self, mark: int) -> None:
+        """Undo the changes but the first so many; the user's tables have been put back."""
+        self._tables.take_back(self._changes[mark:])
+        del self._changes[mark:]
+
     # --- settings and sequences
 
     def set_max_parallelism(self, value: int) -> None:

@@ -14,15 +14,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, suppress
-from typing import Any
+from contextlib import AbstractContextManager, closing, suppress
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from perdure.core.limits import PARALLELISM_DEFAULT
-from perdure.store.base import Store, Transaction
+from perdure.store.base import GuestTransaction, Store, Transaction
 from perdure.store.postgres.address import parse
 from perdure.store.postgres.connection import Connection
 from perdure.store.postgres.pipeline import Pipeline, Rows
@@ -32,6 +32,8 @@ from perdure.store.postgres.writes import _RENEW
 from ..world.disks import Disk
 
 Setup = Callable[[Any], object]
+
+T = TypeVar("T")
 
 _RESTART_SEQUENCES = (
     "SELECT setval(s.seqrelid::regclass, s.seqstart, false) FROM pg_sequence s"
@@ -74,6 +76,7 @@ class PostgresSchemas:
             keep_commits=lambda: None,
             count_commits=lambda: 0,
             undo_commits=None,  # what is committed is never lost
+            over=run.over,
             connect=run.connect,
             prepare=run.prepare,
             close=lambda: None,
@@ -180,6 +183,26 @@ class _Run:
         """See `Disk.connect`."""
         self.begin()
         return self._schemas.connect()
+
+    def over(
+        self, store: Store, fn: Callable[[GuestTransaction], T], before_commit: Callable[[], None]
+    ) -> T:
+        """See `Disk.over`: by the production engine's code for the transactions of users."""
+        assert isinstance(store, SimulatedPostgres)
+        with closing(self.connect()) as connection:
+            try:
+                with connection.transaction():
+                    guest = store.guest(connection, max_parallelism=None)
+                    value = fn(guest)
+                    guest.check_open()
+                    before_commit()
+            except psycopg.Error as error:
+                trouble = guest.translate(error)
+                if trouble is not None:
+                    raise trouble from error
+                raise
+        self.news += 1
+        return value
 
     def lose_lease(self, worker_id: str) -> None:
         """The others take this worker for dead, though it lives."""

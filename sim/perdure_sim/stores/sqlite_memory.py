@@ -19,8 +19,9 @@ from perdure.store.base import Store
 from perdure.store.connection import Connection, translate
 from perdure.store.readers import Rows
 from perdure.store.sqlite import SqliteStore, _OpenTransaction
+from perdure.store.sqlite_guest import Guest
 
-from ..world.disks import Disk
+from ..world.disks import Disk, over_sqlite
 
 Setup = Callable[[sqlite3.Connection], object]
 
@@ -48,6 +49,7 @@ class SqliteMemory:
             keep_commits=lambda: None,
             count_commits=lambda: 0,
             undo_commits=None,  # as of a file: what is committed is never lost
+            over=over_sqlite(lambda: run.database().connect()),
             connect=lambda: run.database().connect(),
             prepare=run.prepare,
             close=run.close,
@@ -229,6 +231,13 @@ class PooledStore(SqliteStore):
         held = self._run.held
         for worker_id in [name for name, store in held.items() if store is self]:
             del held[worker_id]
+
+    def guest(self, connection: sqlite3.Connection, *, max_parallelism: int | None) -> Guest:
+        """See `SqliteStore.guest`. The tables are there, and that they are in this database need
+        not be checked: the connection is one of its own."""
+        guest = Guest(connection, self.path, self._check_version)
+        guest.begin()
+        return guest
 
     def hold_worker(self, worker_id: str) -> None:
         """See `base.Store.hold_worker`."""

@@ -137,6 +137,7 @@ class MemoryDisks:
             keep_commits=database.keep_commits,
             count_commits=database.count_commits,
             undo_commits=database.undo_commits,
+            over=database.over,
             connect=lambda: _copy_of(database),
             prepare=lambda setup: None,
             close=database.close,

@@ -22,6 +22,7 @@ from perdure.errors import (
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
 from perdure.records import InProgress, Page, Status, StepInfo
+from perdure.runtime.contexts import MutationContext
 from perdure.runtime.orders import check_page
 from perdure.runtime.views import status_of, step_info
 from perdure.step import from_ms
@@ -259,6 +260,23 @@ class Simulation:
         says whether it did."""
         order = self._world.client.orders.cleanup(workflow_id, force=force)
         return self._ask(f"clean up {workflow_id}", order, workflow_id)
+
+    def transact(
+        self, body: Callable[[MutationContext], R], *, name: str | None = None
+    ) -> Answer[R]:
+        """Have a client open a transaction of its own, call `body` in it, and commit; not awaited.
+
+        `body` gets what `WorkflowManager.over` gives for the client's connection: its verbs, and
+        the connection as `db`, for the application's tables. Like all clients here it tries again
+        until it is told that it has committed, so `body` may run, and commit, more than once: give
+        ids to what it starts. What it raises undoes all, and is the answer.
+
+        Args:
+            body: must not commit or roll back itself.
+            name: for the report.
+        """
+        deed = self._world.transact(name or f"transaction of {body.__name__}", body)
+        return self._answer(deed)
 
     def status(self, workflow_id: str) -> Status:
         """How a workflow stands now, as it is stored.

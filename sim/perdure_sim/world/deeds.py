@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from msgspec.structs import replace
@@ -13,9 +15,14 @@ from perdure.runtime import requests
 from perdure.runtime.event_operations import CreateOrder, EventOrder
 from perdure.runtime.operations import StartOrder
 
+from ..faults.sites import STORM
 from ..laws.history import History
 from ..laws.violations import BadAnswer, ToldTooEarly
 from .process import Process
+from .transacting import Transact
+
+if TYPE_CHECKING:
+    from .world import World
 
 
 @attrs.define
@@ -40,12 +47,41 @@ def asked_again(request: Any) -> Any:
     return replace(request, has_own_id=True) if isinstance(request, StartOrder) else request
 
 
+def submit(world: World, deed: Deed, answer: Callable[[Any, BaseException | None], None]) -> None:
+    """Have the client send the request of a deed, or what becomes of it on the way."""
+    client = world.client
+    if isinstance(deed.request, Transact):
+        deed.request.submit(client, answer)  # it sends nothing: it opens the database itself
+        return
+    fault = world.faults.at(client.name, "request")
+    if fault is not None and fault.kind == "late":
+        late = partial(client.engine.submit, deed.request, answer)
+        client.at(world.now + fault.duration, late)
+        return
+    if fault is not None:
+        deed.request = asked_again(deed.request)
+    client.engine.submit(deed.request, answer)
+    match fault and fault.kind:
+        case "twice":
+            client.engine.submit(copy(deed.request), answer)
+        case "storm":
+            for _ in range(STORM - 1):
+                client.engine.submit(copy(deed.request), answer)
+        case "elsewhere":
+            for worker in world.workers:
+                if worker.is_alive:
+                    worker.engine.submit(copy(deed.request), no_answer)
+                    return
+
+
 def no_answer(value: Any, error: BaseException | None) -> None:
     """Nobody listens."""
 
 
 def check_answer(history: History, deed: Deed, value: Any, error: BaseException | None) -> None:
     """What a client is told has been done is on the disk."""
+    if isinstance(deed.request, Transact):
+        return  # what it has written was told when it was stored; what it raises is its own
     if error is not None:
         if not isinstance(error, PerdureError):
             raise BadAnswer(f"{deed.name}: {error!r}") from error

@@ -6,14 +6,18 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from perdure.store.base import Store
+from perdure.store.base import GuestTransaction, Store
+from perdure.store.connection import translate
 from perdure.store.sqlite import SqliteStore
 
 from ..stores.memory import MemoryDatabase, MemoryStore
+from .faulty_store import Over
+
+T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +32,9 @@ class Disk:
         keep_commits: remember from now on how to undo them, for `undo_commits`.
         count_commits: how many there were since.
         undo_commits: all but the first so many are lost. No process lives. None if none can be.
+        over: runs a function in a transaction that the application opens itself, on a connection
+            of its own, beside those of this store, and commits it; what is to be called before the
+            commit may raise. If anything raises, nothing is stored.
         connect: to the application's own tables, as a reader finds them now: the connection of the
             database's own driver.
         prepare: have the application make its tables, before any process opens the store.
@@ -40,9 +47,35 @@ class Disk:
     keep_commits: Callable[[], None]
     count_commits: Callable[[], int]
     undo_commits: Callable[[int], None] | None
+    over: Over
     connect: Callable[[], Any]
     prepare: Callable[[Callable[[Any], object]], None]
     close: Callable[[], None]
+
+
+def over_sqlite(connect: Callable[[], sqlite3.Connection]) -> Over:
+    """`Disk.over` on SQLite, by the production engine's code for the transactions of users."""
+
+    def over(
+        store: Store, fn: Callable[[GuestTransaction], T], before_commit: Callable[[], None]
+    ) -> T:
+        assert isinstance(store, SqliteStore)
+        with contextlib.closing(connect()) as connection:
+            try:
+                guest = store.guest(connection, max_parallelism=None)
+                value = fn(guest)
+                guest.check_open()
+                before_commit()
+                connection.commit()
+            except BaseException as error:
+                connection.rollback()
+                trouble = translate(error, store.path)
+                if trouble is not None:
+                    raise trouble from error
+                raise
+        return value
+
+    return over
 
 
 def sqlite_disk(path: Path) -> Disk:
@@ -70,6 +103,7 @@ def sqlite_disk(path: Path) -> Disk:
         keep_commits=lambda: None,
         count_commits=lambda: 0,
         undo_commits=None,
+        over=over_sqlite(lambda: sqlite3.connect(path)),
         connect=lambda: sqlite3.connect(path),
         prepare=prepare,
         close=lambda: None,
@@ -101,6 +135,11 @@ def memory_disk() -> Disk:
     def lose_lease(worker_id: str) -> None:
         database.lose_lease(worker_id)
 
+    def over(
+        store: Store, fn: Callable[[GuestTransaction], T], before_commit: Callable[[], None]
+    ) -> T:
+        return database.over(store, fn, before_commit)
+
     def keep_commits() -> None:
         database.keep_commits()
 
@@ -122,6 +161,7 @@ def memory_disk() -> Disk:
         keep_commits=keep_commits,
         count_commits=count_commits,
         undo_commits=undo_commits,
+        over=over,
         connect=connect,
         prepare=prepare,
         close=close,

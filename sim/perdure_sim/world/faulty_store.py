@@ -15,7 +15,15 @@ from perdure.core.ids import Epoch, WorkerId, WorkflowId
 from perdure.core.messages import SentEvent
 from perdure.core.workflow import WorkflowState
 from perdure.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
-from perdure.store.base import InboxRow, Reader, StateWrite, StepWrite, Store, Transaction
+from perdure.store.base import (
+    GuestTransaction,
+    InboxRow,
+    Reader,
+    StateWrite,
+    StepWrite,
+    Store,
+    Transaction,
+)
 
 from ..faults.plan import Fault
 from ..laws.known import Place
@@ -27,6 +35,18 @@ T = TypeVar("T")
 Write: TypeAlias = tuple[str, Any]
 
 Site: TypeAlias = Literal["begin", "commit", "read"]
+
+
+class Over(Protocol):
+    """How a disk has a transaction of the user's own on it; see `disks.Disk`."""
+
+    def __call__(
+        self,
+        store: Store,
+        fn: Callable[[GuestTransaction], T],
+        before_commit: Callable[[], None],
+        /,
+    ) -> T: ...
 
 
 #: Kinds at a commit under which nothing is stored, and those after which the process is dead.
@@ -93,6 +113,38 @@ class SimulatedStore:
     def reader(self) -> Reader:
         self._trouble("read")
         return self.inner.reader()
+
+    def over(self, over: Over, fn: Callable[[GuestTransaction], T]) -> T:
+        """Run `fn` in a transaction that the process opens beside its engine's, and commit it.
+
+        Args:
+            over: of the disk.
+
+        Raises:
+            StoreError, Crash: as planned.
+        """
+        self._trouble("begin")
+        process, writes, more = self._process, list[Write](), list[Write]()
+        fault: Fault | None = None
+
+        def run(guest: GuestTransaction) -> T:
+            if process.detail:
+                return fn(NotedGuest(guest, writes, process.place, more, process))
+            return fn(WatchedGuest(guest, writes, process.place))
+
+        def before_commit() -> None:
+            nonlocal fault
+            fault = process.passes("commit")
+            if fault is not None and fault.kind in _BEFORE:
+                raise Crash(str(fault)) if fault.kind == "crash_before" else _error(fault)
+
+        value = over(self.inner, run, before_commit)
+        if more:
+            process.note("rows", more)
+        process.committed(writes)
+        if fault is not None:
+            raise Crash(str(fault)) if fault.kind in _DEADLY else _error(fault)
+        return value
 
     @property
     def reads_need_engine(self) -> bool:
@@ -268,6 +320,18 @@ class Watched:
         self._writes.append(("limit", value))
 
 
+class WatchedGuest(Watched):
+    """That of a transaction of the user's: a verb that raises has written nothing."""
+
+    def run_engine_code(self, fn: Callable[[], T]) -> T:
+        mark = len(self._writes)
+        try:
+            return self._inner.run_engine_code(fn)
+        except BaseException:
+            del self._writes[mark:]
+            raise
+
+
 class Noted(Watched):
     """A transaction that keeps also what it writes to wake-ups and inboxes, for people.
 
@@ -319,3 +383,7 @@ class Noted(Watched):
         rows = tuple(rows)
         self._inner.put_inbox(rows)
         self._more.append(("inbox", rows))
+
+
+class NotedGuest(WatchedGuest, Noted):
+    """Both."""

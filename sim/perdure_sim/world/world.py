@@ -11,7 +11,6 @@ import math
 import re
 import sqlite3
 from collections.abc import Callable
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -30,7 +29,7 @@ from perdure.step import StepRules
 from perdure.store.base import Store
 
 from ..faults.plan import Fault, FaultPlan, Injector, is_actor
-from ..faults.sites import DISK_TROUBLE_MS, KNOBS, LASTING, STORM, check
+from ..faults.sites import DISK_TROUBLE_MS, KNOBS, LASTING, check
 from ..laws.history import History
 from ..laws.known import Author, is_given_up
 from ..laws.violations import BlockedWithoutCause, HotSpin, ToldTooEarly
@@ -38,13 +37,14 @@ from ..laws.waits import patience
 from ..report.wording import moment
 from .actions import CallMade, Stub
 from .clock import START_MS
-from .deeds import Deed, asked_again, check_answer, no_answer
+from .deeds import Deed, asked_again, check_answer, submit
 from .disks import Disk
-from .faulty_store import Write
+from .faulty_store import Over, Write
 from .leases import check_burials, workers
 from .outside import NotSimulated
 from .process import NOTICE_MS, Process
 from .trace import About, EventKind, Trace
+from .transacting import Body, Transact
 from .watches import Watch
 
 #: Events of one run: a run with more of them runs hot.
@@ -298,6 +298,10 @@ class World:
             f"clean up {workflow_id}", lambda p: p.orders.cleanup(workflow_id, force=force)
         )
 
+    def transact(self, name: str, body: Body) -> Deed:
+        """Open a transaction of the client's own, and run `body` in it: see `transacting`."""
+        return self._do(name, lambda p: Transact(body))
+
     def watch(self, workflow_id: str) -> None:
         """Watch a workflow, which must be there, up to its end."""
         self.watches.append(Watch(self, workflow_id))
@@ -355,7 +359,7 @@ class World:
             if deed.was_asked:
                 deed.request = asked_again(deed.request)
             deed.was_asked = True
-            self._ask(deed, answer)
+            submit(self, deed, answer)
         except PerdureError as error:
             self._end(deed, None, error)
 
@@ -370,34 +374,16 @@ class World:
             deed.is_waiting = True
             self.at(self.now + RETRY_MS, "client", again)
 
-    def _ask(self, deed: Deed, answer: Callable[[Any, BaseException | None], None]) -> None:
-        """Send a request, or what becomes of it on the way."""
-        client = self.client
-        fault = self.faults.at(client.name, "request")
-        if fault is not None and fault.kind == "late":
-            submit = partial(client.engine.submit, deed.request, answer)
-            client.at(self.now + fault.duration, submit)
-            return
-        if fault is not None:
-            deed.request = asked_again(deed.request)
-        client.engine.submit(deed.request, answer)
-        match fault and fault.kind:
-            case "twice":
-                client.engine.submit(copy(deed.request), answer)
-            case "storm":
-                for _ in range(STORM - 1):
-                    client.engine.submit(copy(deed.request), answer)
-            case "elsewhere":
-                for worker in self.workers:
-                    if worker.is_alive:
-                        worker.engine.submit(copy(deed.request), no_answer)
-                        return
-
     # --- what processes tell ------------------------------------------------------------------
 
     def open_disk(self) -> Store:
         """The disk, for a new process."""
         return self._disk.open()
+
+    @property
+    def over(self) -> Over:
+        """How a client has a transaction of its own on the disk."""
+        return self._disk.over
 
     def crashed(self, process: Process) -> None:
         """A process is gone: its locks are free, and the others notice."""

@@ -94,6 +94,38 @@ def test_a_workflow_from_start_to_end(store: str) -> None:
     assert "transfer-1" in trace.timeline
 
 
+def test_a_client_has_a_transaction_of_its_own(store: str) -> None:
+    """The verbs of `manager.over`, with rows of the application's: all is stored, or nothing."""
+
+    def place(over: MutationContext) -> str:
+        over.db.execute("insert into ledger values (3)")
+        return over.start(bank.asking("x"), id="asked")
+
+    def refuse(over: MutationContext) -> None:
+        over.db.execute("insert into ledger values (4)")
+        over.start(bank.asking("y"), id="never")
+        raise LookupError("no")
+
+    def scenario(sim: Simulation) -> None:
+        placed, refused = sim.transact(place), sim.transact(refuse)
+        sim.advance("1m")
+        assert isinstance(refused.error, LookupError)
+        sim.settle()
+        assert (placed.value, sim.status("asked")) == ("asked", Succeeded("x 7"))
+        assert bank.rows(sim) == 1
+        with pytest.raises(WorkflowNotFound):
+            sim.status("never")
+
+    trace = run(scenario, store=store)
+    assert "transaction of place" in trace.timeline
+
+    def careless(sim: Simulation) -> None:
+        sim.transact(refuse)
+
+    with pytest.raises(LookupError):  # as an error that nobody looks at
+        run(careless, store=store)
+
+
 def test_the_database_is_only_read(store: str) -> None:
     """And keeps nobody out while it is read."""
 

@@ -1,9 +1,6 @@
-"""A transaction that the user opened, on a connection of his own to the same database.
+"""A user's own transaction on PostgreSQL: see `perdure.store.guest`.
 
-The engine's rows are written through it with the engine's own statements, and stored with the
-user's, or not at all. Nothing here commits or rolls back the user's transaction, or begins one (but
-see `open_guest`): what fails is undone to a savepoint.
-What does not belong here: what the verbs of a context do. Other processes are told at the user's
+What does not belong here: what is the same on SQLite. Other processes are told at the user's
 commit, by a notification that is part of his transaction.
 """
 
@@ -17,9 +14,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from perdure.errors import ConnectionMisuse, StoreError
+from perdure.errors import ConnectionMisuse
 
-from ..base import TransactionLost
+from ..guest import VERB, UserTransaction, ended, engines_own
 from ..versions import Schema
 from .address import Address
 from .connection import Connection
@@ -30,10 +27,8 @@ from .writes import PostgresTransaction
 
 T = TypeVar("T")
 
-_SAVEPOINT = "perdure_over"
 
-
-class Guest(PostgresTransaction):
+class Guest(UserTransaction, PostgresTransaction):
     """The engine's side of the user's transaction."""
 
     def __init__(
@@ -64,14 +59,16 @@ class Guest(PostgresTransaction):
                 "the transaction that manager.over() was given has failed before: roll it back"
             )
         if status != TransactionStatus.INTRANS:
-            raise ConnectionMisuse(
-                "the transaction that manager.over() was given has ended: call manager.over()"
-                " again, in the next one"
-            )
+            raise ended()
         if self._guest.pgconn.pipeline_status != PipelineStatus.OFF:
             raise ConnectionMisuse(
                 "the connection that manager.over() was given is in pipeline mode: leave it before"
             )
+
+    @property
+    def is_open(self) -> bool:
+        """See `guest.UserTransaction`: also one that has failed is not ended yet."""
+        return self._guest.info.transaction_status != TransactionStatus.IDLE
 
     def run_engine_code(self, fn: Callable[[], T]) -> T:
         """Run a verb of the context: all of it is done, or, if it raises, nothing.
@@ -80,7 +77,7 @@ class Guest(PostgresTransaction):
             StoreError: the database is in trouble.
         """
         self.check_open()
-        with self.savepoint(_SAVEPOINT):
+        with self.savepoint(VERB):
             # The user may commit after any verb, and lock no row of ours for longer.
             self._epochs.clear()
             self.is_news = False
@@ -89,25 +86,9 @@ class Guest(PostgresTransaction):
                 self._later((f"NOTIFY {CHANNEL}", ()))
             return result
 
-    def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
-        """Run an `on_complete`; it has the user's connection, with no fence around it.
-
-        Raises:
-            TransactionLost: it has ended the transaction.
-        """
-        try:
-            with self.savepoint(f"{_SAVEPOINT}_user"):
-                return fn()
-        except StoreError:
-            raise
-        except BaseException as error:
-            if self._guest.info.transaction_status == TransactionStatus.IDLE:
-                raise TransactionLost(None) from error
-            raise
-
     @contextlib.contextmanager
     def savepoint(self, name: str) -> Iterator[None]:
-        """What is done in the block is undone if that raises."""
+        """See `guest.UserTransaction`."""
         epochs = self._epochs.copy()
         self._ask(f"SAVEPOINT {name}")
         try:
@@ -152,9 +133,7 @@ def open_guest(
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"over({connection!r}): give a psycopg.Connection")
     if isinstance(connection, Connection):
-        raise ConnectionMisuse(
-            "over(ctx.db): in a mutation use the verbs of its ctx: they are in its transaction"
-        )
+        raise engines_own()
     if connection.closed:
         raise ConnectionMisuse(
             "over(connection): the connection is closed: keep it open until you have committed"
@@ -168,7 +147,7 @@ def open_guest(
         Pipeline(connection, prepares=False).ask("BEGIN")
     guest = Guest(connection, address, schema)
     guest.check_open()
-    with guest.savepoint(_SAVEPOINT):
+    with guest.savepoint(VERB):
         version = stored_version(guest._ask, address.text)
         if version is None:
             create_tables(guest._ask, max_parallelism, address.text, schema)
