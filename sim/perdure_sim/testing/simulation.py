@@ -40,7 +40,7 @@ from .conditions import Condition, Conditions
 from .durations import Duration, to_ms, to_range
 from .ending import check_settled
 from .rules import drain_seconds_of, rules_of
-from .stubs import is_exception, stub_function
+from .stubs import check_values, stub_function
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -564,10 +564,7 @@ class Simulation:
         action = self._manager.registry.get(name)
         if returns is ... or not isinstance(action, Action):
             return
-        limit = self._world.rules.limits.value_bytes
-        for value in returns if isinstance(returns, list) else [returns]:
-            if not is_exception(value):
-                action.result.encode(value, where=f"stub of {name}: its result", limit=limit)
+        check_values(action, returns, self._world.rules.limits.value_bytes)
 
     def _action_name(self, action: object) -> str:
         if isinstance(action, Action):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from perdure.definitions import Action
+from perdure.errors import ValidationError
+
 
 def stub_function(
     returns: Any, raises: Any, call: Callable[..., Any] | None
@@ -44,6 +47,9 @@ def _in_turn(items: list[Any]) -> Callable[..., Any]:
 
     def stub(*args: Any, **kwargs: Any) -> Any:
         item = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(item, Exception):
+            # Else its traceback would have one more entry each time that it is raised, for ever.
+            raise item.with_traceback(None)
         if is_exception(item):
             raise item
         return item
@@ -54,3 +60,33 @@ def _in_turn(items: list[Any]) -> Callable[..., Any]:
 def is_exception(item: object) -> bool:
     """Whether a stub raises it."""
     return isinstance(item, Exception) or (isinstance(item, type) and issubclass(item, Exception))
+
+
+def check_values(action: Action[..., Any], returns: Any, limit: int) -> None:
+    """Whether an action may return what a stub of it is to return.
+
+    Raises:
+        ValidationError: it may not; the message says so, too, where a list was meant as a whole.
+        LimitExceeded
+    """
+    where = f"stub of {action.name}: its result"
+    for value in returns if isinstance(returns, list) else [returns]:
+        if is_exception(value):
+            continue
+        try:
+            action.result.encode(value, where=where, limit=limit)
+        except ValidationError as error:
+            if not isinstance(returns, list) or not _may_return(action, returns, limit):
+                raise
+            raise ValidationError(
+                f"{error}. Of a list one item is taken after the other: to return this list, write"
+                " returns=[[…]]"
+            ) from None
+
+
+def _may_return(action: Action[..., Any], value: Any, limit: int) -> bool:
+    try:
+        action.result.encode(value, where="", limit=limit)
+    except ValidationError:
+        return False
+    return True

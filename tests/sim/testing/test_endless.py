@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure import ActionContext, MutationContext, Step, StepFailed, WorkflowManager
 from perdure.definitions import WorkflowCall
-from perdure_sim import Simulation, simulate
+from perdure_sim import Simulation, run_simulation, simulate
 from perdure_sim.testing import endless
 from perdure_sim.testing.endless import NoEnd
 
@@ -124,6 +126,30 @@ def test_what_is_meant_to_go_on_for_ever_is_canceled() -> None:
         sim.cancel(run.id)
 
     test()  # type: ignore[call-arg]
+
+
+def test_an_import_that_takes_long_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An action may be the first to import something large."""
+    code = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    (tmp_path / "something_large.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(endless, "SECONDS_MAX", 0.1)
+    loading = WorkflowManager("loading.db")
+
+    @loading.action
+    async def load(ctx: ActionContext) -> None:
+        importlib.import_module("something_large")
+
+    @loading.workflow
+    async def loads(step: Step) -> None:
+        await step.run_action(load())
+
+    def scenario(sim: Simulation) -> None:
+        sim.start(loads())
+
+    assert run_simulation(loading, scenario).failure is None
 
 
 @pytest.mark.parametrize("look", [lambda number, frame: None, signal.SIG_IGN])

@@ -219,6 +219,41 @@ def test_a_stub_returns_what_the_action_may_return() -> None:
     run(scenario)
 
 
+def test_a_list_that_is_meant_as_a_whole_is_told_apart() -> None:
+    """Its items are nothing that the action may return, and the list is."""
+    manager = WorkflowManager("lists.db")
+
+    @manager.action
+    async def names(ctx: ActionContext) -> list[str]:
+        return []
+
+    def scenario(sim: Simulation) -> None:
+        with pytest.raises(ValidationError, match=r"to return this list, write returns=\[\[…\]\]"):
+            sim.stub(names, returns=["Ann", "Bob"])
+        with pytest.raises(ValidationError, match=r"at \$: 7$"):
+            sim.stub(names, returns=[7])
+        sim.stub(names, returns=[["Ann", "Bob"]])
+
+    assert run_simulation(manager, scenario).failure is None
+
+
+def test_a_stub_raises_the_same_each_time() -> None:
+    """One exception, raised again and again, would carry all the tracebacks that it ever had."""
+    texts: list[str] = []
+
+    def scenario(sim: Simulation) -> None:
+        sim.stub("look_up", raises=OSError("gone"))
+        sim.start(bank.asking("x"))
+        sim.settle()
+        for call in sim.calls("look_up"):
+            assert isinstance(call.outcome, Failed)
+            texts.append(call.outcome.error.traceback)
+
+    run(scenario)
+    assert len(texts) > 1
+    assert len(set(texts)) == 1
+
+
 def test_a_range_takes_its_low_end_or_what_the_plan_says() -> None:
     """Of `after` and of `takes`; beyond the range the end that is nearer."""
     times: list[float] = []
