@@ -1,8 +1,9 @@
 """Measure what workflows cost that are only stored: a table by their number.
 
 ``benchmarks/scale.py --sizes 10000,100000`` fills a database with workflows, half of them asleep
-for a year and half of them ended, with a step each, by copying the rows of two real ones. Then it
-measures, at each size, what a worker does for others. A column is flat if the index is right.
+for a year and half of them ended, with a step each, by copying the rows of two real ones. Every
+second sleeper has a name that no worker knows. Then it measures, at each size, what a worker does
+for others. A column is flat if the index is right.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.app import App  # noqa: E402
 from benchmarks.places import FilePlace, Place, ServerPlace  # noqa: E402
 
+from perdure.store.base import WorkflowFilter  # noqa: E402
+from perdure.store.postgres.store import PostgresStore  # noqa: E402
+from perdure.store.sqlite import SqliteStore  # noqa: E402
+
 #: Workflows of one step that a worker claims and ends.
 CLAIMED = 200
 #: Starts, one at a time, and listings.
@@ -33,6 +38,12 @@ PAGE = 100
 
 #: Each table with the column that names a row's workflow.
 TABLES = (("perdure_workflows", "id"), ("perdure_steps", "workflow_id"))
+
+#: Columns that the database fills.
+OWN_COLUMNS = ("seq", "is_ready", "away_runner")
+
+#: What workflows are called that no worker knows.
+STRANGE = "strange"
 
 #: So many rows at a time are copied.
 CHUNK = 50_000
@@ -69,8 +80,11 @@ class Filler:
 
     def _copy(self, table: str, key: str, template: str, begin: int, end: int) -> None:
         found = self._db.execute(f"SELECT * FROM {table} LIMIT 0")
-        columns = [each[0] for each in found.description if each[0] != "seq"]
-        values = ", ".join(f"'{template}-' || n" if each == key else each for each in columns)
+        columns = [each[0] for each in found.description if each[0] not in OWN_COLUMNS]
+        given = {key: f"'{template}-' || n"}
+        if template == "asleep" and key == "id":
+            given["name"] = f"CASE n % 2 WHEN 0 THEN name ELSE '{STRANGE}' END"
+        values = ", ".join(given.get(each, each) for each in columns)
         if self._is_file:
             numbers = f"WITH RECURSIVE s (n) AS (SELECT {begin} UNION ALL SELECT n + 1 FROM s"
             numbers += f" WHERE n < {end - 1})"
@@ -102,6 +116,32 @@ async def _claims(app: App) -> float:
         return (perf_counter() - begin) / CLAIMED * 1000
 
 
+def _looks(address: str) -> float:
+    """Median milliseconds of what a worker looks for by its names, and of pages by status alone."""
+    opened: SqliteStore | PostgresStore = SqliteStore(address, access="read")
+    if "://" in address:
+        opened = PostgresStore(address, access="read")
+    opened.open(max_parallelism=None)
+    try:
+        times = []
+        for _ in range(TIMED):
+            reader = opened.reader()
+            begin = perf_counter()
+            for names in (["unknown"], ["sleeper", "chain"]):
+                reader.claimable(names, 1, 1)
+                reader.next_wake(names)
+                reader.count_active(names, 1000)
+            for status, is_ascending in (("failed", True), ("success", False), ("success", True)):
+                reader.list_workflows(
+                    WorkflowFilter(status=status, is_ascending=is_ascending, limit=PAGE)
+                )
+            reader.list_workflows(WorkflowFilter(name=STRANGE, limit=PAGE))
+            times.append(perf_counter() - begin)
+    finally:
+        opened.close()
+    return median(times) * 1000
+
+
 async def _turns(app: App) -> tuple[float, float]:
     """Median milliseconds from a start to its result, and of a page of sleepers."""
     starts, pages = [], []
@@ -125,24 +165,23 @@ def measure(place: Place, sizes: Sequence[int], repeat: int) -> None:
         return App(store, place.durability)
 
     asyncio.run(_templates(app()))
-    print(f"{'stored':>10}  {'claim and end':>14}  {'start → result':>15}  {'page of 100':>12}")
+    heads = f"{'claim and end':>14}  {'start → result':>15}  {'page of 100':>12}  {'looks':>12}"
+    print(f"{'stored':>10}  {heads}")
     stored = 0
     for size in sorted(sizes):
         with closing(Filler(store)) as filler:
             for template in ("asleep", "ended"):
                 filler.copy(template, stored // 2, (size - stored) // 2)
         stored = size
-        claims, turns, pages = [], [], []
+        claims, turns, pages, looks = [], [], [], []
         for _ in range(repeat):
             claims.append(asyncio.run(_claims(app())))
             turn, page = asyncio.run(_turns(app()))
             turns.append(turn)
             pages.append(page)
-        cells = (min(claims), min(turns), min(pages))
-        print(
-            f"{size:>10,}  {cells[0]:>11.3f} ms  {cells[1]:>12.3f} ms  {cells[2]:>9.3f} ms",
-            flush=True,
-        )
+            looks.append(_looks(store))
+        cells = f"{min(claims):>11.3f} ms  {min(turns):>12.3f} ms  {min(pages):>9.3f} ms"
+        print(f"{size:>10,}  {cells}  {min(looks):>9.3f} ms", flush=True)
 
 
 def main() -> None:

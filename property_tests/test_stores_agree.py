@@ -218,7 +218,7 @@ class StoresMachine(RuleBasedStateMachine):
             [self.inbox_of(reader, worker) for worker in WORKERS],
             self.claimable(reader, NAMES, 9, 9),
             reader.next_wake(NAMES),
-            reader.count_active(NAMES),
+            [reader.count_active(NAMES, most) for most in (2, 99)],
             [reader.find_event(event_id) for event_id in EVENTS],
             reader.config(),
         ]
@@ -236,8 +236,9 @@ class StoresMachine(RuleBasedStateMachine):
         return reader.claimable(names, now, limit)
 
     def run_by(self, tx: Transaction, worker: str) -> Any:
-        """The attempts that a worker runs for others."""
-        return tx.run_by(worker)
+        """Nothing: databases find them by a mark, which is set for what an engine would write, and
+        not for any steps."""
+        tx.run_by(worker)
 
     # --- transactions and processes -------------------------------------------------------------
 
@@ -355,7 +356,7 @@ class StoresMachine(RuleBasedStateMachine):
                 by_id(reader.states(ids)),
                 self.claimable(reader, names, now, which.limit),
                 reader.next_wake(names),
-                reader.count_active(names),
+                reader.count_active(names, which.limit),
             ]
             for reader in (store.reader() for store in self.stores[self.process])
         )

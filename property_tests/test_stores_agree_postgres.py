@@ -1,8 +1,7 @@
 """The store in memory and the PostgreSQL store give the same answers to the same calls.
 
 As test_stores_agree.py has it for SQLite. What is left out: numbers of sequences, which PostgreSQL
-hands out with gaps, and reads and writes by them; `run_by` (see there); and user code, which writes
-another SQL.
+hands out with gaps, and reads and writes by them; and user code, which writes another SQL.
 """
 
 from __future__ import annotations
@@ -80,11 +79,6 @@ class PostgresMachine(StoresMachine):
     def claimable(self, reader: Reader, names: Collection[str], now: int, limit: int) -> Any:
         """What nobody owns and is due; PostgreSQL has no order among those that are equally so."""
         return sorted(reader.claimable(names, now, len(IDS)))
-
-    def run_by(self, tx: Transaction, worker: str) -> Any:
-        """Nothing: PostgreSQL finds them by a mark, which is set for states that an engine would
-        write, and not for any."""
-        tx.run_by(worker)
 
     def run_user_code(self) -> None:
         """No rule here."""

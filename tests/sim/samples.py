@@ -64,7 +64,7 @@ def look(reader: Reader) -> list[Any]:
         reader.inbox_of("w"),
         reader.claimable(names, 99, 99),
         reader.next_wake(names),
-        reader.count_active(names),
+        reader.count_active(names, 99),
         reader.find_event("e"),
         reader.find_event("f"),
         reader.config(),

@@ -51,6 +51,14 @@ class Place:
         with closing(sqlite3.connect(self.address, isolation_level=None)) as connection:
             return connection.execute(sql).fetchall()
 
+    def emptied(self) -> Place:
+        """One with nothing in it, of the same kind: the same on a server."""
+        if self.kind == "sqlite":
+            return Place(self.kind, f"{self.address}-next")
+        self.execute("DROP SCHEMA public CASCADE")
+        self.execute("CREATE SCHEMA public")
+        return self
+
     def connect(self) -> Any:
         """A connection of the user's own."""
         if self.kind == "sqlite":

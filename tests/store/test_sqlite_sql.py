@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ READS: dict[str, Callable[[SqliteReader], Any]] = {
     "listing of the blocked": lambda reader: reader.list_workflows(WorkflowFilter(is_blocked=True)),
     "steps": lambda reader: reader.list_steps("a", is_ascending=False, limit=9, after=5),
     "open steps": lambda reader: reader.open_steps("a"),
-    "active": lambda reader: reader.count_active(["w"]),
+    "listing by both": lambda reader: reader.list_workflows(WorkflowFilter(name="w", status="x")),
+    "active": lambda reader: reader.count_active(["w"], 5),
     "claimable": lambda reader: reader.claimable(["w"], 5, 10),
     "next wake": lambda reader: reader.next_wake(["w"]),
     "event": lambda reader: reader.find_event("e"),
@@ -78,8 +80,67 @@ def test_reads_use_an_index(name: str, store: SqliteStore) -> None:
     assert lines != []
     scans = [line for line in lines if line.startswith("SCAN perdure_") and "INDEX" not in line]
     assert scans == []
-    if name != "load":  # it sorts the few events of the workflows asked for
+    # Sorted are the few events of the workflows asked for, and what comes of each name or status.
+    if name not in ("load", "claimable", "listing by name"):
         assert [line for line in lines if "TEMP B-TREE FOR ORDER" in line] == []
+
+
+def steps_of(path: Path, ask: Callable[[SqliteReader], Any]) -> int:
+    """How many steps of SQLite's own machine a read takes."""
+    count = 0
+
+    def one() -> None:
+        nonlocal count
+        count += 1
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(one, 1)
+        ask(SqliteReader(connection.execute))
+    return count
+
+
+#: What is stored: a name, and what its workflows have.
+STORED = (
+    ("ended", "status, value, ended_at", "'success', '1', 1"),
+    ("strange", "status, wake_at", "'in_progress', 40"),
+    ("due", "status, wake_at", "'in_progress', 40"),
+    ("known", "status, value, ended_at", "'success', '1', 1"),
+)
+BOTH = WorkflowFilter(name="known", status="in_progress")
+
+#: What is asked while many are stored of which it is none: by a name, by a status.
+LOOKS: dict[str, Callable[[SqliteReader], Any]] = {
+    "listing": lambda reader: reader.list_workflows(WorkflowFilter(limit=9)),
+    "listing by name": lambda reader: reader.list_workflows(WorkflowFilter(name="known")),
+    "listing by status": lambda reader: reader.list_workflows(WorkflowFilter(status="failed")),
+    "listing by both": lambda reader: reader.list_workflows(BOTH),
+    "listing of the blocked": lambda reader: reader.list_workflows(WorkflowFilter(is_blocked=True)),
+    "active": lambda reader: reader.count_active(["known", "strange"], 5),
+    "claimable": lambda reader: reader.claimable(["known", "due"], 50, 5),
+    "next wake": lambda reader: reader.next_wake(["known", "due"]),
+}
+
+
+def test_looks_cost_the_same_however_many_are_stored(tmp_path: Path) -> None:
+    """Also where a user's ANALYZE has told SQLite how many those are of each kind."""
+    path = tmp_path / "app.db"
+    store = SqliteStore(str(path))
+    store.open(max_parallelism=None)
+    store.close()
+    counts = []
+    for first, last in ((1, 1_000), (1_001, 10_000)):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for kind, columns, values in STORED:
+                connection.execute(
+                    f"WITH RECURSIVE s (n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s"
+                    f" WHERE n < {last}) INSERT INTO perdure_workflows (id, name, arguments, rules,"
+                    f" created_at, start_at, epoch, {columns}) SELECT '{kind}' || n, '{kind}',"
+                    f" '{{}}', 1, 1, 1, 1, {values} FROM s"
+                )
+            connection.execute("ANALYZE")
+        counts.append({name: steps_of(path, look) for name, look in LOOKS.items()})
+    few, many = counts
+    assert [name for name in LOOKS if many[name] > few[name] * 1.1] == []
 
 
 def state(workflow_id: WorkflowId, epoch: int = 1) -> WorkflowState:

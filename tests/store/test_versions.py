@@ -13,6 +13,9 @@ from tests.store.places import Place, newer
 from perdure import ActionContext, Step, StoreVersionError, WorkflowManager
 from perdure.store.versions import Schema
 
+#: The tables as each released version of them has made them.
+RELEASED = Path(__file__).parent / "schemas"
+
 
 @pytest.fixture
 def schema(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Schema:
@@ -73,6 +76,31 @@ def test_older_tables_become_the_newest(place: Place, schema: Schema) -> None:
     assert (config.schema_version, config.max_parallelism) == (schema.version, 7)
     store.close()
     assert place.execute("SELECT * FROM perdure_more") == []
+
+
+def test_tables_of_each_released_version_become_those_of_today(
+    place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """To the letter, with what is in them."""
+    newest = place.store()
+    newest.open(max_parallelism=None)
+    newest.close()
+    wanted = place.tables()
+    for version in range(1, place.schema.version):
+        place = place.emptied()
+        folder = tmp_path_factory.mktemp("schema")
+        text = (RELEASED / f"{place.kind}-{version}.sql").read_text("utf-8")
+        (folder / f"{place.kind}.sql").write_text(text)
+        older = place.store(schema=Schema(place.kind, version, folder))
+        older.open(max_parallelism=5)
+        older.close()
+        assert place.tables() != wanted
+        store = place.store()
+        store.open(max_parallelism=None)
+        config = store.reader().config()
+        store.close()
+        assert (config.schema_version, config.max_parallelism) == (place.schema.version, 5)
+        assert place.tables() == wanted
 
 
 def test_the_way_is_gone_once(place: Place, schema: Schema) -> None:

@@ -190,7 +190,7 @@ class Engine:
             return False
         names = frozenset(self.env.registry.workflow_names)
         try:
-            count = self.store.reader().count_active(names)
+            count = self.store.reader().count_active(names, BLOCKED_MAX + 1)
             if not 0 < count <= BLOCKED_MAX:
                 return count == 0
             now = self.clock.monotonic()

@@ -110,7 +110,11 @@ class Taker:
 
 def _write(attempt: Attempt) -> StepWrite:
     return StepWrite(
-        workflow_id=attempt.workflow_id, record=attempt.record, is_new=False, must_be_ready=True
+        workflow_id=attempt.workflow_id,
+        record=attempt.record,
+        is_new=False,
+        must_be_ready=True,
+        is_taken=True,
     )
 
 

@@ -78,12 +78,14 @@ class StepWrite(msgspec.Struct, frozen=True, kw_only=True):
     """A step's row to insert or to update.
 
     `must_be_ready`: update it only if the stored row is `ready`. (Never together with `is_new`.)
+    `is_taken`: it was taken from its workflow's owner, and `run_by` has to find it.
     """
 
     workflow_id: WorkflowId
     record: StepRecord
     is_new: bool
     must_be_ready: bool = False
+    is_taken: bool = False
 
 
 class ReadyStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,8 +167,9 @@ class Reader(Protocol):
 
     def config(self) -> Config: ...
 
-    def count_active(self, names: Collection[str]) -> int:
-        """Workflows with these names that somebody owns, that are due, or that wait for a time."""
+    def count_active(self, names: Collection[str], most: int) -> int:
+        """Workflows with these names that somebody owns, that are due, or that wait for a time; no
+        more than `most` are counted."""
         ...
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:

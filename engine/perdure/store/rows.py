@@ -20,6 +20,9 @@ from perdure.core.retry import AT_MOST_ONCE, RetryPlan
 from perdure.core.workflow import Blocked, WorkflowHeader, WorkflowState
 from perdure.errors import ErrorInfo, StoreCorrupt
 
+#: What a workflow's status may be.
+STATUSES = ("in_progress", "success", "failed", "canceled")
+
 #: Columns of a workflow that are written once.
 HEADER_COLUMNS = (
     "id",

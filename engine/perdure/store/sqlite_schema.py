@@ -13,7 +13,7 @@ from perdure.core.limits import PARALLELISM_DEFAULT
 from .versions import Schema
 
 #: Raised by one with each change of schema/sqlite.sql, and with a file that leads there.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = Schema("sqlite", SCHEMA_VERSION)
 

@@ -36,6 +36,7 @@ from .rows import (
     PROGRESS_COLUMNS,
     PROGRESS_STATE_COLUMNS,
     STATE_COLUMNS,
+    STATUSES,
     event_columns,
     event_from_row,
     header_row,
@@ -97,12 +98,49 @@ _AND_NOT_FENCED = " AND EXISTS (SELECT 1 FROM perdure_workers WHERE id = ? AND f
 _UPDATE_PROGRESS_FENCED = _UPDATE_PROGRESS + _AND_NOT_FENCED
 _UPDATE_WORKFLOW_FENCED = _UPDATE_WORKFLOW + _AND_NOT_FENCED
 _STILL_READY = " AND state = 'ready'"
+_MARK_AWAY = "UPDATE perdure_steps SET away = 1 WHERE workflow_id = ? AND number = ?"
+#: Those with the name `n.value` that nobody owns, by the index on them.
+_WAITING = (
+    "FROM perdure_workflows INDEXED BY perdure_workflows_wake"
+    " WHERE owner IS NULL AND wake_at IS NOT NULL AND name = n.value"
+)
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
 _INBOX_FIELDS = ("row_id", "workflow_id", "kind", "body", "accepted_at", "number", "worker")
 
 
 def _ids(ids: Collection[str]) -> str:
     return json.dumps(list(ids))
+
+
+def _listing(which: WorkflowFilter) -> tuple[str, list[object]]:
+    """The statement that lists workflows, and its parameters.
+
+    Each index is named: SQLite would go through the workflows in order where its statistics make it
+    believe that it soon meets enough of them.
+    """
+    order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
+    wheres = ["TRUE"] if which.after is None else [f"seq {compare} {int(which.after)}"]
+    values: list[object] = []
+    for column, value in (("name", which.name), ("status", which.status)):
+        if value is not None:
+            wheres.append(f"{column} = ?{len(values) + 1}")
+            values.append(value)
+    index = ""
+    if which.is_blocked is not None:
+        wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
+    if which.is_blocked:
+        index = " INDEXED BY perdure_workflows_blocked"  # a small one
+    elif which.name is not None:
+        index = " INDEXED BY perdure_workflows_name"
+    elif which.status is not None:
+        index = " INDEXED BY perdure_workflows_status"
+    one = f"SELECT seq, {_STATE} FROM perdure_workflows{index} WHERE {' AND '.join(wheres)}"
+    tail = f" ORDER BY seq {order} LIMIT {int(which.limit)}"
+    if which.is_blocked or which.name is None or which.status is not None:
+        return one + tail, values
+    # The index is in order of seq within each status only.
+    pieces = [f"SELECT * FROM ({one} AND status = '{each}'{tail})" for each in STATUSES]
+    return f"{' UNION ALL '.join(pieces)} ORDER BY 1 {order} LIMIT {int(which.limit)}", values
 
 
 def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
@@ -167,21 +205,8 @@ class SqliteReader:
         return [state_from_row(row) for row in rows]
 
     def list_workflows(self, which: WorkflowFilter) -> list[tuple[int, WorkflowState]]:
-        """See `base.Reader.list_workflows`. By an index on seq, (name, seq) or (status, seq)."""
-        wheres, values = ["TRUE"], []
-        for column, value in (("name", which.name), ("status", which.status)):
-            if value is not None:
-                wheres.append(f"{column} = ?")
-                values.append(value)
-        if which.is_blocked is not None:
-            wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
-        order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
-        if which.after is not None:
-            wheres.append(f"seq {compare} {int(which.after)}")
-        sql = (
-            f"SELECT seq, {_STATE} FROM perdure_workflows WHERE {' AND '.join(wheres)}"
-            f" ORDER BY seq {order} LIMIT {int(which.limit)}"
-        )
+        """See `base.Reader.list_workflows`. By an index that begins with what is asked for."""
+        sql, values = _listing(which)
         return [(row[0], state_from_row(row[1:])) for row in self._execute(sql, values).fetchall()]
 
     def list_steps(
@@ -237,34 +262,34 @@ class SqliteReader:
         version, parallelism = self._execute(sql).fetchone()
         return Config(schema_version=version, max_parallelism=parallelism)
 
-    def count_active(self, names: Collection[str]) -> int:
+    def count_active(self, names: Collection[str], most: int) -> int:
         """See `base.Reader.count_active`. By the indexes on owner and wake_at."""
-        sql = (
-            "SELECT (SELECT count(*) FROM perdure_workflows WHERE owner IS NOT NULL"
-            f" AND name {_IN}) + (SELECT count(*) FROM perdure_workflows"
-            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {_IN})"
-        )
-        key = _ids(names)
-        count: int = self._execute(sql, (key, key)).fetchone()[0]
+        owned = "perdure_workflows_owner WHERE owner IS NOT NULL"
+        waiting = "perdure_workflows_wake WHERE owner IS NULL AND wake_at IS NOT NULL"
+        counts = [
+            f"(SELECT count(*) FROM (SELECT 1 FROM perdure_workflows INDEXED BY {which}"
+            " AND name IN (SELECT value FROM json_each(?1)) LIMIT ?2))"
+            for which in (owned, waiting)
+        ]
+        sql = f"SELECT min({' + '.join(counts)}, ?2)"
+        count: int = self._execute(sql, (_ids(names), most)).fetchone()[0]
         return count
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
+        """See `base.Reader.claimable`. By the index on (name, wake_at), up to `limit` of a name."""
         sql = (
-            "SELECT id FROM perdure_workflows INDEXED BY perdure_workflows_wake"
-            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND wake_at <= ? AND name {_IN}"
-            " ORDER BY wake_at LIMIT ?"
+            "SELECT w.id FROM json_each(?1) n CROSS JOIN perdure_workflows w ON w.seq IN"
+            f" (SELECT seq {_WAITING} AND wake_at <= ?2 ORDER BY wake_at, seq LIMIT ?3)"
+            " ORDER BY w.wake_at, w.seq LIMIT ?3"
         )
-        return [row[0] for row in self._execute(sql, (now, _ids(names), limit))]
+        return [row[0] for row in self._execute(sql, (_ids(set(names)), now, limit))]
 
     def next_wake(self, names: Collection[str]) -> int | None:
-        """See `base.Reader.next_wake`. By the index on wake_at."""
-        sql = (
-            "SELECT wake_at FROM perdure_workflows INDEXED BY perdure_workflows_wake"
-            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {_IN}"
-            " ORDER BY wake_at LIMIT 1"
-        )
-        row = self._execute(sql, (_ids(names),)).fetchone()
-        return None if row is None else row[0]
+        """See `base.Reader.next_wake`. By the index on (name, wake_at): the first of each name."""
+        first = f"(SELECT wake_at {_WAITING} ORDER BY wake_at LIMIT 1)"
+        row = self._execute(f"SELECT min({first}) FROM json_each(?1) n", (_ids(names),)).fetchone()
+        at: int | None = row[0]
+        return at
 
     def workers(self) -> list[WorkerRow]:
         sql = "SELECT id, fenced, permits, wanting FROM perdure_workers ORDER BY id"
@@ -433,10 +458,12 @@ class SqliteTransaction(SqliteReader):
         self._execute(sql, (now, takeovers_below, _ids(names)))
 
     def run_by(self, worker_id: WorkerId) -> list[tuple[WorkflowId, StepRecord]]:
+        """See `base.Transaction.run_by`. By the index on those that are marked as such."""
         step = ", ".join(f"s.{name}" for name in (*COMMAND_COLUMNS, *PROGRESS_COLUMNS))
         sql = (
-            f"SELECT {step} FROM perdure_steps s JOIN perdure_workflows w ON w.id = s.workflow_id"
-            " WHERE s.runner = ? AND s.state = 'started'"
+            f"SELECT {step} FROM perdure_steps s INDEXED BY perdure_steps_away"
+            " CROSS JOIN perdure_workflows w ON w.id = s.workflow_id"
+            " WHERE s.away = 1 AND s.runner = ? AND s.state = 'started'"
             " AND (w.owner IS NULL OR w.owner <> s.runner)"
             " ORDER BY s.workflow_id, s.number"
         )
@@ -476,6 +503,8 @@ class SqliteTransaction(SqliteReader):
             if write.must_be_ready:
                 if self._write(sql + _STILL_READY, [row]) == 0:
                     taken.add(write.workflow_id)
+                elif write.is_taken:
+                    self._write(_MARK_AWAY, [(write.workflow_id, write.record.number)])
             elif sql in batches:
                 batches[sql].append(row)
             else:

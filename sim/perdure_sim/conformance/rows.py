@@ -199,17 +199,17 @@ def the_next_wake_is_known(bench: Bench) -> None:
 @suite.check
 def active_workflows_are_counted(bench: Bench) -> None:
     """`count_active` counts those with these names that are owned, due, or wait for a time."""
-    worker = bench.add_worker("w")
     x, y = bench.id("x"), bench.id("y")
     bench.put(
-        bench.state("owned", name=x, owner=worker),
+        bench.state("owned", name=x, owner=bench.add_worker("w")),
         bench.state("due", name=x, wake_at=1),
         bench.state("sleeping", name=y, wake_at=LARGE),
         bench.state("waits for an event", name=x),
         bench.state("ended", name=x, status="canceled", outcome=Canceled(), ended_at=1),
     )
-    counts = [bench.reader().count_active(names) for names in ([x, y], [x], [y], [])]
-    expect(counts, [3, 2, 1, 0], "count_active() of x and y, of x, of y, of none")
+    asked = (([x, y], 9), ([x], 9), ([y], 9), ([], 9), ([x, x, y], 2))
+    counts = [bench.reader().count_active(*each) for each in asked]
+    expect(counts, [3, 2, 1, 0, 2], "count_active() of x and y, x, y, none, and up to a number")
 
 
 @suite.check

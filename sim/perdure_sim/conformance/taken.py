@@ -74,7 +74,11 @@ def a_step_is_taken_once(bench: Bench) -> None:
 
     def write(label: str, record: StepRecord, *, must_be_ready: bool = True) -> StepWrite:
         return StepWrite(
-            workflow_id=bench.id(label), record=record, is_new=False, must_be_ready=must_be_ready
+            workflow_id=bench.id(label),
+            record=record,
+            is_new=False,
+            must_be_ready=must_be_ready,
+            is_taken=must_be_ready and record.runner == me,
         )
 
     with bench.store.transaction() as tx:

@@ -148,12 +148,13 @@ class Reads:
             schema_version=settings["schema_version"], max_parallelism=settings["max_parallelism"]
         )
 
-    def count_active(self, names: Collection[str]) -> int:
+    def count_active(self, names: Collection[str], most: int) -> int:
         """See `base.Reader.count_active`."""
         tables = self._tables
         active = [workflow_id for owned in tables.owned.values() for workflow_id in owned]
         active += [workflow_id for _, _, workflow_id in tables.waiting]
-        return sum(tables.workflows[each].header.name in names for each in active)
+        count = sum(tables.workflows[each].header.name in names for each in active)
+        return min(count, most)
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
         """See `base.Reader.claimable`. Of those due at one time, the one created first."""

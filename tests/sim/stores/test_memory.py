@@ -291,7 +291,7 @@ def test_another_schema_is_told(database: MemoryDatabase) -> None:
     """`check_schema` raises once the schema is another one: a newer process has upgraded it."""
     store = opened(database)
     database._tables.settings["schema_version"] += 1
-    with pytest.raises(StoreVersionError, match="version 2, not 1"), store.transaction() as tx:
+    with pytest.raises(StoreVersionError, match="its schema is version"), store.transaction() as tx:
         tx.check_schema()
 
 

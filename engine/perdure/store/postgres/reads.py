@@ -6,7 +6,7 @@ What does not belong here: connections (pool.py, connection.py), and any decisio
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from perdure.core.ids import EventId, WorkerId, WorkflowId
@@ -22,6 +22,7 @@ from ..rows import (
     HEADER_COLUMNS,
     PROGRESS_COLUMNS,
     STATE_COLUMNS,
+    STATUSES,
     event_from_row,
     is_open,
     state_from_row,
@@ -60,17 +61,36 @@ SELECT_EVENTS = (
     f" WHERE workflow_id {ANY} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence NULLS LAST, created_at, id"
 )
+#: Those with the name `n.name` that nobody owns.
+_WAITING = (
+    "FROM perdure_workflows WHERE owner IS NULL AND wake_at IS NOT NULL"
+    " AND perdure_workflows.name = n.name"
+)
+#: From each name several times as many as are wanted: others may just be locking the first ones.
 CLAIMABLE = (
-    "SELECT id FROM perdure_workflows"
-    " WHERE owner IS NULL AND wake_at IS NOT NULL AND wake_at <= $1 AND name = ANY($2::text[])"
-    " ORDER BY wake_at LIMIT $3"
+    "SELECT w.id FROM unnest($1::text[]) n (name)"
+    f" CROSS JOIN LATERAL (SELECT id {_WAITING} AND wake_at <= $2 ORDER BY wake_at LIMIT 4 * $3) c"
+    " JOIN perdure_workflows w ON w.id = c.id"
+    " WHERE w.owner IS NULL AND w.wake_at IS NOT NULL AND w.wake_at <= $2"
+    " ORDER BY w.wake_at, w.seq LIMIT $3"
+)
+_NEXT_WAKE = (
+    "SELECT min(c.wake_at) FROM unnest($1::text[]) n (name)"
+    f" CROSS JOIN LATERAL (SELECT wake_at {_WAITING} ORDER BY wake_at LIMIT 1) c"
+)
+# In the order of the index that is meant, or another one would be gone through.
+_COUNT_ACTIVE = (
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM perdure_workflows WHERE owner IS NOT NULL"
+    " AND name = ANY($1::text[]) ORDER BY owner LIMIT $2) o)"
+    " + (SELECT count(*) FROM unnest($1::text[]) n (name)"
+    f" CROSS JOIN LATERAL (SELECT 1 {_WAITING} ORDER BY wake_at LIMIT $2) w)"
 )
 #: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
 READY_LOOK = 256
 
 _READY = (
     f"SELECT w.epoch, {columns(COMMAND_COLUMNS, PROGRESS_COLUMNS, of='s')}"
-    " FROM (SELECT workflow_id, number FROM perdure_steps WHERE state = 'ready'"
+    " FROM (SELECT workflow_id, number FROM perdure_steps WHERE is_ready"
     f" ORDER BY due_at LIMIT {READY_LOOK}) r"
     " JOIN perdure_workflows w ON w.id = r.workflow_id"
     " JOIN perdure_steps s ON s.workflow_id = r.workflow_id AND s.number = r.number"
@@ -127,6 +147,57 @@ def loaded_from(
     return loaded
 
 
+def _comparison(values: Mapping[str, str], operator: str) -> str:
+    """Rows before or after these values of these columns."""
+    return f"({', '.join(values)}) {operator} ({', '.join(values.values())})"
+
+
+def _listing(which: WorkflowFilter) -> Statement:
+    """The statement that lists workflows, and its parameters.
+
+    Not `name = $1 … ORDER BY seq`: a plan that serves any name goes through the workflows in order,
+    in the belief that it soon meets enough of them. By a range of all columns of an index, and in
+    their order, only that index will do.
+    """
+    values: list[Any] = [which.limit]
+
+    def mark(value: Any) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
+    given = {"name": which.name, "status": which.status}
+    keys = {column: mark(value) for column, value in given.items() if value is not None}
+    wheres = ["TRUE"]
+    if which.is_blocked is not None:
+        wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
+    if which.is_blocked:  # they are few, and have an index of their own
+        wheres += [f"{column} = {value}" for column, value in keys.items()]
+        keys = {}
+    has_pieces = keys.keys() == {"name"}
+    if has_pieces:  # the index is in order of seq within each status only
+        keys["status"] = "s.status"
+    begin, end = (">=", "<=") if which.is_ascending else ("<=", ">=")
+    if keys:
+        wheres.append(_comparison(keys, end))
+    if which.after is not None:  # with `begin` beside it, it would not be where the scan begins
+        wheres.append(_comparison({**keys, "seq": mark(which.after)}, compare))
+    elif keys:
+        wheres.append(_comparison(keys, begin))
+    orders = ", ".join(f"{column} {order}" for column in (*keys, "seq"))
+    sql = (
+        f"SELECT seq, {STATE} FROM perdure_workflows WHERE {' AND '.join(wheres)}"
+        f" ORDER BY {orders} LIMIT $1"
+    )
+    if has_pieces:
+        statuses = ", ".join(f"('{status}')" for status in STATUSES)
+        sql = (
+            f"SELECT w.* FROM (VALUES {statuses}) s (status) CROSS JOIN LATERAL ({sql}) w"
+            f" ORDER BY seq {order} LIMIT $1"
+        )
+    return sql, values
+
+
 class PostgresReader:
     """Reads, through whatever executes a statement.
 
@@ -154,24 +225,8 @@ class PostgresReader:
         return [state_from_row(row) for row in self._execute(SELECT_STATES, (list(ids),))]
 
     def list_workflows(self, which: WorkflowFilter) -> list[tuple[int, WorkflowState]]:
-        """See `base.Reader.list_workflows`. By an index on seq, (name, seq) or (status, seq)."""
-        order, compare = ("ASC", ">") if which.is_ascending else ("DESC", "<")
-        wheres, values = ["TRUE"], []
-        for test, value in (
-            ("name =", which.name),
-            ("status =", which.status),
-            (f"seq {compare}", which.after),
-        ):
-            if value is not None:
-                values.append(value)
-                wheres.append(f"{test} ${len(values)}")
-        if which.is_blocked is not None:
-            wheres.append(_IS_BLOCKED if which.is_blocked else f"NOT ({_IS_BLOCKED})")
-        values.append(which.limit)
-        sql = (
-            f"SELECT seq, {STATE} FROM perdure_workflows WHERE {' AND '.join(wheres)}"
-            f" ORDER BY seq {order} LIMIT ${len(values)}"
-        )
+        """See `base.Reader.list_workflows`. By an index that begins with what is asked for."""
+        sql, values = _listing(which)
         return [(row[0], state_from_row(row[1:])) for row in self._execute(sql, values)]
 
     def list_steps(
@@ -226,29 +281,19 @@ class PostgresReader:
         version, parallelism = self._execute(sql).fetchone()
         return Config(schema_version=version, max_parallelism=parallelism)
 
-    def count_active(self, names: Collection[str]) -> int:
+    def count_active(self, names: Collection[str], most: int) -> int:
         """See `base.Reader.count_active`. By the indexes on owner and wake_at."""
-        sql = (
-            "SELECT (SELECT count(*) FROM perdure_workflows WHERE owner IS NOT NULL"
-            f" AND name {ANY}) + (SELECT count(*) FROM perdure_workflows"
-            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {ANY})"
-        )
-        count: int = self._execute(sql, (list(names),)).fetchone()[0]
-        return count
+        count: int = self._execute(_COUNT_ACTIVE, (sorted(set(names)), most)).fetchone()[0]
+        return min(count, most)
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
-        """See `base.Reader.claimable`. By the index on wake_at."""
-        return [row[0] for row in self._execute(CLAIMABLE, (now, list(names), limit))]
+        """See `base.Reader.claimable`. By the index on (name, wake_at)."""
+        return [row[0] for row in self._execute(CLAIMABLE, (sorted(set(names)), now, limit))]
 
     def next_wake(self, names: Collection[str]) -> int | None:
-        """See `base.Reader.next_wake`. By the index on wake_at."""
-        sql = (
-            "SELECT wake_at FROM perdure_workflows"
-            f" WHERE owner IS NULL AND wake_at IS NOT NULL AND name {ANY}"
-            " ORDER BY wake_at LIMIT 1"
-        )
-        row = self._execute(sql, (list(names),)).fetchone()
-        return None if row is None else row[0]
+        """See `base.Reader.next_wake`. By the index on (name, wake_at): the first of each name."""
+        at: int | None = self._execute(_NEXT_WAKE, (list(names),)).fetchone()[0]
+        return at
 
     def workers(self) -> list[WorkerRow]:
         """See `base.Reader.workers`."""

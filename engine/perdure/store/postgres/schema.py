@@ -13,7 +13,7 @@ from .address import LOCK_TIMEOUT_MS
 from .reads import Execute
 
 #: Raised by one with each change of schema/postgres.sql, and with a file that leads there.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = Schema("postgres", SCHEMA_VERSION)
 

@@ -273,8 +273,8 @@ class PostgresTransaction(PostgresReader):
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
         """See `base.Reader.claimable`. Locks them; those that others have locked are left out."""
-        sql = f"{CLAIMABLE}{LOCK} SKIP LOCKED"
-        return [row[0] for row in self._ask(sql, (now, list(names), limit))]
+        sql = f"{CLAIMABLE}{LOCK} OF w SKIP LOCKED"
+        return [row[0] for row in self._ask(sql, (sorted(set(names)), now, limit))]
 
     def ready_steps(
         self, worker_id: WorkerId, functions: Collection[str], limit: int
@@ -406,7 +406,7 @@ class PostgresTransaction(PostgresReader):
         step = columns(COMMAND_COLUMNS, PROGRESS_COLUMNS, of="s")
         sql = (
             f"SELECT {step} FROM perdure_steps s JOIN perdure_workflows w ON w.id = s.workflow_id"
-            " WHERE s.away AND s.state = 'started' AND s.runner = $1"
+            " WHERE s.away_runner = $1"
             " AND (w.owner IS NULL OR w.owner <> s.runner)"
             " ORDER BY s.workflow_id, s.number"
         )
@@ -453,9 +453,7 @@ class PostgresTransaction(PostgresReader):
             if write.is_new:
                 new.append(command_row(workflow_id, record) + progress)
             elif write.must_be_ready:
-                # It may be taken for another owner.
-                is_away = record.state == "started"
-                ready.append((*progress, is_away, workflow_id, record.number))
+                ready.append((*progress, write.is_taken, workflow_id, record.number))
             else:
                 old.append((*progress, workflow_id, record.number))
         if new:

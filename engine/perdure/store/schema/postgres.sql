@@ -66,14 +66,15 @@ CREATE TABLE perdure_workflows (
     CHECK ((position >= 0) = (started_at IS NOT NULL))
 ) WITH (fillfactor = 70);
 
--- What nobody owns and somebody should take: by the time at which it wants to be woken.
-CREATE INDEX perdure_workflows_wake ON perdure_workflows (wake_at)
+-- What nobody owns and somebody should take: for each name, which not every worker knows, by the
+-- time at which it wants to be woken.
+CREATE INDEX perdure_workflows_wake ON perdure_workflows (name, wake_at)
     WHERE owner IS NULL AND wake_at IS NOT NULL;
 -- What a worker owns: read when it died, and for its inbox.
 CREATE INDEX perdure_workflows_owner ON perdure_workflows (owner) WHERE owner IS NOT NULL;
 CREATE INDEX perdure_workflows_parent ON perdure_workflows (parent_id) WHERE parent_id IS NOT NULL;
--- Listings.
-CREATE INDEX perdure_workflows_name ON perdure_workflows (name, seq);
+-- Listings; one by name alone reads a piece for each status.
+CREATE INDEX perdure_workflows_name ON perdure_workflows (name, status, seq);
 CREATE INDEX perdure_workflows_status ON perdure_workflows (status, seq);
 CREATE INDEX perdure_workflows_blocked ON perdure_workflows (seq) WHERE blocked IS NOT NULL;
 
@@ -106,6 +107,11 @@ CREATE TABLE perdure_steps (
     child_id text,
     event_id text,
     away boolean NOT NULL DEFAULT false,                  -- its runner may not own it
+    -- An index on `state` itself would be written with every change of it. These stay as they are
+    -- when an attempt of an owner's ends, so that its update is written on the step's own page.
+    is_ready boolean GENERATED ALWAYS AS (state = 'ready') STORED,
+    away_runner text COLLATE "C"
+        GENERATED ALWAYS AS (CASE WHEN away AND state = 'started' THEN runner END) STORED,
     PRIMARY KEY (workflow_id, number),
     CHECK ((state = 'settled') = (outcome IS NOT NULL)),
     CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),
@@ -120,9 +126,9 @@ CREATE TABLE perdure_steps (
 
 -- Attempts whose runner may not own the workflow: read when a worker died. The others are found
 -- with their workflow.
-CREATE INDEX perdure_steps_away ON perdure_steps (runner) WHERE away AND state = 'started';
+CREATE INDEX perdure_steps_away ON perdure_steps (away_runner) WHERE away_runner IS NOT NULL;
 -- The queue, for workers with permits to spare.
-CREATE INDEX perdure_steps_ready ON perdure_steps (due_at) WHERE state = 'ready';
+CREATE INDEX perdure_steps_ready ON perdure_steps (due_at) WHERE is_ready;
 
 CREATE TABLE perdure_ticks (
     workflow_id text COLLATE "C" NOT NULL REFERENCES perdure_workflows (id) ON DELETE CASCADE,

@@ -62,14 +62,15 @@ CREATE TABLE perdure_workflows (
     CHECK ((position >= 0) = (started_at IS NOT NULL))
 ) STRICT;
 
--- What nobody owns and somebody should take: by the time at which it wants to be woken.
-CREATE INDEX perdure_workflows_wake ON perdure_workflows (wake_at)
+-- What nobody owns and somebody should take: for each name, which not every worker knows, by the
+-- time at which it wants to be woken.
+CREATE INDEX perdure_workflows_wake ON perdure_workflows (name, wake_at)
     WHERE owner IS NULL AND wake_at IS NOT NULL;
 -- What a worker owns: read when it died, and for its inbox.
 CREATE INDEX perdure_workflows_owner ON perdure_workflows (owner) WHERE owner IS NOT NULL;
 CREATE INDEX perdure_workflows_parent ON perdure_workflows (parent_id) WHERE parent_id IS NOT NULL;
--- Listings.
-CREATE INDEX perdure_workflows_name ON perdure_workflows (name, seq);
+-- Listings; one by name alone reads a piece for each status.
+CREATE INDEX perdure_workflows_name ON perdure_workflows (name, status, seq);
 CREATE INDEX perdure_workflows_status ON perdure_workflows (status, seq);
 CREATE INDEX perdure_workflows_blocked ON perdure_workflows (seq) WHERE blocked IS NOT NULL;
 
