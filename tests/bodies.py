@@ -17,7 +17,7 @@ class App:
     """A manager over a file, and what bodies call."""
 
     def __init__(
-        self, path: Path, body: Callable[[Step, App], Awaitable[Any]], **options: Any
+        self, path: Path | str, body: Callable[[Step, App], Awaitable[Any]], **options: Any
     ) -> None:
         self.manager: WorkflowManager = make(path, **options)
         self.told: list[Any] = []
@@ -76,7 +76,7 @@ class App:
 
 
 def play(
-    path: Path,
+    path: Path | str,
     body: Callable[[Step, App], Awaitable[Any]],
     apps: list[App] | None = None,
     **options: Any,

@@ -1,8 +1,10 @@
-"""Fixtures for tests on a real PostgreSQL: one server, a database for each test."""
+"""Fixtures for tests on a real PostgreSQL: one server, a database for each test; and for those
+that run on SQLite and on PostgreSQL alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.postgres import Server
@@ -22,3 +24,11 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.give_back(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of the test's own, as `WorkflowManager` takes it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "app.db")
+    return str(request.getfixturevalue("postgres_url"))

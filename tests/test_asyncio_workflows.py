@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +19,7 @@ from tests.managers import LONG
 from perdure import Step, StepFailed
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-def test_wait_gives_the_first_that_has_ended(path: Path) -> None:
+def test_wait_gives_the_first_that_has_ended(address: str) -> None:
     """The one that was called first hangs; the other reaches the handler, and the loser is
     canceled with its step."""
 
@@ -36,12 +30,12 @@ def test_wait_gives_the_first_that_has_ended(path: Path) -> None:
         slow.cancel()
         return [future.result() for future in done]
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["fast"]
     assert steps["canceled"] == ["hang"]
 
 
-def test_wait_until_the_first_exception(path: Path) -> None:
+def test_wait_until_the_first_exception(address: str) -> None:
     """FIRST_EXCEPTION ends with a failed step, though another hangs."""
 
     async def body(step: Step, app: App) -> Any:
@@ -51,10 +45,10 @@ def test_wait_until_the_first_exception(path: Path) -> None:
             future.cancel()
         return [str(future.exception()) for future in done]
 
-    assert play(path, body)[0] == ["step fail failed: OSError: no"]
+    assert play(address, body)[0] == ["step fail failed: OSError: no"]
 
 
-def test_as_completed_gives_values_as_they_come(path: Path) -> None:
+def test_as_completed_gives_values_as_they_come(address: str) -> None:
     """Over steps: those that end are given, though the first of them hangs."""
 
     async def body(step: Step, app: App) -> Any:
@@ -68,11 +62,11 @@ def test_as_completed_gives_values_as_they_come(path: Path) -> None:
         hanging.cancel()
         return values
 
-    value, _ = play(path, body)
+    value, _ = play(address, body)
     assert sorted(value) == [0, 1, 2]
 
 
-def test_a_failing_member_ends_its_group(path: Path) -> None:
+def test_a_failing_member_ends_its_group(address: str) -> None:
     """TaskGroup: its siblings are cancelled and with them their steps; the error is a group."""
 
     async def body(step: Step, app: App) -> Any:
@@ -85,7 +79,7 @@ def test_a_failing_member_ends_its_group(path: Path) -> None:
             told += map(str, several.exceptions)
         return told
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["step fail failed: OSError: bad"]
     assert steps["canceled"] == ["hang"]
 
@@ -94,7 +88,7 @@ async def _await(future: Awaitable[Any]) -> Any:
     return await future
 
 
-def test_gather_returns_exceptions(path: Path) -> None:
+def test_gather_returns_exceptions(address: str) -> None:
     """`return_exceptions=True` gives failures as values, in the order of the calls."""
 
     async def body(step: Step, app: App) -> Any:
@@ -102,10 +96,10 @@ def test_gather_returns_exceptions(path: Path) -> None:
         found = await asyncio.gather(*several, return_exceptions=True)
         return [type(each).__name__ for each in found]
 
-    assert play(path, body)[0] == ["StepFailed", "str"]
+    assert play(address, body)[0] == ["StepFailed", "str"]
 
 
-def test_deadlines(path: Path) -> None:
+def test_deadlines(address: str) -> None:
     """`timeout`, `timeout_at` and `wait_for` end what hangs, and cancel its step."""
 
     async def body(step: Step, app: App) -> Any:
@@ -128,12 +122,12 @@ def test_deadlines(path: Path) -> None:
         told.append(await asyncio.wait_for(step.run_action(app.echo("in time")), 3600))
         return told
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["timeout", "timeout_at", "wait_for", "in time"]
     assert steps["canceled"] == ["hang", "never", "hang"]
 
 
-def test_a_shield_keeps_a_step_going(path: Path) -> None:
+def test_a_shield_keeps_a_step_going(address: str) -> None:
     """The deadline is over, the step is not; its value comes later."""
 
     async def body(step: Step, app: App) -> Any:
@@ -144,10 +138,10 @@ def test_a_shield_keeps_a_step_going(path: Path) -> None:
             await step.run_mutation(app.poke("answer", 42))
         return await asked
 
-    assert play(path, body)[0] == 42
+    assert play(address, body)[0] == 42
 
 
-def test_queue_lock_semaphore_event_condition_barrier(path: Path) -> None:
+def test_queue_lock_semaphore_event_condition_barrier(address: str) -> None:
     """Tasks of one workflow meet by asyncio's own tools."""
 
     async def body(step: Step, app: App) -> Any:
@@ -182,10 +176,10 @@ def test_queue_lock_semaphore_event_condition_barrier(path: Path) -> None:
                 await condition.wait_for(lambda: len(told) == 3)
         return [sorted(values), most]
 
-    assert play(path, body)[0] == [[0, 1, 2], 2]
+    assert play(address, body)[0] == [[0, 1, 2], 2]
 
 
-def test_sleep_and_call_later_are_durable_timers(path: Path) -> None:
+def test_sleep_and_call_later_are_durable_timers(address: str) -> None:
     """They fire in their order, by the recorded time, and are no steps."""
 
     async def body(step: Step, app: App) -> Any:
@@ -199,12 +193,12 @@ def test_sleep_and_call_later_are_durable_timers(path: Path) -> None:
         await asyncio.sleep(0.006)
         return [*told, frozen, loop.time() >= begun + 0.006]
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["call_later", "call_at", True, True]
     assert steps == {"success": ["over"]}
 
 
-def test_contextvars_and_async_generators(path: Path) -> None:
+def test_contextvars_and_async_generators(address: str) -> None:
     """A task has its own context; a generator may await steps and is closed where it is left."""
     place: ContextVar[str] = ContextVar("place", default="nowhere")
     place.set("the host's")
@@ -231,10 +225,10 @@ def test_contextvars_and_async_generators(path: Path) -> None:
                     break
         return [*told, place.get()]
 
-    assert play(path, body)[0] == ["nowhere", "mine", "mine", "closed", "nowhere"]
+    assert play(address, body)[0] == ["nowhere", "mine", "mine", "closed", "nowhere"]
 
 
-def test_nested_tasks_and_groups_of_errors(path: Path) -> None:
+def test_nested_tasks_and_groups_of_errors(address: str) -> None:
     """Groups within groups: each failure is told, with its place in the tree of errors."""
 
     async def body(step: Step, app: App) -> Any:
@@ -251,10 +245,10 @@ def test_nested_tasks_and_groups_of_errors(path: Path) -> None:
             assert isinstance(middle, ExceptionGroup)
             return [str(error) for error in middle.exceptions]
 
-    assert play(path, body)[0] == ["step fail failed: OSError: deep"]
+    assert play(address, body)[0] == ["step fail failed: OSError: deep"]
 
 
-def test_cancelling_a_task_cancels_its_step(path: Path) -> None:
+def test_cancelling_a_task_cancels_its_step(address: str) -> None:
     """The task may clean up, with steps too."""
 
     async def body(step: Step, app: App) -> Any:
@@ -273,18 +267,18 @@ def test_cancelling_a_task_cancels_its_step(path: Path) -> None:
         await asyncio.wait([task])
         return [*told, task.cancelled()]
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["cleaned up", True]
     assert steps["canceled"] == ["hang"]
 
 
-def test_what_nobody_awaits_is_cancelled_at_the_end(path: Path) -> None:
+def test_what_nobody_awaits_is_cancelled_at_the_end(address: str) -> None:
     """The workflow ends with its result; a step and a task that are left behind are cancelled."""
 
     async def body(step: Step, app: App) -> Any:
         return None
 
-    app = App(path, body)
+    app = App(address, body)
     cleaned: list[str] = []
 
     @app.manager.workflow
@@ -335,7 +329,7 @@ RUNNERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", RUNNERS)
-def test_another_loop_is_refused(what: str, path: Path) -> None:
+def test_another_loop_is_refused(what: str, address: str) -> None:
     """The handler can catch the error, and goes on."""
     call, message = RUNNERS[what]
 
@@ -349,12 +343,12 @@ def test_another_loop_is_refused(what: str, path: Path) -> None:
         finally:
             coro.close()
 
-    value, _ = play(path, body)
+    value, _ = play(address, body)
     assert value is not None
     assert value.startswith(message)
 
 
-def test_to_thread_is_refused(path: Path) -> None:
+def test_to_thread_is_refused(address: str) -> None:
     """With the remedy: a plain `def` action."""
 
     async def body(step: Step, app: App) -> Any:
@@ -363,10 +357,10 @@ def test_to_thread_is_refused(path: Path) -> None:
         except Exception as error:
             return str(error)
 
-    assert "a plain `def` action runs in a thread" in play(path, body)[0]
+    assert "a plain `def` action runs in a thread" in play(address, body)[0]
 
 
-def test_the_outcome_of_a_step_cannot_be_made_up(path: Path) -> None:
+def test_the_outcome_of_a_step_cannot_be_made_up(address: str) -> None:
     """As with a task: an error at the call, and the step ends as it does."""
 
     async def body(step: Step, app: App) -> Any:
@@ -377,5 +371,5 @@ def test_the_outcome_of_a_step_cannot_be_made_up(path: Path) -> None:
             future.set_exception(ValueError("made up"))
         return await future
 
-    value, _ = play(path, body)
+    value, _ = play(address, body)
     assert value == "real"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +30,8 @@ Body = Callable[[Step, "App"], Awaitable[Any]]
 class App:
     """A manager, and workflows that are used as children."""
 
-    def __init__(self, path: Path, body: Body | None = None) -> None:
-        manager = self.manager = make(path)
+    def __init__(self, address: str, body: Body | None = None) -> None:
+        manager = self.manager = make(address)
         self.sync = manager.sync
         self.began: list[str] = []
 
@@ -98,24 +97,19 @@ class App:
         return [info.status.kind for info in self.sync.list_workflows()]
 
 
-def play(path: Path, body: Body) -> tuple[Any, App]:
+def play(address: str, body: Body) -> tuple[Any, App]:
     """What the workflow "parent" with this body returns."""
-    app = App(path, body)
+    app = App(address, body)
     app.start(app.scripted(), id="parent")
     return app.sync.result("parent", timeout=LONG), app
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
 
 
 # --- results and failures
 
 
-def test_results_come_up_through_five_levels(path: Path) -> None:
+def test_results_come_up_through_five_levels(address: str) -> None:
     """Each level gets the value of the one below; each is a workflow of its own, with a parent."""
-    app = App(path)
+    app = App(address)
     app.start(app.deep(4, "end"), id="top")
     assert app.sync.result("top", timeout=LONG) == [4, [3, [2, [1, "bottom"]]]]
     infos = app.sync.list_workflows()
@@ -124,9 +118,9 @@ def test_results_come_up_through_five_levels(path: Path) -> None:
     app.sync.close()
 
 
-def test_a_failure_comes_up_through_all_levels(path: Path) -> None:
+def test_a_failure_comes_up_through_all_levels(address: str) -> None:
     """It fails each level that does not catch it, and says at each what failed below."""
-    app = App(path)
+    app = App(address)
     app.start(app.deep(3, "fail"), id="top")
     with pytest.raises(WorkflowFailed, match="at the bottom"):
         app.sync.result("top", timeout=LONG)
@@ -134,7 +128,7 @@ def test_a_failure_comes_up_through_all_levels(path: Path) -> None:
     app.sync.close()
 
 
-def test_a_parent_may_catch_a_failure_from_below(path: Path) -> None:
+def test_a_parent_may_catch_a_failure_from_below(address: str) -> None:
     """As StepFailed, and go on."""
 
     async def body(step: Step, app: App) -> Any:
@@ -143,18 +137,18 @@ def test_a_parent_may_catch_a_failure_from_below(path: Path) -> None:
         except StepFailed as error:
             return [error.step_name, "at the bottom" in str(error), error.attempts]
 
-    value, app = play(path, body)
+    value, app = play(address, body)
     assert value[:2] == ["risky", True]
     app.sync.close()
 
 
-def test_children_side_by_side(path: Path) -> None:
+def test_children_side_by_side(address: str) -> None:
     """Ten children at once; their values in the order of the calls."""
 
     async def body(step: Step, app: App) -> Any:
         return await asyncio.gather(*[step.run_workflow(app.leaf(n)) for n in range(10)])
 
-    value, app = play(path, body)
+    value, app = play(address, body)
     assert value == list(range(1, 11))
     app.sync.close()
 
@@ -162,13 +156,13 @@ def test_children_side_by_side(path: Path) -> None:
 # --- options
 
 
-def test_a_childs_name_is_its_own(path: Path) -> None:
+def test_a_childs_name_is_its_own(address: str) -> None:
     """`name=` names the step of the parent; listings show the child under its workflow's name."""
 
     async def body(step: Step, app: App) -> Any:
         return await step.run_workflow(app.leaf(1), name="the first", workflow_id="child")
 
-    _, app = play(path, body)
+    _, app = play(address, body)
     assert app.infos()["child"].name == "leaf"
     assert [info.workflow_id for info in app.sync.list_workflows(name="leaf")] == ["child"]
     (step,) = app.sync.list_steps("parent")
@@ -177,7 +171,7 @@ def test_a_childs_name_is_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["run_after", "run_at"])
-def test_a_delay_is_kept(option: str, path: Path) -> None:
+def test_a_delay_is_kept(option: str, address: str) -> None:
     """The child does not run before its time; the parent's step waits for as long."""
 
     async def body(step: Step, app: App) -> Any:
@@ -186,12 +180,12 @@ def test_a_delay_is_kept(option: str, path: Path) -> None:
         at = await step.run_workflow(app.when(), **delay)
         return [at >= due, step.now() >= due]
 
-    value, app = play(path, body)
+    value, app = play(address, body)
     assert value == [True, True]
     app.sync.close()
 
 
-def test_a_child_that_is_not_due_can_be_cancelled(path: Path) -> None:
+def test_a_child_that_is_not_due_can_be_cancelled(address: str) -> None:
     """It never ran."""
 
     async def body(step: Step, app: App) -> Any:
@@ -201,7 +195,7 @@ def test_a_child_that_is_not_due_can_be_cancelled(path: Path) -> None:
         later.cancel()
         return "over"
 
-    _, app = play(path, body)
+    _, app = play(address, body)
     assert app.infos()["later"].status.kind == "canceled"
     assert app.began == ["now"]
     app.sync.close()
@@ -210,7 +204,7 @@ def test_a_child_that_is_not_due_can_be_cancelled(path: Path) -> None:
 # --- ids
 
 
-def test_an_id_that_is_taken_fails_the_step(path: Path) -> None:
+def test_an_id_that_is_taken_fails_the_step(address: str) -> None:
     """By another workflow, by the parent, or by its own sibling: who has it is left alone."""
 
     async def body(step: Step, app: App) -> Any:
@@ -220,7 +214,7 @@ def test_an_id_that_is_taken_fails_the_step(path: Path) -> None:
         types = [each.error.type for each in failures if isinstance(each, StepFailed)]
         return [await first, *types]
 
-    app = App(path, body)
+    app = App(address, body)
     app.start(app.waiter(), id="old")
     app.start(app.scripted(), id="parent")
     value = app.sync.result("parent", timeout=LONG)
@@ -230,7 +224,7 @@ def test_an_id_that_is_taken_fails_the_step(path: Path) -> None:
     app.sync.close()
 
 
-def test_giving_up_a_second_child_of_one_id_leaves_the_first_alone(path: Path) -> None:
+def test_giving_up_a_second_child_of_one_id_leaves_the_first_alone(address: str) -> None:
     """The second is refused, or would be; cancelling its step is no cancel of its sibling."""
 
     async def body(step: Step, app: App) -> Any:
@@ -238,14 +232,14 @@ def test_giving_up_a_second_child_of_one_id_leaves_the_first_alone(path: Path) -
         step.run_workflow(app.leaf(2), workflow_id="twin").cancel()
         return await first
 
-    app = App(path, body)
+    app = App(address, body)
     app.start(app.scripted(), id="parent")
     assert app.statuses() == ["success", "success"]
     assert app.sync.result("parent", timeout=LONG) == 2
     app.sync.close()
 
 
-def test_a_foreign_workflow_is_refused_at_the_call(path: Path) -> None:
+def test_a_foreign_workflow_is_refused_at_the_call(address: str) -> None:
     """One that this manager does not define; the handler may catch it."""
     stranger = WorkflowManager(":memory:")
 
@@ -258,21 +252,21 @@ def test_a_foreign_workflow_is_refused_at_the_call(path: Path) -> None:
             step.run_workflow(foreign())
         return "caught"
 
-    value, app = play(path, body)
+    value, app = play(address, body)
     assert value == "caught"
     assert len(app.infos()) == 1
     app.sync.close()
 
 
-def test_a_child_that_no_worker_knows_waits(path: Path) -> None:
+def test_a_child_that_no_worker_knows_waits(address: str) -> None:
     """A worker without its definition leaves it alone; one that has it goes on with it."""
 
     async def body(step: Step, app: App) -> Any:
         far = datetime(2001, 1, 1, tzinfo=UTC)
         return [await step.run_workflow(app.leaf(1), run_at=far), await step.await_event("go")]
 
-    app = App(path, body)
-    other = make(path)  # it knows nothing
+    app = App(address, body)
+    other = make(address)  # it knows nothing
     app.sync.start(app.scripted(), id="parent")
     app.sync.start(app.waiter(), id="w")
     app.sync.close()
@@ -284,9 +278,9 @@ def test_a_child_that_no_worker_knows_waits(path: Path) -> None:
     app.sync.close()
 
 
-def test_the_sixty_fifth_level_is_refused(path: Path) -> None:
+def test_the_sixty_fifth_level_is_refused(address: str) -> None:
     """The step that asks for it fails, with the limit in its text."""
-    app = App(path)
+    app = App(address)
     app.start(app.deep(65, "end"), id="top")
     with pytest.raises(WorkflowFailed, match="children 65 deep, over the limit of 64"):
         app.sync.result("top", timeout=LONG)
@@ -296,9 +290,9 @@ def test_the_sixty_fifth_level_is_refused(path: Path) -> None:
 # --- cancels
 
 
-def test_a_cancel_reaches_the_whole_tree_in_its_own_commit(path: Path) -> None:
+def test_a_cancel_reaches_the_whole_tree_in_its_own_commit(address: str) -> None:
     """With no worker at all: when the call returns, four levels are canceled, steps included."""
-    app = App(path)
+    app = App(address)
     app.start(app.deep(3, "wait"), id="top")
     assert app.statuses() == ["in_progress"] * 4
     app.sync.cancel("top")
@@ -310,7 +304,7 @@ def test_a_cancel_reaches_the_whole_tree_in_its_own_commit(path: Path) -> None:
     app.sync.close()
 
 
-def test_cancelling_the_step_cancels_the_child_and_all_below(path: Path) -> None:
+def test_cancelling_the_step_cancels_the_child_and_all_below(address: str) -> None:
     """The parent goes on; a running attempt at the bottom is cancelled too."""
 
     async def body(step: Step, app: App) -> Any:
@@ -320,14 +314,14 @@ def test_cancelling_the_step_cancels_the_child_and_all_below(path: Path) -> None
         except TimeoutError:
             return await step.run_workflow(app.leaf(1))
 
-    value, app = play(path, body)
+    value, app = play(address, body)
     assert value == 2
     assert sorted(app.statuses()) == ["canceled"] * 3 + ["success"] * 2
     app.sync.close()
 
 
 @pytest.mark.parametrize("how", ["return", "raise"])
-def test_children_end_with_their_parent(how: str, path: Path) -> None:
+def test_children_end_with_their_parent(how: str, address: str) -> None:
     """Nobody awaits them any more: they are canceled in the commit that ends it."""
 
     async def body(step: Step, app: App) -> Any:
@@ -337,7 +331,7 @@ def test_children_end_with_their_parent(how: str, path: Path) -> None:
             raise ValueError("enough")
         return "enough"
 
-    app = App(path, body)
+    app = App(address, body)
     app.start(app.scripted(), id="parent")
     app.sync.send_event("enough", workflow_id="parent")
     app.run()
@@ -346,7 +340,7 @@ def test_children_end_with_their_parent(how: str, path: Path) -> None:
     app.sync.close()
 
 
-def test_a_child_cancelled_from_outside_is_told_to_its_parent(path: Path) -> None:
+def test_a_child_cancelled_from_outside_is_told_to_its_parent(address: str) -> None:
     """As StepCanceled; its own children are canceled with it, its siblings are not."""
 
     async def body(step: Step, app: App) -> Any:
@@ -356,7 +350,7 @@ def test_a_child_cancelled_from_outside_is_told_to_its_parent(path: Path) -> Non
             await victim
         return await sibling
 
-    app = App(path, body)
+    app = App(address, body)
     app.start(app.scripted(), id="parent")
     app.sync.cancel("victim")
     app.sync.send_event("go", workflow_id="sibling", value="spared")

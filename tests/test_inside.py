@@ -31,11 +31,6 @@ from perdure import (
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
 async def nothing(step: Step, app: App) -> None:
     """A body that is not used."""
 
@@ -44,11 +39,11 @@ class Refused(Exception):
     """What an action declares."""
 
 
-def test_a_declared_error_is_the_same_on_replay(path: Path) -> None:
+def test_a_declared_error_is_the_same_on_replay(address: str) -> None:
     """Its class and its arguments, as live; and it is not retried, whatever the policy says."""
     told: list[list[Any]] = []
     attempts: list[int] = []
-    app = App(path, nothing)
+    app = App(address, nothing)
 
     @app.manager.action(raises=Refused, retry=RetryPolicy(max_attempts=5))
     async def ask(ctx: ActionContext) -> None:
@@ -75,9 +70,9 @@ def test_a_declared_error_is_the_same_on_replay(path: Path) -> None:
     assert attempts == [1]
 
 
-def test_options_are_inherited_and_the_original_is_untouched(path: Path) -> None:
+def test_options_are_inherited_and_the_original_is_untouched(address: str) -> None:
     """A step with options of one with options has both; each call may have others."""
-    app = App(path, nothing)
+    app = App(address, nothing)
     twice = RetryPolicy(max_attempts=2, initial_backoff=0.001)
 
     @app.manager.workflow
@@ -100,7 +95,7 @@ def test_options_are_inherited_and_the_original_is_untouched(path: Path) -> None
     app.manager.sync.close()
 
 
-def test_time_stands_still_while_the_code_runs(path: Path) -> None:
+def test_time_stands_still_while_the_code_runs(address: str) -> None:
     """`step.now()` moves on with facts only, and is the same on replay; so are chance and ids."""
 
     async def body(step: Step, app: App) -> Any:
@@ -113,13 +108,13 @@ def test_time_stands_still_while_the_code_runs(path: Path) -> None:
         chance = [step.random.random(), step.with_options().random.random()]
         return [same, step.now() > first, step.now().isoformat(), ids, chance]
 
-    value, _ = play(path, body)
+    value, _ = play(address, body)
     assert value[:2] == [True, True]
     assert value[3][0] != value[3][1]
     assert value[4][0] != value[4][1]
 
 
-def test_the_log_of_a_replay_is_silent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_of_a_replay_is_silent(address: str, caplog: pytest.LogCaptureFixture) -> None:
     """Each line is told once, though the code runs twice."""
     caplog.set_level(logging.INFO)
 
@@ -128,14 +123,14 @@ def test_the_log_of_a_replay_is_silent(path: Path, caplog: pytest.LogCaptureFixt
         await step.run_action(app.echo(1))
         step.logger.info("after")
 
-    play(path, body)
+    play(address, body)
     lines = [r.message for r in caplog.records if r.name == "perdure.workflow.scripted"]
     assert lines == ["before", "after"]
 
 
-def test_inline_steps_run_though_the_pool_is_paused(path: Path) -> None:
+def test_inline_steps_run_though_the_pool_is_paused(address: str) -> None:
     """Queries and mutations that are not inline wait, as actions do."""
-    app = App(path, nothing, max_parallelism=0)
+    app = App(address, nothing, max_parallelism=0)
 
     @app.manager.query
     def one(ctx: QueryContext) -> int:
@@ -173,7 +168,7 @@ FORBIDDEN: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
-def test_what_a_replay_would_do_again_is_refused(name: str, path: Path) -> None:
+def test_what_a_replay_would_do_again_is_refused(name: str, address: str) -> None:
     """The error names the call and what to use instead; the handler may catch it and go on."""
 
     async def body(step: Step, app: App) -> Any:
@@ -182,17 +177,17 @@ def test_what_a_replay_would_do_again_is_refused(name: str, path: Path) -> None:
         except Exception as error:
             return [type(error).__name__, str(error)]
 
-    (kind, text), _ = play(path, body)
+    (kind, text), _ = play(address, body)
     assert kind == "DeterminismError"
     assert name in text
     assert "Instead: " in text
 
 
-def blocked(path: Path) -> Any:
+def blocked(address: str) -> Any:
     """A manager whose code the workflow "wf" does not fit."""
 
     def release(name: str) -> Any:
-        manager = make(path)
+        manager = make(address)
 
         @manager.workflow
         async def deployed(step: Step) -> None:
@@ -216,17 +211,17 @@ def blocked(path: Path) -> Any:
     return new
 
 
-def test_a_blocked_workflow_can_be_canceled(path: Path) -> None:
+def test_a_blocked_workflow_can_be_canceled(address: str) -> None:
     """Code that no longer fits ends nothing, and holds nothing up."""
-    new = blocked(path)
+    new = blocked(address)
     new.sync.cancel("wf")
     assert new.sync.status("wf") == Canceled()
     new.sync.close()
 
 
-def test_a_blocked_workflow_can_be_restarted(path: Path) -> None:
+def test_a_blocked_workflow_can_be_restarted(address: str) -> None:
     """From a step that is there, and nobody hears of an end that was none."""
-    new = blocked(path)
+    new = blocked(address)
     with pytest.raises(StepNotFound):
         new.sync.restart("wf", from_step=1)
     new.sync.restart("wf", from_step="old")
@@ -239,7 +234,7 @@ def test_a_blocked_workflow_can_be_restarted(path: Path) -> None:
     new.sync.close()
 
 
-def test_a_sleep_may_be_changed_under_a_running_workflow(path: Path) -> None:
+def test_a_sleep_may_be_changed_under_a_running_workflow(address: str) -> None:
     """Durations, delays, retries and timeouts are not compared with the journal."""
     seconds = [0.001]
 
@@ -249,15 +244,15 @@ def test_a_sleep_may_be_changed_under_a_running_workflow(path: Path) -> None:
         seconds[0] += 1000
         return "fits"
 
-    assert play(path, body)[0] == "fits"
+    assert play(address, body)[0] == "fits"
 
 
 @pytest.mark.parametrize("by_default", [False, True])
-def test_unstable_arguments_are_not_compared(path: Path, by_default: bool) -> None:
+def test_unstable_arguments_are_not_compared(address: str, by_default: bool) -> None:
     """Said of one step or by `with_options`: other arguments fit, and what is recorded counts."""
 
     def release(number: int) -> Any:
-        manager = make(path)
+        manager = make(address)
 
         @manager.mutation
         def double(ctx: MutationContext, n: int) -> int:
@@ -290,7 +285,7 @@ def test_unstable_arguments_are_not_compared(path: Path, by_default: bool) -> No
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")
-def test_a_thread_is_refused(path: Path) -> None:
+def test_a_thread_is_refused(address: str) -> None:
     """From Python 3.12 on, which tells of it."""
 
     async def body(step: Step, app: App) -> Any:
@@ -299,4 +294,4 @@ def test_a_thread_is_refused(path: Path) -> None:
         except Exception as error:
             return type(error).__name__
 
-    assert play(path, body)[0] == "DeterminismError"
+    assert play(address, body)[0] == "DeterminismError"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +24,7 @@ from perdure import (
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-def manager_of(store: Path | str) -> WorkflowManager:
+def manager_of(store: str) -> WorkflowManager:
     made = make(store)
     define(made)
     return made
@@ -45,9 +39,9 @@ async def until_running(changes: AsyncIterator[Status], count: int) -> InProgres
     raise AssertionError("it has ended")
 
 
-def test_each_change_up_to_the_last(path: Path) -> None:
+def test_each_change_up_to_the_last(address: str) -> None:
     """The present one first; a change comes with the commit, without asking; then the end."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def test(m: WorkflowManager) -> list[Any]:
         workflow_id = await m.start(call(m, "add"))
@@ -67,9 +61,9 @@ def test_each_change_up_to_the_last(path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["file", ":memory:"])
-def test_who_is_slow_gets_the_newest(path: Path, store: str) -> None:
+def test_who_is_slow_gets_the_newest(address: str, store: str) -> None:
     """What was in between is left out, the end never is. Several may watch one workflow."""
-    manager = manager_of(path if store == "file" else store)
+    manager = manager_of(address if store == "file" else store)
 
     async def test(m: WorkflowManager) -> list[Any]:
         workflow_id = await m.start(call(m, "add"))
@@ -84,9 +78,9 @@ def test_who_is_slow_gets_the_newest(path: Path, store: str) -> None:
     assert run(test, manager) == [[Succeeded(3)]] * 3
 
 
-def test_changes_by_another_process(path: Path) -> None:
+def test_changes_by_another_process(address: str) -> None:
     """A client watches what a worker elsewhere does, and a worker what a client does."""
-    worker, client = manager_of(path), manager_of(path)
+    worker, client = manager_of(address), manager_of(address)
 
     async def main() -> tuple[Any, Any]:
         async with worker, client.client():
@@ -101,9 +95,9 @@ def test_changes_by_another_process(path: Path) -> None:
     assert asyncio.run(main()) == (Canceled(), Canceled())
 
 
-def test_what_has_ended_and_what_never_was(path: Path) -> None:
+def test_what_has_ended_and_what_never_was(address: str) -> None:
     """One status and the end; or the error, with the first."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def test(m: WorkflowManager) -> list[Any]:
         workflow_id = await m.start(call(m, "add"))
@@ -117,9 +111,9 @@ def test_what_has_ended_and_what_never_was(path: Path) -> None:
     assert run(test, manager) == [Canceled()]
 
 
-def test_a_watch_that_is_left_leaves_nothing(path: Path) -> None:
+def test_a_watch_that_is_left_leaves_nothing(address: str) -> None:
     """Closed, or cancelled while it waits."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def test(m: WorkflowManager) -> None:
         workflow_id = await m.start(call(m, "wait"))
@@ -137,9 +131,9 @@ def test_a_watch_that_is_left_leaves_nothing(path: Path) -> None:
     run(test, manager)
 
 
-def test_a_manager_that_is_closed_tells_who_watches(path: Path) -> None:
+def test_a_manager_that_is_closed_tells_who_watches(address: str) -> None:
     """They would wait for ever."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def main() -> None:
         async with manager:
@@ -155,9 +149,9 @@ def test_a_manager_that_is_closed_tells_who_watches(path: Path) -> None:
     asyncio.run(main())
 
 
-def test_code_that_does_not_fit_is_a_change(path: Path) -> None:
+def test_code_that_does_not_fit_is_a_change(address: str) -> None:
     """It is blocked, by a worker that has other code for the same name."""
-    manager, other = make(path), make(path)
+    manager, other = make(address), make(address)
 
     @manager.workflow(name="flow")
     async def before(step: Step) -> None:
@@ -182,9 +176,9 @@ def test_code_that_does_not_fit_is_a_change(path: Path) -> None:
     assert asyncio.run(main()) == "DeterminismError"
 
 
-def test_a_plain_generator_for_code_without_a_loop(path: Path) -> None:
+def test_a_plain_generator_for_code_without_a_loop(address: str) -> None:
     """`sync.watch` gives the same; left early, it leaves nothing."""
-    manager = manager_of(path)
+    manager = manager_of(address)
     with manager.sync as sync:
         workflow_id = sync.start(call(manager, "add"))
         left = sync.watch(workflow_id)
@@ -200,9 +194,9 @@ def test_a_plain_generator_for_code_without_a_loop(path: Path) -> None:
             next(sync.watch("nobody"))
 
 
-def test_an_action_in_a_thread_has_blocking_verbs(path: Path) -> None:
+def test_an_action_in_a_thread_has_blocking_verbs(address: str) -> None:
     """`ctx.sync`: a plain `def` cannot await."""
-    manager = make(path)
+    manager = make(address)
 
     @manager.action
     def approve(ctx: Any, event_id: str) -> str:
@@ -233,9 +227,9 @@ async def watched(changes: AsyncIterator[Status]) -> list[Status]:
 
 
 @pytest.mark.parametrize("store", ["file", ":memory:"])
-def test_a_workflow_that_is_deleted_while_it_runs_ends_canceled(path: Path, store: str) -> None:
+def test_a_workflow_that_is_deleted_while_it_runs_ends_canceled(address: str, store: str) -> None:
     """`cleanup(force=True)` cancels it first; that is the last status, though its row is gone."""
-    manager = manager_of(path if store == "file" else store)
+    manager = manager_of(address if store == "file" else store)
 
     async def test(m: WorkflowManager) -> list[Any]:
         workflow_id = await m.start(call(m, "wait"))
@@ -250,9 +244,9 @@ def test_a_workflow_that_is_deleted_while_it_runs_ends_canceled(path: Path, stor
     assert run(test, manager) == [[Canceled()], [Canceled()]]
 
 
-def test_a_workflow_that_ends_and_is_deleted_keeps_its_last_status(path: Path) -> None:
+def test_a_workflow_that_ends_and_is_deleted_keeps_its_last_status(address: str) -> None:
     """Nobody has asked in between: what it ended with is told all the same."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def test(m: WorkflowManager) -> list[Any]:
         workflow_id = await m.start(call(m, "add"))
@@ -267,9 +261,9 @@ def test_a_workflow_that_ends_and_is_deleted_keeps_its_last_status(path: Path) -
     assert run(test, manager) == [Succeeded(3)]
 
 
-def test_what_another_process_has_deleted_is_told(path: Path) -> None:
+def test_what_another_process_has_deleted_is_told(address: str) -> None:
     """How it ended is not known here: to say anything of it could be a lie. Nobody hangs."""
-    manager, other = manager_of(path), manager_of(path)
+    manager, other = manager_of(address), manager_of(address)
 
     async def main() -> None:
         async with manager, other.client():
@@ -290,9 +284,9 @@ def test_what_another_process_has_deleted_is_told(path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_loop_that_is_left_early_leaves_nothing(path: Path) -> None:
+def test_a_loop_that_is_left_early_leaves_nothing(address: str) -> None:
     """`break` out of `async for`: Python closes the generator that nobody holds."""
-    manager = manager_of(path)
+    manager = manager_of(address)
 
     async def test(m: WorkflowManager) -> None:
         workflow_id = await m.start(call(m, "wait"))
@@ -307,9 +301,9 @@ def test_a_loop_that_is_left_early_leaves_nothing(path: Path) -> None:
     run(test, manager)
 
 
-def test_a_plain_generator_of_a_manager_that_is_closed(path: Path) -> None:
+def test_a_plain_generator_of_a_manager_that_is_closed(address: str) -> None:
     """It says so, at the next change that is asked for; no thread is begun for it."""
-    manager = manager_of(path)
+    manager = manager_of(address)
     with manager.sync as sync:
         changes = sync.watch(sync.start(call(manager, "wait")))
         assert isinstance(next(changes), InProgress)
@@ -320,9 +314,9 @@ def test_a_plain_generator_of_a_manager_that_is_closed(path: Path) -> None:
     assert sync._thread is None
 
 
-def test_a_plain_generator_that_waits_while_the_manager_is_closed(path: Path) -> None:
+def test_a_plain_generator_that_waits_while_the_manager_is_closed(address: str) -> None:
     """In another thread."""
-    manager = manager_of(path)
+    manager = manager_of(address)
     found: list[BaseException] = []
     sync = manager.sync
     sync.__enter__()

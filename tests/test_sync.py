@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +27,8 @@ LONG = 30
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> WorkflowManager:
-    made = WorkflowManager(str(tmp_path / "app.db"), durability="process")
+def manager(address: str) -> WorkflowManager:
+    made = WorkflowManager(address, durability="process")
 
     @made.mutation
     def put(ctx: MutationContext, text: str) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import random
 import time  # noqa: TID251  It is looked at, not asked.
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +27,6 @@ from perdure import (
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
 async def nothing(step: Step, app: App) -> None:
     """A body that is not used."""
 
@@ -40,7 +34,7 @@ async def nothing(step: Step, app: App) -> None:
 # --- concurrency ----------------------------------------------------------------------------------
 
 
-def test_one_slow_branch_does_not_hold_the_others(path: Path) -> None:
+def test_one_slow_branch_does_not_hold_the_others(address: str) -> None:
     """Elsewhere a batch of steps is a barrier: code between two branches runs only when all of
     them have ended. Here each completion reaches the handler at once: one branch does three steps
     one after another while the other hangs."""
@@ -51,10 +45,10 @@ def test_one_slow_branch_does_not_hold_the_others(path: Path) -> None:
         hanging.cancel()
         return values
 
-    assert play(path, body)[0] == [0, 1, 2]
+    assert play(address, body)[0] == [0, 1, 2]
 
 
-def test_an_error_reaches_the_handler_while_others_run(path: Path) -> None:
+def test_an_error_reaches_the_handler_while_others_run(address: str) -> None:
     """Elsewhere a failure is seen when the slowest sibling has ended. Here it is seen at once."""
 
     async def body(step: Step, app: App) -> Any:
@@ -65,10 +59,10 @@ def test_an_error_reaches_the_handler_while_others_run(path: Path) -> None:
             hanging.cancel()
             return error.error.message
 
-    assert play(path, body)[0] == "no"
+    assert play(address, body)[0] == "no"
 
 
-def test_a_race_is_won_by_the_faster(path: Path) -> None:
+def test_a_race_is_won_by_the_faster(address: str) -> None:
     """Elsewhere the call that was made first wins, however slow. Here the one that ends first, and
     again on every replay."""
 
@@ -78,10 +72,10 @@ def test_a_race_is_won_by_the_faster(path: Path) -> None:
         several[0].cancel()
         return [future.result() for future in done]
 
-    assert play(path, body)[0] == ["fast"]
+    assert play(address, body)[0] == ["fast"]
 
 
-def test_everything_can_have_a_deadline(path: Path) -> None:
+def test_everything_can_have_a_deadline(address: str) -> None:
     """Elsewhere there is no timeout: not on a step, an event, a child, or a block of code."""
 
     async def body(step: Step, app: App) -> Any:
@@ -101,10 +95,10 @@ def test_everything_can_have_a_deadline(path: Path) -> None:
         told.append("block")
         return told
 
-    assert play(path, body)[0] == ["event", "TimeoutError", "child", "block"]
+    assert play(address, body)[0] == ["event", "TimeoutError", "child", "block"]
 
 
-def test_wide_branches_go_on_each_by_itself(path: Path) -> None:
+def test_wide_branches_go_on_each_by_itself(address: str) -> None:
     """Elsewhere many branches of several steps go in waves: a wave begins when the one before has
     ended. Here eight branches each do both steps, though a ninth hangs in its first, and though
     only two actions may run at once."""
@@ -121,10 +115,10 @@ def test_wide_branches_go_on_each_by_itself(path: Path) -> None:
         hanging.cancel()
         return values
 
-    assert play(path, body, max_parallelism=2)[0] == list(range(1, 9))
+    assert play(address, body, max_parallelism=2)[0] == list(range(1, 9))
 
 
-def test_waiting_takes_no_slot(path: Path) -> None:
+def test_waiting_takes_no_slot(address: str) -> None:
     """Elsewhere sleeps, polls and events share the slots of the actions, and long actions starve
     every workflow. Here hundreds of sleeps and awaits beside one slot hold up nobody."""
 
@@ -137,10 +131,10 @@ def test_waiting_takes_no_slot(path: Path) -> None:
             each.cancel()
         return value
 
-    assert play(path, body, max_parallelism=1)[0] == "ran"
+    assert play(address, body, max_parallelism=1)[0] == "ran"
 
 
-def test_a_handler_is_not_run_again_for_each_step(path: Path) -> None:
+def test_a_handler_is_not_run_again_for_each_step(address: str) -> None:
     """Elsewhere the handler runs from its first line for every step: n steps cost n² reads. Here a
     live handler goes on where it is, and is run again only after it was dropped."""
     runs = 0
@@ -150,14 +144,14 @@ def test_a_handler_is_not_run_again_for_each_step(path: Path) -> None:
         runs += 1
         return [await step.run_action(app.echo(n)) for n in range(50)]
 
-    play(path, body)
+    play(address, body)
     assert runs == 2  # once live, and once when the manager was opened again
 
 
 # --- events ---------------------------------------------------------------------------------------
 
 
-def test_awaits_started_together_get_an_event_each(path: Path) -> None:
+def test_awaits_started_together_get_an_event_each(address: str) -> None:
     """Elsewhere one event may be delivered to two awaits that start together, and another be lost.
     Here each event is consumed once, by the await that has waited longest."""
 
@@ -167,10 +161,10 @@ def test_awaits_started_together_get_an_event_each(path: Path) -> None:
             await step.run_mutation(app.poke("word", word))
         return await asyncio.gather(*several)
 
-    assert play(path, body)[0] == ["a", "b", "c"]
+    assert play(address, body)[0] == ["a", "b", "c"]
 
 
-def test_events_are_heard_in_the_order_in_which_they_were_sent(path: Path) -> None:
+def test_events_are_heard_in_the_order_in_which_they_were_sent(address: str) -> None:
     """Elsewhere "oldest" means oldest row, not first sent; and an early event is lost. Here they
     queue until somebody awaits them."""
 
@@ -179,10 +173,10 @@ def test_events_are_heard_in_the_order_in_which_they_were_sent(path: Path) -> No
             await step.run_mutation(app.poke("word", word))
         return [await step.await_event("word") for _ in range(3)]
 
-    assert play(path, body)[0] == ["c", "a", "b"]
+    assert play(address, body)[0] == ["c", "a", "b"]
 
 
-def test_a_foreign_event_is_an_error_and_no_hang(path: Path) -> None:
+def test_a_foreign_event_is_an_error_and_no_hang(address: str) -> None:
     """Elsewhere the event of another workflow can be awaited by its id, and its send wakes the
     wrong one: both hang. Here the await fails, and the handler may catch it."""
 
@@ -192,10 +186,10 @@ def test_a_foreign_event_is_an_error_and_no_hang(path: Path) -> None:
         except Exception as error:
             return type(error).__name__
 
-    assert play(path, body)[0] == "EventNotFound"
+    assert play(address, body)[0] == "EventNotFound"
 
 
-def test_a_payload_of_the_wrong_type_can_be_caught(path: Path) -> None:
+def test_a_payload_of_the_wrong_type_can_be_caught(address: str) -> None:
     """Elsewhere a bad payload ends the workflow, or is noticed far from where it came in."""
     number = define_event("number", int)
 
@@ -206,13 +200,13 @@ def test_a_payload_of_the_wrong_type_can_be_caught(path: Path) -> None:
         except ValueError as error:
             return "payload of event number" in str(error)
 
-    assert play(path, body)[0] is True
+    assert play(address, body)[0] is True
 
 
 # --- mistakes -------------------------------------------------------------------------------------
 
 
-def test_a_mistake_of_the_handler_can_be_caught(path: Path) -> None:
+def test_a_mistake_of_the_handler_can_be_caught(address: str) -> None:
     """Elsewhere a bad option, a duration that is no number, or an argument that is too large ends
     the workflow past its `try`. Here each is an ordinary error at the call."""
 
@@ -232,15 +226,15 @@ def test_a_mistake_of_the_handler_can_be_caught(path: Path) -> None:
                 caught.append(type(error).__name__)
         return caught
 
-    value, steps = play(path, body)
+    value, steps = play(address, body)
     assert value == ["ValueError", "ValueError", "LimitExceeded", "TypeError", "ValueError"]
     assert steps == {"success": ["over"]}  # nothing of it was recorded
 
 
-def test_a_step_that_cannot_be_stored_fails_and_does_not_hang(path: Path) -> None:
+def test_a_step_that_cannot_be_stored_fails_and_does_not_hang(address: str) -> None:
     """Elsewhere a result over the limit, or one that cannot be stored, leaves the workflow in
     progress for ever. Here the step fails, with the place and the limit in its text."""
-    app = App(path, nothing)
+    app = App(address, nothing)
 
     @app.manager.action
     async def produce(ctx: ActionContext, how: str) -> Any:
@@ -261,14 +255,14 @@ def test_a_step_that_cannot_be_stored_fails_and_does_not_hang(path: Path) -> Non
     assert [each.rpartition(".")[2] for each in types] == ["LimitExceeded", "ValidationError"]
 
 
-def test_errors_keep_their_type_their_data_and_their_place(path: Path) -> None:
+def test_errors_keep_their_type_their_data_and_their_place(address: str) -> None:
     """Elsewhere an error is one string, with the stack glued into it. Here it has type, message,
     traceback and the number of attempts; a declared one comes back as itself, with its data."""
 
     class Refused(Exception):
         pass
 
-    app = App(path, nothing)
+    app = App(address, nothing)
 
     @app.manager.action(raises=Refused, retry=FAST)
     async def ask(ctx: ActionContext, how: str) -> None:
@@ -299,11 +293,11 @@ def test_errors_keep_their_type_their_data_and_their_place(path: Path) -> None:
     assert told == ["limit", 100, "OSError", "line is down", True, 3, "ask"]
 
 
-def test_an_action_knows_its_attempt_and_its_key(path: Path) -> None:
+def test_an_action_knows_its_attempt_and_its_key(address: str) -> None:
     """Elsewhere the function is handed neither the number of its attempt nor a key by which the
     other side could know a repeated call."""
     seen: list[tuple[int, str]] = []
-    app = App(path, nothing)
+    app = App(address, nothing)
 
     @app.manager.action(retry=FAST)
     async def flaky(ctx: ActionContext) -> None:
@@ -322,7 +316,7 @@ def test_an_action_knows_its_attempt_and_its_key(path: Path) -> None:
     assert len({key for _, key in seen}) == 1
 
 
-def test_a_sleep_that_is_too_long_is_told(path: Path) -> None:
+def test_a_sleep_that_is_too_long_is_told(address: str) -> None:
     """Elsewhere a sleep over the limit becomes a shorter one, with a line in a log. Here it is an
     error that names the limit; and a sleep of years is a sleep of years."""
 
@@ -334,10 +328,10 @@ def test_a_sleep_that_is_too_long_is_told(path: Path) -> None:
             long.cancel()
             return "100 years" in str(error)
 
-    assert play(path, body)[0] is True
+    assert play(address, body)[0] is True
 
 
-def test_code_is_compared_by_what_it_asks_for(path: Path) -> None:
+def test_code_is_compared_by_what_it_asks_for(address: str) -> None:
     """Elsewhere a mutation that became an action of the same name and arguments passes unnoticed,
     and what is left over of a journal too. Here both block the workflow, and code that fits goes
     on with it."""
@@ -345,7 +339,7 @@ def test_code_is_compared_by_what_it_asks_for(path: Path) -> None:
     blocked: list[str] = []
 
     def release() -> WorkflowManager:
-        manager = make(path)
+        manager = make(address)
 
         if mode[0] == "action":
 
@@ -395,7 +389,7 @@ def test_code_is_compared_by_what_it_asks_for(path: Path) -> None:
 # --- children and starts --------------------------------------------------------------------------
 
 
-def test_a_childs_delay_is_kept_and_its_name_is_its_own(path: Path) -> None:
+def test_a_childs_delay_is_kept_and_its_name_is_its_own(address: str) -> None:
     """Elsewhere the delay of a child is accepted and ignored, and a step's name overwrites that of
     the child."""
 
@@ -405,13 +399,13 @@ def test_a_childs_delay_is_kept_and_its_name_is_its_own(path: Path) -> None:
         return (step.now() - before).total_seconds() >= 0.02
 
     app: list[App] = []
-    assert play(path, body, app)[0] is True
+    assert play(address, body, app)[0] is True
     names = {i.workflow_id: i.name for i in app[0].manager.sync.list_workflows()}
     app[0].manager.sync.close()
     assert names == {"wf": "scripted", "child": "now"}
 
 
-def test_a_child_cancelled_from_outside_does_not_hang_its_parent(path: Path) -> None:
+def test_a_child_cancelled_from_outside_does_not_hang_its_parent(address: str) -> None:
     """Elsewhere a parent whose child is gone can neither finish nor be canceled. Here it is told,
     by StepCanceled."""
 
@@ -424,13 +418,13 @@ def test_a_child_cancelled_from_outside_does_not_hang_its_parent(path: Path) -> 
         except StepCanceled:
             return "told"
 
-    assert play(path, body)[0] == "told"
+    assert play(address, body)[0] == "told"
 
 
-def test_a_start_can_be_repeated(path: Path) -> None:
+def test_a_start_can_be_repeated(address: str) -> None:
     """Elsewhere a caller that does not know whether its start arrived starts twice, or not at all.
     Here an id of the caller's own makes it one start; another call under that id is an error."""
-    app = App(path, nothing)
+    app = App(address, nothing)
     sync = app.manager.sync
     assert [sync.start(app.idle(), id="wf") for _ in range(3)] == ["wf"] * 3
     with pytest.raises(WorkflowIdConflict):
@@ -442,7 +436,7 @@ def test_a_start_can_be_repeated(path: Path) -> None:
 # --- the process ----------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_process_is_replaced(path: Path) -> None:
+def test_nothing_of_the_process_is_replaced(address: str) -> None:
     """Elsewhere clocks and dice are replaced for the whole process while a handler runs. Here the
     step has its own: those of the process are what they were, also inside the handler."""
     before = time.time, random.random, asyncio.sleep  # noqa: TID251
@@ -452,6 +446,6 @@ def test_nothing_of_the_process_is_replaced(path: Path) -> None:
         inside.append((time.time, random.random, asyncio.sleep) == before)  # noqa: TID251
         return [step.random.random(), str(step.uuid4())]
 
-    value, _ = play(path, body)  # the same numbers live and replayed
+    value, _ = play(address, body)  # the same numbers live and replayed
     assert inside == [True, True]
     assert 0 <= value[0] < 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from perdure import (
     ActionContext,
@@ -29,32 +31,34 @@ go = define_event("go", int)
 class App:
     """A manager with one definition of each kind, and what its actions have been asked."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # What differs between the databases: the mark of a parameter, and the order of rows.
+        mark, row = ("%s", "ctid") if self.is_postgres else ("?", "rowid")
         self.calls: list[tuple[Any, ...]] = []
         self.broken = True
-        self.manager = manager = WorkflowManager(path, durability="process")
+        self.manager = manager = WorkflowManager(address, durability="process")
 
         @manager.mutation
         def note(ctx: MutationContext, text: str) -> str:
             ctx.db.execute("create table if not exists notes (text text)")
-            ctx.db.execute("insert into notes values (?)", (text,))
+            ctx.db.execute(f"insert into notes values ({mark})", (text,))
             return text
 
         @manager.mutation
         def note_and_fail(ctx: MutationContext, text: str) -> None:
-            ctx.db.execute("insert into notes values (?)", (text,))
+            ctx.db.execute(f"insert into notes values ({mark})", (text,))
             raise LookupError(text)
 
         @manager.query
         def notes(ctx: QueryContext) -> list[str]:
-            return [text for (text,) in ctx.db.execute("select text from notes order by rowid")]
+            return [text for (text,) in ctx.db.execute(f"select text from notes order by {row}")]
 
         @manager.mutation
         def ended(ctx: MutationContext, workflow_id: str, outcome: Outcome, context: str) -> None:
             ctx.db.execute("create table if not exists notes (text text)")
             text = f"{workflow_id} {outcome.kind} {context}"
-            ctx.db.execute("insert into notes values (?)", (text,))
+            ctx.db.execute(f"insert into notes values ({mark})", (text,))
 
         @manager.mutation
         def ended_badly(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> None:
@@ -77,6 +81,15 @@ class App:
         self.note, self.note_and_fail, self.notes = note, note_and_fail, notes
         self.ended, self.ended_badly, self.ask = ended, ended_badly, ask
         self._define_workflows(ask, break_if_broken)
+
+    @property
+    def is_postgres(self) -> bool:
+        """Whether the database is on a server."""
+        return "://" in self.address
+
+    def connect(self) -> Any:
+        """A connection of the user's own."""
+        return psycopg.connect(self.address) if self.is_postgres else sqlite3.connect(self.address)
 
     def _define_workflows(self, ask: Any, break_if_broken: Any) -> None:
         manager = self.manager

@@ -1,13 +1,11 @@
-"""The application of these tests, on a file of each test's own."""
+"""The application of these tests, on a database of each test's own."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from tests.surface.app import App
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path / "app.db")
+def app(address: str) -> App:
+    return App(address)

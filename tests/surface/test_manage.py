@@ -1,13 +1,12 @@
 """What the manager promises, line by line, through the public door only.
 
-Each test is one promise, as a user would try it, on a database file. Waiting is done by results
-and events, never by sleeping; a time-out here is one that only a bug reaches.
+Each test is one promise, as a user would try it, on a database of each kind. Waiting is done by
+results and events, never by sleeping; a time-out here is one that only a bug reaches.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +40,7 @@ def test_start_returns_a_text_and_is_durable(app: App) -> None:
 
     workflow_id = play(app, script)
     assert isinstance(workflow_id, str)
-    with closing(sqlite3.connect(app.path)) as db:
+    with closing(app.connect()) as db:
         assert db.execute("select id from perdure_workflows").fetchall() == [(workflow_id,)]
 
 
@@ -147,7 +146,7 @@ def test_watch_gives_the_present_status_first_and_ends_with_the_last(app: App) -
 
 def test_a_watch_in_a_client_hears_of_another_process(app: App) -> None:
     """The change is committed by a worker elsewhere."""
-    other = App(app.path)
+    other = App(app.address)
 
     async def watch() -> list[str]:
         async with other.manager.client(), asyncio.timeout(LONG):
@@ -337,7 +336,7 @@ def test_cleanup_deletes_what_has_ended(app: App) -> None:
         assert await m.cleanup("nobody") is False
 
     play(app, script)
-    with closing(sqlite3.connect(app.path)) as db:
+    with closing(app.connect()) as db:
         for table in ("workflows", "steps", "ticks", "events", "inbox"):
             assert db.execute(f"select count(*) from perdure_{table}").fetchone() == (0,), table
 

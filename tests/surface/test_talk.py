@@ -1,7 +1,7 @@
 """Events, listings, transactions and opening: what is promised, line by line, by the public door.
 
-Each test is one promise, as a user would try it, on a database file. Waiting is done by results
-and events, never by sleeping; a time-out here is one that only a bug reaches.
+Each test is one promise, as a user would try it, on a database of each kind. Waiting is done by
+results and events, never by sleeping; a time-out here is one that only a bug reaches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC
 from typing import Any
 
+import psycopg
 import pytest
 from tests.surface.app import LONG, App, go, play, waits_for
 
@@ -197,7 +198,8 @@ def test_on_complete_that_raises_leaves_the_outcome_and_is_kept(app: App) -> Non
         (info,) = await m.list_workflows()
         assert info.on_complete_error is not None
         assert info.on_complete_error.type == "LookupError"
-        with pytest.raises(sqlite3.OperationalError, match="no such table: notes"):
+        none = 'no such table: notes|relation "notes" does not exist'
+        with pytest.raises((sqlite3.Error, psycopg.Error), match=none):
             await m.run_query(app.notes())
 
     play(app, script)
@@ -229,7 +231,7 @@ def test_settings_are_stored_and_shared(app: App) -> None:
             await m.update_config(max_parallelism=-1)
 
     play(app, script)
-    other = App(app.path)
+    other = App(app.address)
     assert other.manager.sync.config().max_parallelism == 7
     other.manager.sync.close()
 
@@ -290,7 +292,7 @@ def test_over_a_transaction_of_the_users_own(app: App) -> None:
 
     async def script(m: WorkflowManager) -> None:
         await m.run_mutation(app.note("first"))
-        with closing(sqlite3.connect(app.path)) as db:
+        with closing(app.connect()) as db:
             db.execute("insert into notes values ('mine')")
             assert m.over(db).start(app.chain(1), id="rolled back") == "rolled back"
             db.rollback()

@@ -207,7 +207,7 @@ def active_workflows_are_counted(bench: Bench) -> None:
         bench.state("waits for an event", name=x),
         bench.state("ended", name=x, status="canceled", outcome=Canceled(), ended_at=1),
     )
-    asked = (([x, y], 9), ([x], 9), ([y], 9), ([], 9), ([x, x, y], 2))
+    asked = (((x, y), 9), ((x,), 9), ((y,), 9), ((), 9), ((x, x, y), 2))
     counts = [bench.reader().count_active(*each) for each in asked]
     expect(counts, [3, 2, 1, 0, 2], "count_active() of x and y, x, y, none, and up to a number")
 
