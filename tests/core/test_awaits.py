@@ -78,6 +78,11 @@ def test_a_workflow_that_has_ended_takes_nothing() -> None:
     assert match_event(state) is None
 
 
+def wait_of(step: StepRecord) -> AwaitEvent:
+    assert isinstance(step.command, AwaitEvent)
+    return step.command
+
+
 def naive(
     events: list[SentEvent], awaiting: list[int], live: dict[int, StepRecord]
 ) -> list[tuple[str, int]]:
@@ -128,7 +133,7 @@ def test_the_queue_gives_what_a_search_finds(seed: int) -> None:
                     queue.add(new, live)
             case "wait":
                 known = f"e{chance.randrange(number + 5)}"
-                is_free = all(_wait(live, n).event_id != known for n in awaiting)
+                is_free = all(wait_of(live[n]).event_id != known for n in awaiting)
                 by_id = is_free and chance.random() < 0.4
                 command = await_id(known) if by_id else await_event(chance.choice("ab"))
                 record = replace(OPEN.live[1], number=number, command=command)
