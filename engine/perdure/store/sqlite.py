@@ -15,12 +15,13 @@ import re
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from perdure.core.ids import WorkerId
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import (
     NotOpen,
@@ -32,7 +33,7 @@ from perdure.errors import (
     StoreVersionError,
 )
 
-from .base import Access, Reader, Transaction
+from .base import Access, Reader, StateWrite, StepWrite, Transaction, in_transaction
 from .connection import Connection, is_commit_poisoned, translate
 from .guest import Guest, open_guest
 from .liveness import LockFiles
@@ -329,6 +330,12 @@ class SqliteStore:
         if self._transaction is None:
             raise self._not_open()
         return self._transaction
+
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        """See `base.Store.write_alone`."""
+        return in_transaction(self, write, steps, fence)
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""

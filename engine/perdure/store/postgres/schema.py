@@ -5,6 +5,7 @@ What does not belong here: what is in them.
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 from perdure.core.limits import PARALLELISM_DEFAULT
@@ -95,4 +96,5 @@ def create_tables(execute: Execute, max_parallelism: int | None, text: str) -> N
 
 def _statements() -> list[str]:
     script = resources.files("perdure.store").joinpath("schema/postgres.sql").read_text("utf-8")
-    return [statement for statement in script.split(";\n") if statement.strip()]
+    # What is indented goes on with a statement: the body of a function has semicolons too.
+    return [statement for statement in re.split(r";\n(?! )", script) if statement.strip()]
