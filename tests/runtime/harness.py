@@ -132,6 +132,10 @@ class FaultyStore(SqliteStore):
 
     ``"begin"``: nothing happened. ``"commit"``: the work was done and rolled back.
     ``"applied"``: it was committed, but the caller is told that it was not.
+
+    Attributes:
+        commits: how many there were.
+        alone: those of them that were asked for by `write_alone`.
     """
 
     def __init__(self, path: str) -> None:
@@ -139,6 +143,7 @@ class FaultyStore(SqliteStore):
         self.plan: deque[tuple[Where, StoreError | None]] = deque()
         self.reads: deque[StoreError | None] = deque()
         self.commits = 0
+        self.alone = 0
 
     def fail(self, where: Where, error: StoreError) -> None:
         """Have the next transaction that is not yet planned fail."""
@@ -163,6 +168,11 @@ class FaultyStore(SqliteStore):
         if where == "applied":
             assert error is not None
             raise error
+
+    def write_alone(self, *args: Any, **kwargs: Any) -> bool:
+        is_stored = super().write_alone(*args, **kwargs)
+        self.alone += is_stored
+        return is_stored
 
     def reader(self) -> Reader:
         error = self.reads.popleft() if self.reads else None

@@ -12,7 +12,7 @@ from perdure.core.outcomes import Canceled, Failed
 from perdure.definitions import Definer
 from perdure.errors import DefinitionError
 from perdure.records import Outcome
-from perdure.runtime.contexts import MutationContext, QueryContext
+from perdure.runtime.contexts import ActionContext, MutationContext, QueryContext
 from perdure.runtime.requests import RunFunction
 from perdure.step import Step
 
@@ -113,6 +113,16 @@ async def impatient(step: Step) -> None:
 @d.workflow
 async def counting(step: Step) -> int:
     return await step.run_query(count_notes(), inline=True)
+
+
+@d.action
+async def act(ctx: ActionContext) -> None: ...
+
+
+@d.workflow
+async def acting(step: Step) -> None:
+    await step.run_action(act())
+    await step.run_action(act())
 
 
 @d.mutation
@@ -326,3 +336,48 @@ def test_requests_run_after_the_units(rig: Rig) -> None:
     reply = rig.ask(RunFunction(count_notes, "{}"))
     rig.turn()
     assert rig.value(reply) == "2"
+
+
+# --- alone
+
+
+def test_what_is_rows_of_one_workflow_is_written_alone(rigs: Make, rig: Rig) -> None:
+    """An action that follows another; the first one begins, and the last ends, with more."""
+    commits = rig.store.commits
+    workflow_id = rig.start(acting())
+    rig.settle()
+    for _ in range(2):
+        rig.runner.succeed()
+        rig.settle()
+    assert rig.state(workflow_id).status == "success"
+    assert (rig.store.alone, rig.store.commits - commits) == (1, 3)
+
+
+def test_what_belongs_to_others_is_not_written_alone(rig: Rig) -> None:
+    """Two workflows share a commit; a mutation and mail need a transaction."""
+    for _ in range(2):
+        rig.ask_start(acting())
+    rig.turn()
+    for _ in range(2):
+        rig.runner.succeed()
+    commits = rig.store.commits
+    rig.turn()
+    assert (rig.store.alone, rig.store.commits - commits) == (0, 1)
+    for _ in range(2):
+        rig.runner.succeed()
+    rig.start(noting("1"))
+    rig.settle()
+    assert rig.store.alone == 0
+
+
+def test_a_write_alone_that_is_refused_changes_nothing(rigs: Make, rig: Rig) -> None:
+    """The workflow was canceled meanwhile: its actor is dropped, and so is the outcome."""
+    workflow_id = rig.start(acting())
+    rig.settle()
+    client = rigs(d, works=False)
+    client.done(client.ask_cancel(workflow_id))
+    rig.runner.succeed()
+    rig.settle()
+    assert rig.store.alone == 0
+    assert rig.outcome(workflow_id) == Canceled()
+    assert [state for _, state, _ in rig.steps(workflow_id)] == ["settled"]

@@ -68,7 +68,7 @@ class Place:
         return psycopg.connect(self.address)
 
     def tables(self) -> list[tuple[Any, ...]]:
-        """All that perdure has made there: columns, constraints and indexes, in words."""
+        """All that perdure has made there: columns, constraints, indexes and triggers, in words."""
         if self.kind == "sqlite":
             sql = "SELECT type, name, sql FROM sqlite_master WHERE name LIKE '%perdure%'"
             return [
@@ -93,6 +93,11 @@ class Place:
             *self.execute(
                 "SELECT relname, reloptions FROM pg_class WHERE relname LIKE 'perdure%'"
                 " AND relkind = 'r' ORDER BY relname"
+            ),
+            *self.execute(
+                "SELECT pg_get_triggerdef(t.oid), p.prosrc FROM pg_trigger t"
+                " JOIN pg_proc p ON p.oid = t.tgfoid"
+                " WHERE t.tgname LIKE 'perdure%' ORDER BY 1"
             ),
         ]
 

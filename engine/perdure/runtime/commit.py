@@ -177,6 +177,8 @@ class Committer:
         """
         result = Result()
         self.after = result.after
+        if len(units) == 1 and not requests and extra is None and self._write_alone(units[0]):
+            return Result([Committed(units[0], units[0].state, list(units[0].effects), [])])
         known = [unit for unit in units if unit.expected_epoch is not None]
         with self.store.transaction() as tx:
             me = self.env.worker_id
@@ -213,6 +215,17 @@ class Committer:
             if given_up and tx.wake_waiting(given_up, now):
                 result.after.look_claims = True
         return result
+
+    def _write_alone(self, unit: Unit) -> bool:
+        """Commit a unit that is rows of one workflow, and nothing else; whether that was done. If
+        not, a transaction is needed, or has to find out what is in the way."""
+        me, state = self.env.worker_id, unit.state
+        if me is None or unit.expected_epoch is None or state.owner is None or unit.inbox:
+            return False
+        if not all(type(write) is PutStep for write in unit.writes):
+            return False
+        steps = _step_writes(unit.workflow_id, unit.writes)
+        return self.store.write_alone(_state_write(unit), steps, fence=me)
 
     def _without_conflicts(
         self, scope: Scope, units: Sequence[Unit], result: Result

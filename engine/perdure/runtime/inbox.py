@@ -138,6 +138,11 @@ class InboxReader:
             is_retryable=body.is_retryable,
         )
 
+    @property
+    def has_void(self) -> bool:
+        """Whether `in_commit` has something to do."""
+        return bool(self._void)
+
     def in_commit(self, tx: Transaction) -> None:
         """Delete what had nothing to say."""
         if self._void:

@@ -255,7 +255,7 @@ class Worker:
                     [ticket.request for ticket in batch.tickets if ticket not in apart],
                     batch.now,
                     self._claims.reserved,
-                    extra=self._inbox.in_commit,
+                    extra=self._inbox.in_commit if self._inbox.has_void else None,
                 )
             except Fenced:
                 raise

@@ -400,6 +400,19 @@ class Store(Protocol):
         """
         ...
 
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        """A whole transaction of one workflow: `update_workflows` with `fence`, and `put_steps`.
+
+        Apart, because a store may do that in less than a transaction takes; see `in_transaction`.
+        False if either of the two refuses: nothing was written, and a transaction finds out why.
+
+        Raises:
+            StoreError: as of `transaction`.
+        """
+        ...
+
     def reader(self) -> Reader:
         """A reader for the calling thread. Cheap: it need not be kept.
 
@@ -439,3 +452,20 @@ class Store(Protocol):
     def release_worker(self, worker_id: WorkerId) -> None:
         """The worker has ended in good order."""
         ...
+
+
+class _Refused(Exception):
+    """Rolls a transaction back."""
+
+
+def in_transaction(
+    store: Store, write: StateWrite, steps: Sequence[StepWrite], fence: WorkerId
+) -> bool:
+    """`Store.write_alone` by means of `Store.transaction`."""
+    try:
+        with store.transaction() as tx:
+            if tx.update_workflows([write], fence=fence) or (steps and tx.put_steps(steps)):
+                raise _Refused
+    except _Refused:
+        return False
+    return True

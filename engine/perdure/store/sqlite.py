@@ -16,10 +16,11 @@ import re
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from perdure.core.ids import WorkerId
 from perdure.errors import (
     NotOpen,
     StoreBusy,
@@ -29,7 +30,7 @@ from perdure.errors import (
     StoreUnsupported,
 )
 
-from .base import Access, Reader, Transaction
+from .base import Access, Reader, StateWrite, StepWrite, Transaction, in_transaction
 from .connection import Connection, is_commit_poisoned, translate
 from .liveness import LockFiles
 from .readers import ReaderPool, reading
@@ -340,6 +341,12 @@ class SqliteStore:
         if self._transaction is None:
             raise self._not_open()
         return self._transaction
+
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        """See `base.Store.write_alone`."""
+        return in_transaction(self, write, steps, fence)
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""

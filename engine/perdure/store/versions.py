@@ -10,6 +10,7 @@ postgres/schema.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -74,9 +75,10 @@ class Schema:
         execute(f"UPDATE perdure_config SET schema_version = {self.version}")
 
     def _statements(self, name: str) -> list[str]:
-        # Each ends at a semicolon at a line's end; nothing else does.
+        # Each ends at a semicolon at a line's end. What is indented goes on with it: the body of a
+        # function has semicolons too.
         script = self.folder.joinpath(name).read_text("utf-8")
-        return [statement for statement in script.split(";\n") if statement.strip()]
+        return [statement for statement in re.split(r";\n(?! )", script) if statement.strip()]
 
     def is_older(self, version: object) -> TypeGuard[int]:
         """Whether there is a way from tables of that version."""

@@ -15,14 +15,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from perdure.core.ids import WorkerId
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import NotOpen, StoreError
-from perdure.store.base import GuestTransaction, Reader, Store, Transaction
+from perdure.store.base import (
+    GuestTransaction,
+    Reader,
+    StateWrite,
+    StepWrite,
+    Store,
+    Transaction,
+    in_transaction,
+)
 from perdure.store.connection import Connection, is_commit_poisoned, translate
 from perdure.store.sqlite_schema import SCHEMA_VERSION
 
@@ -189,6 +197,12 @@ class MemoryStore:
         if self._transaction is None:
             raise self._not_open()
         return self._transaction
+
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        """See `base.Store.write_alone`."""
+        return in_transaction(self, write, steps, fence)
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""

@@ -26,6 +26,7 @@ from perdure.store.base import GuestTransaction, Store, Transaction
 from perdure.store.postgres.address import parse
 from perdure.store.postgres.connection import Connection
 from perdure.store.postgres.pipeline import Pipeline, Rows
+from perdure.store.postgres.reads import Statement
 from perdure.store.postgres.store import PostgresStore, _OpenTransaction
 from perdure.store.postgres.writes import _RENEW
 
@@ -252,6 +253,13 @@ class SimulatedPostgres(PostgresStore):
     def transaction(self) -> AbstractContextManager[Transaction]:
         """See `base.Store.transaction`."""
         return _Telling(self)
+
+    def _run_alone(self, connection: Connection, statement: Statement) -> bool:
+        """Of what a worker does with its own workflows, nobody is notified."""
+        is_stored = super()._run_alone(connection, statement)
+        if is_stored and self.hears_all:
+            self.told()
+        return is_stored
 
     def told(self) -> None:
         """What was committed is news for the others."""

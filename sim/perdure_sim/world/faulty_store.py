@@ -51,7 +51,7 @@ class Over(Protocol):
 
 #: Kinds at a commit under which nothing is stored, and those after which the process is dead.
 _BEFORE = ("fails", "full", "disk_full", "crash_before")
-_DEADLY = ("crash_after", "power_loss")
+_DEADLY = ("crash_before", "crash_after", "power_loss")
 
 
 class Crash(BaseException):
@@ -109,6 +109,24 @@ class SimulatedStore:
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return _Faulty(self.inner, self._process, self._trouble)
+
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        # At the same places as in a transaction.
+        self._trouble("begin")
+        fault = self._process.passes("commit")
+        if fault is not None and fault.kind in _BEFORE:
+            raise _failure(fault)
+        if not self.inner.write_alone(write, steps, fence=fence):
+            return False
+        writes: list[Write] = [("update", (write,))]
+        if steps:
+            writes.append(("steps", tuple(steps)))
+        self._process.committed(writes)
+        if fault is not None:
+            raise _failure(fault)
+        return True
 
     def reader(self) -> Reader:
         self._trouble("read")
@@ -176,6 +194,10 @@ class SimulatedStore:
                 raise _error(fault)
 
 
+def _failure(fault: Fault) -> BaseException:
+    return Crash(str(fault)) if fault.kind in _DEADLY else _error(fault)
+
+
 def _error(fault: Fault) -> StoreError:
     match fault.kind:
         case "busy" | "busy_ack":
@@ -220,7 +242,7 @@ class _Faulty:
             return
         fault = self._process.passes("commit")
         if fault is not None and fault.kind in _BEFORE:
-            failure = Crash(str(fault)) if fault.kind == "crash_before" else _error(fault)
+            failure = _failure(fault)
             end(type(failure), failure, None)
             raise failure
         end(None, None, None)
@@ -228,7 +250,7 @@ class _Faulty:
             self._process.note("rows", self._more)
         self._process.committed(self._writes)
         if fault is not None:
-            raise Crash(str(fault)) if fault.kind in _DEADLY else _error(fault)
+            raise _failure(fault)
 
 
 class Watched:

@@ -317,10 +317,38 @@ class HasNoChildren(BrokenStore):
             return super().children(list(ids)[:1])
 
 
+class ForgetsTheOthersAlone(SqliteStore):
+    """Looks at nothing before it writes alone."""
+
+    def write_alone(self, write: StateWrite, steps: Sequence[StepWrite], *, fence: str) -> bool:
+        with self.transaction() as tx:
+            tx.update_workflows([write])
+            tx.put_steps(steps)
+        return True
+
+
+class RefusesByHalves(SqliteStore):
+    """Keeps what it wrote alone before it found that it must not."""
+
+    def write_alone(self, write: StateWrite, steps: Sequence[StepWrite], *, fence: str) -> bool:
+        with self.transaction() as tx:
+            return not (tx.update_workflows([write], fence=fence) or tx.put_steps(steps))
+
+
+class WritesOneStepAlone(SqliteStore):
+    """Loses what comes after it."""
+
+    def write_alone(self, write: StateWrite, steps: Sequence[StepWrite], *, fence: str) -> bool:
+        return super().write_alone(write, steps[:1], fence=fence)
+
+
 BROKEN: dict[type[SqliteStore], str] = {
     CutsTooFew: "a_journal_is_cut",
     CutsNoTicks: "a_journal_is_cut",
     ForgetsTheLost: "what_is_deleted_is_gone",
+    ForgetsTheOthersAlone: "what_is_refused_alone_leaves_nothing",
+    RefusesByHalves: "what_is_refused_alone_leaves_nothing",
+    WritesOneStepAlone: "what_is_written_alone_is_stored",
     HasNoChildren: "children_are_found",
     LosesRollbacks: "a_failed_transaction_leaves_nothing",
     NeverChanges: "changes_by_others_are_told",

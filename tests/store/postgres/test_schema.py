@@ -36,13 +36,34 @@ from perdure.store.postgres.store import OPEN_PAUSE, UPGRADE_TRIES, PostgresStor
             "INSERT INTO perdure_events (workflow_id, id, name, created_at, value) VALUES"
             " ('w', 'e', 'e', 1, '1')"
         ),
+        "UPDATE perdure_workflows SET status = 'failed', ended_at = 1",
+        "UPDATE perdure_workflows SET status = 'success', ended_at = 1, value = '1', wake_at = 1",
+        "UPDATE perdure_steps SET number = -1",
+        "UPDATE perdure_steps SET kind = 'rest'",
+        "UPDATE perdure_steps SET asked_position = -1",
+        "UPDATE perdure_steps SET state = 'lost'",
+        "UPDATE perdure_steps SET attempt = -1",
+        "UPDATE perdure_steps SET state = 'settled'",
+        "UPDATE perdure_steps SET outcome = 'canceled'",
+        "UPDATE perdure_steps SET state = 'settled', outcome = 'lost'",
+        "UPDATE perdure_steps SET state = 'settled', outcome = 'success'",
+        "UPDATE perdure_steps SET state = 'settled', outcome = 'canceled', value = '1'",
+        "UPDATE perdure_steps SET state = 'settled', outcome = 'failed'",
+        "UPDATE perdure_steps SET state = 'settled', outcome = 'canceled', error = '{}'",
+        "UPDATE perdure_steps SET state = 'started', attempt = 1",
+        "UPDATE perdure_steps SET state = 'started', runner = 'w'",
+        "UPDATE perdure_steps SET delivered_position = 1",
         (
-            "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
-            " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'settled')"
+            "UPDATE perdure_steps SET state = 'settled', outcome = 'canceled',"
+            " delivered_position = 0"
+        ),
+        (
+            "UPDATE perdure_steps SET state = 'settled', outcome = 'success', value = '1',"
+            " canceled_position = 1"
         ),
         (
             "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
-            " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'started')"
+            " asked_epoch, state) VALUES ('w', 1, 'action', 'a', 0, 0, 1, 'started')"
         ),
     ],
 )
@@ -54,6 +75,11 @@ def test_what_must_not_be_stored_cannot_be(
         postgres_url,
         "INSERT INTO perdure_workflows (id, name, arguments, rules, created_at, start_at, status,"
         " epoch) VALUES ('w', 'w', '{}', 1, 1, 1, 'in_progress', 1)",
+    )
+    execute(
+        postgres_url,
+        "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"
+        " asked_epoch, state) VALUES ('w', 0, 'action', 'a', 0, 0, 1, 'asked')",
     )
     with pytest.raises(psycopg.IntegrityError):
         execute(postgres_url, sql)

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import error_from_result
+from psycopg.generators import execute
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
@@ -118,13 +119,29 @@ class Pipeline:
         if not queued:
             return []
         with self._connection.lock:
-            statements = [(sql, parameters) for sql, parameters, _ in queued]
-            results = self._send(statements, len(queued) - last_may_fail)
+            name = self._prepared.get(queued[0][0]) if len(queued) == 1 else None
+            if name is not None:
+                results = self._send_one(name, queued[0][1])
+            else:
+                statements = [(sql, parameters) for sql, parameters, _ in queued]
+                results = self._send(statements, len(queued) - last_may_fail)
         found = [self._rows(result) for result in results]
         for rows, (_, _, check) in zip(found, queued, strict=not last_may_fail):
             if check is not None:
                 check(rows)
         return found
+
+    def _send_one(self, name: bytes, values: Sequence[Any]) -> list[PGresult]:
+        """Run a statement that is prepared, outside of pipeline mode, which costs more."""
+        pgconn = self._connection.pgconn
+        if pgconn.transaction_status == TransactionStatus.ACTIVE:
+            raise _still_copying()
+        pgconn.send_query_prepared(name, list(map(_encoded, values)))
+        results: list[PGresult] = self._connection.wait(execute(pgconn))
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(result, encoding="utf-8")
+        return results
 
     def _send(self, statements: list[tuple[str, Sequence[Any]]], needed: int) -> list[PGresult]:
         pgconn = self._connection.pgconn
@@ -132,7 +149,7 @@ class Pipeline:
         fresh: dict[str, bytes] = {}
         encoded = [(sql, [_encoded(value) for value in values]) for sql, values in statements]
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
-            raise psycopg.ProgrammingError("a COPY is still under way on this connection")
+            raise _still_copying()
         pgconn.enter_pipeline_mode()
         try:
             for sql, values in encoded:
@@ -181,6 +198,10 @@ class Pipeline:
         return Rows(rows, result.ntuples, result.command_status)
 
 
+def _still_copying() -> psycopg.Error:
+    return psycopg.ProgrammingError("a COPY is still under way on this connection")
+
+
 def _results(pgconn: Any) -> PQGen[list[PGresult]]:
     """Send what libpq holds, and read until it has answered all of it."""
     while pgconn.flush() != 0:
@@ -217,6 +238,8 @@ def _results(pgconn: Any) -> PQGen[list[PGresult]]:
 def _encoded(value: Any) -> bytes | None:
     if value is None:
         return None
+    if type(value) is int:  # as most are
+        return b"%d" % value
     if isinstance(value, list):
         return ("{" + ",".join(map(_element, value)) + "}").encode()
     return _text(value).encode()

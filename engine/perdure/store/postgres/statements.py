@@ -21,7 +21,14 @@ _TEXTS = frozenset(
 def _type(column: str) -> str:
     if column == "away":
         return "boolean"
+    if column == "lease_seconds":
+        return "double precision"
     return "text" if column in _TEXTS else "bigint"
+
+
+def typed_mark(number: int, column: str) -> str:
+    """A parameter for a column of this name, where its type cannot be told by its place."""
+    return f"${number}::{_type(column)}"
 
 
 def marks(names: Sequence[str], first: int = 1) -> str:

@@ -14,7 +14,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -22,10 +22,20 @@ import psycopg
 from psycopg.errors import DeadlockDetected, IntegrityError, LockNotAvailable, RaiseException
 from psycopg.pq import TransactionStatus
 
+from perdure.core.ids import WorkerId
 from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
 
-from ..base import Access, Reader, Transaction, TransactionLost
+from ..base import (
+    Access,
+    Reader,
+    StateWrite,
+    StepWrite,
+    Transaction,
+    TransactionLost,
+    in_transaction,
+)
 from ..versions import Schema
+from . import alone
 from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
 from .errors import translate_own
@@ -33,7 +43,7 @@ from .guest import Guest, open_guest
 from .pipeline import Pipeline, Rows
 from .pool import ReaderPool
 from .pulse import CHANNEL, Pulse
-from .reads import Execute, PostgresReader
+from .reads import Execute, PostgresReader, Statement
 from .schema import SCHEMA, create_tables, stored_version, upgrade_tables
 from .writes import PostgresTransaction
 
@@ -101,6 +111,8 @@ class PostgresStore:
         self._pid = 0
         #: A commit's connection was lost before it was answered.
         self._is_in_doubt = False
+        #: What is stored as `session` of our workers, where it is not 0.
+        self._sessions: dict[WorkerId, int] = {}
 
     # --- opening and closing
 
@@ -266,10 +278,15 @@ class PostgresStore:
 
     def _wait_for_doubtful(self, session: Connection) -> None:
         """Wait until the last commit has ended, one way or the other: until then it holds the rows
-        of our workers. Where there is none, its rows themselves are waited for."""
+        of our workers. Where there is none, its rows themselves are waited for. A commit that is
+        one statement may not have reached the server yet: it names another session, and will write
+        nothing."""
         workers = [] if self._pulse is None else list(self._pulse.workers)
-        sql = "SELECT 1 FROM perdure_workers WHERE id = ANY($1::text[]) FOR UPDATE"
-        session.statements.ask(sql, (workers,))
+        which = "perdure_workers WHERE id = ANY($1::text[])"
+        session.statements.queue(f"SELECT 1 FROM {which} FOR UPDATE", (workers,))
+        raising = which.replace(" WHERE", " SET session = session + 1 WHERE")
+        rows = session.statements.ask(f"UPDATE {raising} RETURNING id, session", (workers,))
+        self._sessions.update(rows)
 
     def _translate(self, error: BaseException) -> StoreError | None:
         return translate_own(error, self.text)
@@ -279,6 +296,27 @@ class PostgresStore:
     def transaction(self) -> AbstractContextManager[Transaction]:
         """See `base.Store.transaction`."""
         return _OpenTransaction(self)
+
+    def write_alone(
+        self, write: StateWrite, steps: Sequence[StepWrite], *, fence: WorkerId
+    ) -> bool:
+        """See `base.Store.write_alone`. One statement, for what there is one for."""
+        connection = self._open_session()
+        session, lease = self._sessions.get(fence, 0), self.address.lease
+        statement = alone.statement(write, steps, fence, session=session, lease=lease)
+        if statement is None:
+            return in_transaction(self, write, steps, fence)
+        return self._run_alone(connection, statement)
+
+    def _run_alone(self, connection: Connection, statement: Statement) -> bool:
+        try:
+            return connection.statements.ask(*statement).count == 1
+        except BaseException as error:
+            self._is_in_doubt = connection.info.transaction_status != TransactionStatus.IDLE
+            trouble = self._translate(error)
+            if trouble is not None:
+                raise trouble from error
+            raise
 
     def reader(self) -> Reader:
         """See `base.Store.reader`."""
@@ -315,6 +353,7 @@ class PostgresStore:
         if self._pulse is None:
             return
         self._pulse.let_go(worker_id)
+        self._sessions.pop(worker_id, None)
         sql = "UPDATE perdure_workers SET lease_until = '-infinity' WHERE id = $1"
         with contextlib.suppress(StoreError, psycopg.Error):
             self._open_session().statements.ask(sql, (worker_id,))

@@ -1,8 +1,11 @@
 -- The tables of perdure in PostgreSQL. They lie beside the application's own tables, in the first
 -- schema of the search path. Instants are integer milliseconds since the epoch, values JSON text:
 -- never jsonb, which would not give them back to the letter. A CHECK here means that a bug in
--- Python cannot store what must not exist. Ids compare by their bytes (COLLATE "C"): a collation
--- of the system's may change under an index. Every statement ends at a semicolon at a line's end.
+-- Python cannot store what must not exist. Of the two tables that each step writes to, triggers say
+-- it: PostgreSQL reads each CHECK of a table anew, from text, for each statement that writes to it,
+-- and theirs took longer than all else that a step's commit does in the server. Ids compare by
+-- their bytes (COLLATE "C"): a collation of the system's may change under an index. A statement
+-- ends at a semicolon at a line's end, where the next line is not indented.
 
 -- One row: settings. Its lock is held by who changes them, or takes permits under them.
 CREATE TABLE perdure_config (
@@ -24,7 +27,8 @@ CREATE TABLE perdure_workers (
     started_at bigint NOT NULL,
     lease_until timestamptz NOT NULL,
     permits bigint NOT NULL DEFAULT 0 CHECK (permits >= 0),
-    wanting bigint NOT NULL DEFAULT 0 CHECK (wanting >= 0)
+    wanting bigint NOT NULL DEFAULT 0 CHECK (wanting >= 0),
+    session bigint NOT NULL DEFAULT 0                     -- raised when a commit is in doubt
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE perdure_workflows (
@@ -41,11 +45,10 @@ CREATE TABLE perdure_workflows (
     version text,                                         -- of the user's code, for later
     created_at bigint NOT NULL,
     start_at bigint NOT NULL,
-    status text COLLATE "C" NOT NULL
-        CHECK (status IN ('in_progress', 'success', 'failed', 'canceled')),
+    status text COLLATE "C" NOT NULL,
     value text,
     error text,
-    epoch bigint NOT NULL CHECK (epoch > 0),
+    epoch bigint NOT NULL,
     owner text COLLATE "C" REFERENCES perdure_workers (id),
     position bigint NOT NULL DEFAULT -1,
     stamp bigint NOT NULL DEFAULT 0,
@@ -58,13 +61,30 @@ CREATE TABLE perdure_workflows (
     takeovers bigint NOT NULL DEFAULT 0,
     blocked text,
     on_complete_error text,
-    CHECK ((status = 'in_progress') = (ended_at IS NULL)),
-    CHECK ((status = 'success') = (value IS NOT NULL)),
-    CHECK ((status = 'failed') = (error IS NOT NULL)),
-    CHECK (status = 'in_progress' OR (owner IS NULL AND wake_at IS NULL)),
-    CHECK ((parent_id IS NULL) = (parent_number IS NULL)),
     CHECK ((position >= 0) = (started_at IS NOT NULL))
 ) WITH (fillfactor = 70);
+
+CREATE FUNCTION perdure_check_workflow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT (
+            new.status IN ('in_progress', 'success', 'failed', 'canceled')
+            AND new.epoch > 0
+            AND (new.status = 'in_progress') = (new.ended_at IS NULL)
+            AND (new.status = 'success') = (new.value IS NOT NULL)
+            AND (new.status = 'failed') = (new.error IS NOT NULL)
+            AND (new.status = 'in_progress' OR (new.owner IS NULL AND new.wake_at IS NULL))
+            AND (new.parent_id IS NULL) = (new.parent_number IS NULL)
+        ) THEN
+            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+        END IF;
+        RETURN new;
+    END
+$$;
+-- Not for what is written while its owner goes on with it.
+CREATE TRIGGER perdure_check_workflow
+    BEFORE INSERT OR UPDATE OF
+        status, epoch, ended_at, value, error, owner, wake_at, parent_id, parent_number
+    ON perdure_workflows FOR EACH ROW EXECUTE FUNCTION perdure_check_workflow();
 
 -- What nobody owns and somebody should take: for each name, which not every worker knows, by the
 -- time at which it wants to be woken.
@@ -80,24 +100,23 @@ CREATE INDEX perdure_workflows_blocked ON perdure_workflows (seq) WHERE blocked 
 
 CREATE TABLE perdure_steps (
     workflow_id text COLLATE "C" NOT NULL REFERENCES perdure_workflows (id) ON DELETE CASCADE,
-    number bigint NOT NULL CHECK (number >= 0),
-    kind text NOT NULL
-        CHECK (kind IN ('query', 'mutation', 'action', 'workflow', 'sleep', 'event')),
+    number bigint NOT NULL,
+    kind text NOT NULL,
     name text NOT NULL,
     function text,
     arguments text,
     options text,                                         -- retry, timeout, inline, … as JSON
-    asked_position bigint NOT NULL CHECK (asked_position >= 0),
+    asked_position bigint NOT NULL,
     asked_at bigint NOT NULL,
     asked_epoch bigint NOT NULL,
-    state text NOT NULL CHECK (state IN ('asked', 'ready', 'started', 'backoff', 'settled')),
+    state text NOT NULL,
     due_at bigint,
     runner text COLLATE "C",
-    attempt bigint NOT NULL DEFAULT 0 CHECK (attempt >= 0),
+    attempt bigint NOT NULL DEFAULT 0,
     started_at bigint,
     started_epoch bigint,
     deadline_at bigint,
-    outcome text CHECK (outcome IN ('success', 'failed', 'canceled')),
+    outcome text,
     value text,
     error text,
     settled_at bigint,
@@ -109,20 +128,45 @@ CREATE TABLE perdure_steps (
     away boolean NOT NULL DEFAULT false,                  -- its runner may not own it
     -- An index on `state` itself would be written with every change of it. These stay as they are
     -- when an attempt of an owner's ends, so that its update is written on the step's own page.
-    is_ready boolean GENERATED ALWAYS AS (state = 'ready') STORED,
-    away_runner text COLLATE "C"
-        GENERATED ALWAYS AS (CASE WHEN away AND state = 'started' THEN runner END) STORED,
-    PRIMARY KEY (workflow_id, number),
-    CHECK ((state = 'settled') = (outcome IS NOT NULL)),
-    CHECK (outcome IS NULL OR (outcome = 'success') = (value IS NOT NULL)),
-    CHECK (outcome IS NULL OR (outcome = 'failed') = (error IS NOT NULL)),
-    CHECK (state <> 'started' OR (runner IS NOT NULL AND attempt > 0)),
-    CHECK (
-        delivered_position IS NULL
-        OR (state = 'settled' AND delivered_position > asked_position)
-    ),
-    CHECK (canceled_position IS NULL OR outcome = 'canceled')
+    -- (They are not GENERATED: their expressions would be read from text, as a CHECK is.)
+    is_ready boolean NOT NULL DEFAULT false,              -- kept by perdure_keep_step
+    away_runner text COLLATE "C",                         -- the same
+    PRIMARY KEY (workflow_id, number)
 ) WITH (fillfactor = 80);
+
+CREATE FUNCTION perdure_keep_step() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT (
+            new.number >= 0
+            AND new.kind IN ('query', 'mutation', 'action', 'workflow', 'sleep', 'event')
+            AND new.asked_position >= 0
+            AND new.state IN ('asked', 'ready', 'started', 'backoff', 'settled')
+            AND new.attempt >= 0
+            AND (new.state = 'settled') = (new.outcome IS NOT NULL)
+            AND (
+                new.outcome IS NULL
+                OR (
+                    new.outcome IN ('success', 'failed', 'canceled')
+                    AND (new.outcome = 'success') = (new.value IS NOT NULL)
+                    AND (new.outcome = 'failed') = (new.error IS NOT NULL)
+                )
+            )
+            AND (new.state <> 'started' OR (new.runner IS NOT NULL AND new.attempt > 0))
+            AND (
+                new.delivered_position IS NULL
+                OR (new.state = 'settled' AND new.delivered_position > new.asked_position)
+            )
+            AND (new.canceled_position IS NULL OR new.outcome = 'canceled')
+        ) THEN
+            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+        END IF;
+        new.is_ready := new.state = 'ready';
+        new.away_runner := CASE WHEN new.away AND new.state = 'started' THEN new.runner END;
+        RETURN new;
+    END
+$$;
+CREATE TRIGGER perdure_keep_step
+    BEFORE INSERT OR UPDATE ON perdure_steps FOR EACH ROW EXECUTE FUNCTION perdure_keep_step();
 
 -- Attempts whose runner may not own the workflow: read when a worker died. The others are found
 -- with their workflow.

@@ -47,6 +47,22 @@ TURNS = (
         "if False:",
         found_by=("events", "pd1:w0/collected#1=zombie:1s;w1/begin#5=stall:2s", "BuriedAlive"),
     ),
+    Mutant(
+        "what was refused alone is taken for written",
+        "fencing",
+        "store.base:in_transaction",
+        "        return False\n",
+        "        return True\n",
+        found_by=("leaders", "pd1:led/touched#1=cancel", "NotTheOwner"),
+    ),
+    Mutant(
+        "a unit that is more than rows is written alone",
+        "fencing",
+        "runtime.commit:Committer._write_alone",
+        "if not all(",
+        "if all(",
+        found_by=("race", "", "PositionsNotDense"),
+    ),
     # --- unknown outcome
     Mutant(
         "after a failed commit the actors are kept",
