@@ -1,12 +1,18 @@
-"""Which open step takes an event, without a search."""
+"""Which event is delivered next, and to which step, without a search."""
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from msgspec.structs import replace
 from tests.core.playbook import after, await_event, await_id, sent, waiting
 
-from perdure.core.awaits import Awaits
+from perdure.core.awaits import Awaits, Queue
+from perdure.core.commands import AwaitEvent
+from perdure.core.journal import StepRecord
 from perdure.core.messages import Asked, CancelWorkflow, SentEvent
+from perdure.core.outcomes import Succeeded
 from perdure.core.workflow import WorkflowState, match_event
 
 OPEN = waiting(await_id("mine"), await_event("e"), await_event("f"), await_event("e"))
@@ -23,7 +29,7 @@ def without(state: WorkflowState, number: int) -> WorkflowState:
 
 def test_an_event_is_for_the_step_that_awaits_it_by_id_else_by_name_the_longest() -> None:
     """To ask changes nothing."""
-    awaits = OPEN.awaits()
+    awaits = Awaits(OPEN.awaiting, OPEN.live)
     for _ in range(2):
         assert awaits.taker(event("e"), OPEN.live) == 1
         assert awaits.taker(event("f"), OPEN.live) == 2
@@ -35,14 +41,14 @@ def test_an_event_is_for_the_step_that_awaits_it_by_id_else_by_name_the_longest(
 
 def test_each_step_takes_one_event() -> None:
     """By name one after the other; by id once, and then by name."""
-    awaits = OPEN.awaits()
+    awaits = Awaits(OPEN.awaiting, OPEN.live)
     assert [awaits.take(event("e"), OPEN.live) for _ in range(3)] == [1, 3, None]
     assert [awaits.take(event("f", "mine"), OPEN.live) for _ in range(3)] == [0, 2, None]
 
 
 def test_steps_that_have_ended_are_passed_over() -> None:
     """Nobody tells of them."""
-    awaits = OPEN.awaits()
+    awaits = Awaits(OPEN.awaiting, OPEN.live)
     less = without(without(OPEN, 0), 1)
     assert awaits.taker(event("e"), less.live) == 3
     assert awaits.take(event("f", "mine"), less.live) == 2
@@ -60,7 +66,7 @@ def test_a_further_step_waits_behind_the_others() -> None:
 
 def test_a_stale_id_leaves_its_event_to_the_name() -> None:
     """The await by id has ended; a step that waits for the event's name takes it."""
-    awaits = OPEN.awaits()
+    awaits = Awaits(OPEN.awaiting, OPEN.live)
     less = without(OPEN, 0)
     assert [awaits.take(event("e", "mine"), less.live) for _ in range(2)] == [1, 3]
 
@@ -70,3 +76,89 @@ def test_a_workflow_that_has_ended_takes_nothing() -> None:
     state = after(waiting(await_event()), sent(1), Asked(), CancelWorkflow(epoch=2))
     assert state.events
     assert match_event(state) is None
+
+
+def naive(
+    events: list[SentEvent], awaiting: list[int], live: dict[int, StepRecord]
+) -> list[tuple[str, int]]:
+    """Which queued event goes to which step, by the rule as it is written down."""
+    pairs, free = [], list(awaiting)
+    for each in sorted(events, key=lambda e: e.sequence or 0):
+        by_id = [n for n in free if _wait(live, n).event_id == each.event_id]
+        found = by_id or [n for n in free if _wait(live, n).event_name == each.name]
+        if found:
+            free.remove(found[0])
+            pairs.append((each.event_id, found[0]))
+    return pairs
+
+
+def _wait(live: dict[int, StepRecord], number: int) -> AwaitEvent:
+    command = live[number].command
+    assert isinstance(command, AwaitEvent)
+    return command
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_queue_gives_what_a_search_finds(seed: int) -> None:
+    """After each event, wait, cancel, time-out and delivery, in any order."""
+    chance = random.Random(seed)
+    live: dict[int, StepRecord] = {}
+    awaiting: list[int] = []
+    events: list[SentEvent] = []
+    awaits = Awaits((), live)
+    queue = Queue((), awaits, live)
+    delivered = 0
+    for number in range(120):
+        match chance.choice(["event", "event", "wait", "wait", "cancel", "deliver", "late"]):
+            case "event" | "late" as how:
+                place = 2 * number if how == "event" else max(1, 2 * number - 9)
+                new = SentEvent(
+                    event_id=f"e{number}",
+                    name=chance.choice("ab"),
+                    sequence=place,
+                    outcome=Succeeded("1"),
+                )
+                if all(each.sequence != place for each in events):
+                    events.append(new)
+                    queue.add(new, live)
+            case "wait":
+                known = f"e{chance.randrange(number + 5)}"
+                is_free = all(_wait(live, n).event_id != known for n in awaiting)
+                by_id = is_free and chance.random() < 0.4
+                command = await_id(known) if by_id else await_event(chance.choice("ab"))
+                record = replace(OPEN.live[1], number=number, command=command)
+                live[number] = record
+                awaiting.append(number)
+                awaits.add(record)
+                queue.waits(record, live)
+            case "cancel" if awaiting:
+                del live[awaiting.pop(chance.randrange(len(awaiting)))]
+            case "deliver":
+                pairs = naive(events, awaiting, live)
+                found = queue.first(live)
+                assert (None if found is None else (found[0].event_id, found[1])) == (
+                    pairs[0] if pairs else None
+                )
+                if found is not None:
+                    delivered += 1
+                    events.remove(found[0])
+                    queue.remove(found[0], live)
+                    awaiting.remove(found[1])
+                    del live[found[1]]
+        pairs = naive(events, awaiting, live)
+        served = {number: event_id for event_id, number in pairs}
+        for n in awaiting:
+            mine = queue.event_for(live[n], live)
+            assert (None if mine is None else mine.event_id) == served.get(n)
+    assert delivered > 5
+
+
+def test_events_that_nobody_awaits_are_not_looked_at() -> None:
+    """Nor are waits for others: the next one is found at once."""
+    queue = Queue((sent_one(n, "x") for n in range(1_000)), Awaits((), OPEN.live), OPEN.live)
+    assert queue._due == []
+    assert queue.first(OPEN.live) is None
+
+
+def sent_one(place: int, name: str) -> SentEvent:
+    return SentEvent(event_id=f"{name}{place}", name=name, sequence=place, outcome=Succeeded("1"))

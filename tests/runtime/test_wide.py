@@ -115,6 +115,22 @@ async def timed_out(step: Step, count: int) -> int:
 
 
 @d.workflow
+async def beside_others(step: Step, count: int) -> int:
+    await step.sleep(0.5)  # all of them are there when it begins, and as many that nobody awaits
+    for _ in range(count):
+        await step.await_event("e")
+    return count
+
+
+@d.workflow
+async def timed_out_beside_others(step: Step, count: int) -> int:
+    await step.sleep(0.5)
+    waits = (step.await_event("e", timeout=0.5) for _ in range(count))
+    found = await asyncio.gather(*waits, return_exceptions=True)
+    return sum(isinstance(each, TimeoutError) for each in found)
+
+
+@d.workflow
 async def canceled(step: Step, count: int) -> int:
     futures = [step.run_action(fetched(i)) for i in range(count)]
     await step.sleep(0.5)
@@ -144,6 +160,8 @@ WIDE = {
         own_ids,
         one_by_one,
         timed_out,
+        beside_others,
+        timed_out_beside_others,
         canceled,
         abandoned,
     )
@@ -174,6 +192,16 @@ def same_name(count: int) -> list[str]:
 def own_names(count: int) -> list[str]:
     """One event for each name, the last name first."""
     return [f"e{index}" for index in reversed(range(count))]
+
+
+def others(count: int) -> list[str]:
+    """Events that nobody awaits."""
+    return ["x"] * count
+
+
+def others_first(count: int) -> list[str]:
+    """Behind them those that are awaited."""
+    return ["x"] * count + ["e"] * count
 
 
 def nothing(count: int) -> list[str]:
@@ -209,6 +237,8 @@ def work(name: str, events: Events, count: int) -> int:
         ("own_ids", nothing),
         ("one_by_one", same_name),
         ("timed_out", nothing),
+        ("beside_others", others_first),
+        ("timed_out_beside_others", others),
         ("canceled", nothing),
         ("abandoned", nothing),
     ],

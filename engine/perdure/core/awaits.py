@@ -1,9 +1,16 @@
-"""Which open step takes an event: by its id, else the one that has waited longest for its name."""
+"""Which event is delivered next, and to which step: to the one that awaits it by its id, else to
+the one that has waited longest for its name.
+
+There may be thousands of both. Nothing here looks at more than it must: neither at events that
+nobody awaits, nor at steps that await others.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heappop, heappush
+from itertools import chain
 
 from .commands import AwaitEvent
 from .ids import EventId
@@ -38,6 +45,10 @@ class Awaits:
         if command.event_name is not None:
             self._by_name.setdefault(command.event_name, deque()).append(record.number)
 
+    def concerns(self, event: SentEvent) -> bool:
+        """Whether some step may have waited for this event; else none does, which is quick."""
+        return event.name in self._by_name or event.event_id in self._by_id
+
     def waiting_for(self, event_id: EventId, live: Mapping[int, StepRecord]) -> int | None:
         """The open step that awaits an event by its id, if one does."""
         number = self._by_id.get(event_id)
@@ -63,6 +74,110 @@ class Awaits:
         else:
             self._by_name[event.name].popleft()
         return number
+
+    def by_name(self, name: str, live: Mapping[int, StepRecord]) -> Iterator[int]:
+        """The open steps that wait for a name, the one that has waited longest first."""
+        return (number for number in self._by_name.get(name, ()) if _is_open(live, number))
+
+
+class Queue:
+    """The events that were sent and that nobody has consumed, in the order in which they were sent.
+
+    Args:
+        events: in that order; those that are only created are passed over.
+        awaits: the open waits; it is kept up to date by others, who tell of it (`waits`).
+        live: all open steps.
+    """
+
+    __slots__ = ("_awaits", "_by_name", "_due", "_queued")
+
+    def __init__(
+        self, events: Iterable[SentEvent], awaits: Awaits, live: Mapping[int, StepRecord]
+    ) -> None:
+        self._awaits = awaits
+        self._queued: dict[EventId, SentEvent] = {}
+        self._by_name: dict[str, deque[SentEvent]] = {}
+        #: Whatever may be delivered, by its place in the order; what nobody awaits any more is
+        #: dropped when it is met, and offered again when somebody does.
+        self._due: list[tuple[int, EventId]] = []
+        for event in events:
+            if event.outcome is not None:
+                self.add(event, live)
+
+    def add(self, event: SentEvent, live: Mapping[int, StepRecord]) -> None:
+        """A further event was sent; told once more it is the same."""
+        if event.event_id in self._queued:
+            return
+        self._queued[event.event_id] = event
+        queue = self._by_name.setdefault(event.name, deque())
+        queue.append(event)
+        if len(queue) > 1 and _place(queue[-2]) > _place(event):  # another process was faster
+            self._by_name[event.name] = deque(sorted(queue, key=_place))
+        if self._awaits.concerns(event) and self._awaits.taker(event, live) is not None:
+            self._offer(event)
+
+    def remove(self, event: SentEvent, live: Mapping[int, StepRecord]) -> None:
+        """An event is consumed; the next one of its name may be for the next one that waits."""
+        self._queued.pop(event.event_id, None)
+        self._offer_next(event.name, live)
+
+    def waits(self, record: StepRecord, live: Mapping[int, StepRecord]) -> None:
+        """A further step waits."""
+        command = record.command
+        assert isinstance(command, AwaitEvent), record
+        if command.event_id is not None and command.event_id in self._queued:
+            self._offer(self._queued[command.event_id])
+        if command.event_name is not None:
+            self._offer_next(command.event_name, live)
+
+    def first(self, live: Mapping[int, StepRecord]) -> tuple[SentEvent, int] | None:
+        """The event that is delivered next, and to which step; None if nobody awaits any."""
+        due = self._due
+        while due:
+            event = self._queued.get(due[0][1])
+            number = None if event is None else self._awaits.taker(event, live)
+            if event is not None and number is not None:
+                return event, number
+            heappop(due)
+        return None
+
+    def event_for(self, record: StepRecord, live: Mapping[int, StepRecord]) -> SentEvent | None:
+        """The event that an open wait will get of those that are there, if it will get one."""
+        command = record.command
+        assert isinstance(command, AwaitEvent), record
+        if command.event_id is not None:
+            return self._queued.get(command.event_id)
+        assert command.event_name is not None
+        events = self._for_name(command.event_name, live)
+        first = next(events, None)
+        if first is None:
+            return None  # nearly always: what is there is delivered before its time is over
+        waits = self._awaits.by_name(command.event_name, live)
+        pairs = zip(waits, chain((first,), events), strict=False)
+        return next((event for number, event in pairs if number == record.number), None)
+
+    def _offer(self, event: SentEvent) -> None:
+        heappush(self._due, (_place(event), event.event_id))
+
+    def _offer_next(self, name: str, live: Mapping[int, StepRecord]) -> None:
+        event = next(self._for_name(name, live), None)
+        if event is not None:
+            self._offer(event)
+
+    def _for_name(self, name: str, live: Mapping[int, StepRecord]) -> Iterator[SentEvent]:
+        """The queued events of a name that no step awaits by their ids."""
+        queue = self._by_name.get(name)
+        while queue and queue[0].event_id not in self._queued:
+            queue.popleft()
+        for event in queue or ():
+            is_queued = event.event_id in self._queued
+            if is_queued and self._awaits.waiting_for(event.event_id, live) is None:
+                yield event
+
+
+def _place(event: SentEvent) -> int:
+    assert event.sequence is not None, event
+    return event.sequence
 
 
 def _is_open(live: Mapping[int, StepRecord], number: int) -> bool:

@@ -6,14 +6,16 @@ collects writes and effects. It holds no rules: which change is made when is sai
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from math import inf
 from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
 from ..errors import ErrorInfo
-from .awaits import Awaits
+from .awaits import Awaits, Queue
 from .effects import Effect, PutStep, WarnJournalSize, Write
 from .ids import Epoch, EventId, WorkerId
 from .journal import StepRecord, command_bytes, outcome_bytes, record_canceled
@@ -56,6 +58,11 @@ def _less(items: tuple[T, ...], item: T) -> tuple[T, ...]:
     return items[:index] + items[index + 1 :]
 
 
+def _order(event: SentEvent) -> float:
+    """By when it was sent; those that are only created last, in the order in which they came."""
+    return inf if event.sequence is None else event.sequence
+
+
 class Draft(Struct):
     """A workflow's state while transitions change it, and what they ask for meanwhile.
 
@@ -93,6 +100,7 @@ class Draft(Struct):
     ready: list[StepRecord] = []
     owns_live: bool = False
     known_awaits: Awaits | None = None
+    known_queue: Queue | None = None
     known_events: set[EventId] | None = None
 
     @staticmethod
@@ -117,6 +125,12 @@ class Draft(Struct):
             self.known_awaits = Awaits(self.awaiting, self.live)
         return self.known_awaits
 
+    def queue(self) -> Queue:
+        """Which of `events` is delivered next."""
+        if self.known_queue is None:
+            self.known_queue = Queue(self.events, self.awaits(), self.live)
+        return self.known_queue
+
     def has_event(self, event_id: EventId) -> bool:
         """Whether an event with this id is among `events`."""
         if self.known_events is None:
@@ -125,28 +139,27 @@ class Draft(Struct):
 
     def add_event(self, event: SentEvent) -> None:
         """An event was made or sent; it takes the place of the one that it was."""
-        created = len(self.events)
-        while created and self.events[created - 1].sequence is None:
-            created -= 1
-        sent, others = self.events[:created], self.events[created:]
-        others = tuple(each for each in others if each.event_id != event.event_id)
-        last = sent[-1] if sent else None
-        if event.sequence is None:
-            others = (*others, event)
-        elif last is None or (last.sequence is not None and last.sequence < event.sequence):
-            sent = (*sent, event)  # almost always: to sort for each of thousands is quadratic
-        else:
-            sent = tuple(each for each in sent if each.event_id != event.event_id)
-            sent = tuple(sorted((*sent, event), key=lambda each: each.sequence or 0))
-        self.events = sent + others
-        if self.known_events is not None:
-            self.known_events.add(event.event_id)
+        events = self.events
+        if self.has_event(event.event_id):
+            index = next(i for i, each in enumerate(events) if each.event_id == event.event_id)
+            events = events[:index] + events[index + 1 :]
+        # Almost always it is the last of its kind: to sort for each of thousands is quadratic.
+        index = bisect_right(events, _order(event), key=_order)
+        self.events = (*events[:index], event, *events[index:])
+        assert self.known_events is not None  # `has_event` has looked
+        self.known_events.add(event.event_id)
+        if self.known_queue is not None and event.sequence is not None:
+            self.known_queue.add(event, self.live)
 
     def remove_event(self, event: SentEvent) -> None:
         """An event is consumed."""
-        self.events = _less(self.events, event)
+        index = bisect_left(self.events, _order(event), key=_order)
+        assert self.events[index] == event, event
+        self.events = self.events[:index] + self.events[index + 1 :]
         if self.known_events is not None:
             self.known_events.discard(event.event_id)
+        if self.known_queue is not None:
+            self.known_queue.remove(event, self.live)
 
     def put(self, old: StepRecord | None, new: StepRecord, *, is_last: bool = False) -> None:
         """Record a step's new row, and keep what is derived from it. `is_last`: its outcome is not
@@ -155,12 +168,12 @@ class Draft(Struct):
         before = None if old is None else old.state
         assert (before, after) in STEP_EDGES, (before, new)
         live = self.open_steps()
+        is_new_wait = False
         self.busy += (after in ("ready", "started")) - (before in ("ready", "started"))
         if new.command.kind == "event":
             if before is None and after == "asked":
                 self.awaiting += (number,)
-                if self.known_awaits is not None:
-                    self.known_awaits.add(new)
+                is_new_wait = True
             elif before == "asked" and after == "settled":
                 self.awaiting = _less(self.awaiting, number)
         if after != "settled":
@@ -173,6 +186,10 @@ class Draft(Struct):
             live[number] = new
             if before != "settled":
                 self._queue(new)
+        if is_new_wait and self.known_awaits is not None:
+            self.known_awaits.add(new)
+            if self.known_queue is not None:
+                self.known_queue.waits(new, live)
         was_ready = before == "ready" and new.command.kind == "action"
         self.writes.append(PutStep(new, old is None, was_ready))
         if old is None:

@@ -73,7 +73,6 @@ from .workflow import (
     Blocked,
     WorkflowState,
     match_event,
-    match_events,
     next_time,
 )
 
@@ -471,10 +470,10 @@ def _on_asked_step_due(draft: Draft, record: StepRecord, at: int) -> None:
         case Sleep():
             _settle(draft, record, Succeeded("null"), at)
         case AwaitEvent():
-            for event, number in match_events(draft):
-                if number == record.number and (event.sent_at or 0) <= at:
-                    sometimes("an event was sent in time, and its timeout came first")
-                    return
+            event = draft.queue().event_for(record, draft.live)
+            if event is not None and (event.sent_at or 0) <= at:
+                sometimes("an event was sent in time, and its timeout came first")
+                return
             text = f"no event {record.command.name!r} came in time"
             _settle(draft, record, Failed(ErrorInfo("TimeoutError", text)), at)
         case RunChild():

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 from msgspec import Struct, field
 
 from ..errors import ErrorInfo
-from .awaits import Awaits
+from .awaits import Awaits, Queue
 from .commands import AwaitEvent
 from .effects import SetTimer
 from .ids import Epoch, WorkerId, WorkflowId
@@ -125,9 +125,9 @@ class WorkflowState(Struct, frozen=True):
         """Whether callers are told that it is blocked."""
         return self.blocked is not None and self.blocked.error != RESTARTED
 
-    def awaits(self) -> Awaits:
-        """Which of `awaiting` takes which event."""
-        return Awaits(self.awaiting, self.live)
+    def queue(self) -> Queue:
+        """Which of `events` is delivered next, and to which of `awaiting`."""
+        return Queue(self.events, Awaits(self.awaiting, self.live), self.live)
 
     def check(self) -> None:
         """Assert every invariant of the value; a failure is a bug of the engine."""
@@ -173,7 +173,7 @@ class Waiting(Protocol):
     def events(self) -> tuple[SentEvent, ...]: ...
     @property
     def timer_at(self) -> int | None: ...
-    def awaits(self) -> Awaits: ...
+    def queue(self) -> Queue: ...
 
 
 def next_fact(state: Waiting, now: int) -> Fact | None:
@@ -210,12 +210,7 @@ def next_fact(state: Waiting, now: int) -> Fact | None:
 
 def match_event(state: Waiting) -> tuple[SentEvent, int] | None:
     """The event that is delivered next, and to which wait; None if none fits."""
-    awaits, live = state.awaits(), state.live
-    for event in state.events:
-        number = None if event.outcome is None else awaits.taker(event, live)
-        if number is not None:
-            return event, number
-    return None
+    return state.queue().first(state.live)
 
 
 def match_events(state: Waiting) -> Iterator[tuple[SentEvent, int]]:

@@ -8,12 +8,13 @@ from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
 from tests.sim.edges import EDGES
 from tests.sim.families import TOGETHER
-from tests.sim.scenes import EVENTS, SCENARIOS
+from tests.sim.scenes import RACE, SCENARIOS
 from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
 from tests.sim.watched import WATCHED
 
-from perdure.core import transition, workflow
+from perdure.core import workflow
+from perdure.runtime import actor
 from perdure_sim.explore.explorer import run
 from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.mutants.patching import Mutant, MutantError, changed, planted
@@ -55,13 +56,13 @@ def test_a_mutant_that_no_longer_fits_is_told() -> None:
 
 def test_a_mutant_is_planted_for_a_block_wherever_its_function_is_known() -> None:
     """A run finds it; after the block the function is what it was, and the run finds nothing."""
-    mutant = next(each for each in MUTANTS if each.name.startswith("of two events"))
-    before = workflow.match_event
+    mutant = next(each for each in MUTANTS if each.name.startswith("the last outcome"))
+    before, (_, plan, law) = workflow.next_fact, mutant.found_by
     with planted(mutant):
-        assert workflow.match_event is not before
-        assert vars(transition)["match_event"] is workflow.match_event
-        failure = run(EVENTS, FaultPlan(), memory_disk).failure
-        assert type(failure).__name__ == "EventsOutOfOrder"
-    assert workflow.match_event is before
-    assert vars(transition)["match_event"] is before
-    assert run(EVENTS, FaultPlan(), memory_disk).failure is None
+        assert workflow.next_fact is not before
+        assert vars(actor)["next_fact"] is workflow.next_fact
+        failure = run(RACE, FaultPlan.parse(plan), memory_disk).failure
+        assert type(failure).__name__ == law
+    assert workflow.next_fact is before
+    assert vars(actor)["next_fact"] is before
+    assert run(RACE, FaultPlan.parse(plan), memory_disk).failure is None

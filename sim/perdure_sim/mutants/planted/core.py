@@ -150,17 +150,17 @@ CORE = (
     Mutant(
         "of two events the later one comes first",
         "event",
-        "core.workflow:match_event",
-        "for event in state.events:",
-        "for event in reversed(state.events):",
+        "core.awaits:Queue._offer",
+        "heappush(self._due, (_place(event), event.event_id))",
+        "heappush(self._due, (-_place(event), event.event_id))",
         found_by=("events", "", "EventsOutOfOrder"),
     ),
     Mutant(
         "a new event takes the place of the others",
         "event",
         "core.draft:Draft.add_event",
-        "sent = (*sent, event)",
-        "sent = (event,)",
+        "self.events = (*events[:index], event, *events[index:])",
+        "self.events = (event,)",
         found_by=("bell", "pd1:w0/carried_out#1=pause:2s", "EventLost"),
     ),
     Mutant(
