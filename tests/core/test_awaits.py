@@ -78,34 +78,24 @@ def test_a_workflow_that_has_ended_takes_nothing() -> None:
     assert match_event(state) is None
 
 
-def wait_of(step: StepRecord) -> AwaitEvent:
-    assert isinstance(step.command, AwaitEvent)
-    return step.command
-
-
 def naive(
     events: list[SentEvent], awaiting: list[int], live: dict[int, StepRecord]
 ) -> list[tuple[str, int]]:
     """Which queued event goes to which step, by the rule as it is written down."""
     pairs, free = [], list(awaiting)
     for each in sorted(events, key=lambda e: e.sequence or 0):
-        for is_by_id in (True, False):
-            commands = {n: live[n].command for n in free}
-            found = [
-                n
-                for n, command in commands.items()
-                if isinstance(command, AwaitEvent)
-                and (
-                    command.event_id == each.event_id
-                    if is_by_id
-                    else command.event_name == each.name
-                )
-            ]
-            if found:
-                free.remove(found[0])
-                pairs.append((each.event_id, found[0]))
-                break
+        by_id = [n for n in free if _wait(live, n).event_id == each.event_id]
+        found = by_id or [n for n in free if _wait(live, n).event_name == each.name]
+        if found:
+            free.remove(found[0])
+            pairs.append((each.event_id, found[0]))
     return pairs
+
+
+def _wait(live: dict[int, StepRecord], number: int) -> AwaitEvent:
+    command = live[number].command
+    assert isinstance(command, AwaitEvent)
+    return command
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -133,7 +123,7 @@ def test_the_queue_gives_what_a_search_finds(seed: int) -> None:
                     queue.add(new, live)
             case "wait":
                 known = f"e{chance.randrange(number + 5)}"
-                is_free = all(wait_of(live[n]).event_id != known for n in awaiting)
+                is_free = all(_wait(live, n).event_id != known for n in awaiting)
                 by_id = is_free and chance.random() < 0.4
                 command = await_id(known) if by_id else await_event(chance.choice("ab"))
                 record = replace(OPEN.live[1], number=number, command=command)
