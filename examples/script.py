@@ -45,7 +45,6 @@ async def report(step: perdure.Step, day: str) -> int:
 def main(day: str) -> int:
     """Start the report of a day, do all that is to do, and print what came of it."""
     workflow_id = manager.sync.start(report(day), id=f"report-{day}")
-    manager.sync.close()
     manager.run(until_idle=True)
     status = manager.sync.status(workflow_id)
     manager.sync.close()

@@ -18,6 +18,7 @@ from perdure import (
     PerdureError,
     QueryContext,
     Step,
+    Succeeded,
     WorkflowCanceled,
     WorkflowFailed,
     WorkflowManager,
@@ -104,6 +105,71 @@ def test_the_first_call_opens_a_client(manager: WorkflowManager) -> None:
         sync.close()
     with manager.sync:
         assert sync.result(workflow_id, timeout=LONG) == 2
+
+
+def test_what_a_first_call_has_opened_makes_way(manager: WorkflowManager) -> None:
+    """For whoever opens the manager by name: nobody had said that it was open. Each in its turn,
+    and the next call opens it again."""
+    sync = manager.sync
+    started: list[str] = []
+
+    def start() -> str:
+        started.append(sync.start(call(manager, "doubling", len(started))))
+        return started[-1]
+
+    async def worker(workflow_id: str) -> Any:
+        async with manager:
+            return await manager.result(workflow_id, timeout=LONG)
+
+    async def client(workflow_id: str) -> Any:
+        async with manager.client():
+            return (await manager.status(workflow_id)).kind
+
+    start()
+    manager.run(until_idle=True)
+    assert sync.status(started[0]) == Succeeded(0)
+    assert asyncio.run(worker(start())) == 2
+    assert asyncio.run(client(start())) == "in_progress"
+    start()
+    with sync:
+        assert sync.result(started[3], timeout=LONG) == 6
+    with pytest.raises(NotOpen):
+        asyncio.run(manager.status(started[0]))
+
+
+def test_a_call_under_way_keeps_it_open(manager: WorkflowManager) -> None:
+    """Another thread waits for a result: whoever would close that is told."""
+    sync = manager.sync
+    workflow_id = sync.start(call(manager, "doubling", 1))
+    faults: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            sync.result(workflow_id, timeout=LONG)
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    engine = manager._engine
+    assert engine is not None
+    while not engine.waiters.ids():
+        thread.join(0)  # only lets it run
+    with pytest.raises(PerdureError, match="open already"):
+        manager.run(until_idle=True)
+    sync.cancel(workflow_id)
+    thread.join(LONG)
+    assert [type(fault) for fault in faults] == [WorkflowCanceled]
+    sync.close()
+
+
+def test_a_watch_that_was_left_at_rest_is_told(manager: WorkflowManager) -> None:
+    """Nobody waits in it: it is closed with the rest, and says so when it is asked again."""
+    changes = manager.sync.watch(manager.sync.start(call(manager, "doubling", 1)))
+    assert next(changes).kind == "in_progress"
+    manager.run(until_idle=True)
+    with pytest.raises(NotOpen):
+        next(changes)
 
 
 def test_closing_twice_and_opening_again(manager: WorkflowManager) -> None:

@@ -93,6 +93,10 @@ class WorkflowManager(InspectedManager):
                 self._sync = SyncManager(self)
             return self._sync
 
+    def _implicit(self) -> Callable[[], None] | None:
+        sync = self._sync
+        return sync.step_aside if sync is not None and sync.is_implicit else None
+
     @property
     def _verbs(self) -> Verbs:
         return self

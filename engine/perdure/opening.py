@@ -197,6 +197,7 @@ class OpenManager(Definer):
 
     async def __aenter__(self) -> Self:
         """Open the store and run a worker inside this process."""
+        await self._make_way()
         await self._open(works=True)
         return self
 
@@ -224,6 +225,7 @@ class OpenManager(Definer):
         """
         if access not in ("create", "write", "read"):
             raise ValueError(f"access={access!r}: give 'create', 'write' or 'read'")
+        await self._make_way()
         await self._open(works=False, access=access)
         try:
             yield self
@@ -327,6 +329,9 @@ class OpenManager(Definer):
         refuse_loop("run", "use `async with manager:`")
         if not isinstance(until_idle, bool):
             raise TypeError(f"until_idle={until_idle!r}: give True or False")
+        close = self._implicit()
+        if close is not None:
+            close()
         opening = self._reserve()
         try:
             install()
@@ -352,6 +357,22 @@ class OpenManager(Definer):
                 until_idle=until_idle,
                 opened=stops.ask,
             )
+
+    @property
+    def _is_in_memory(self) -> bool:
+        """Whether what is stored is gone when it is closed."""
+        return str(self.store_url).removeprefix("sqlite:///") == ":memory:"
+
+    async def _make_way(self) -> None:
+        """Close what a first call of `manager.sync` has opened, if nobody uses it just now."""
+        refuse_inside("open")
+        close = self._implicit()
+        if close is not None:
+            await asyncio.to_thread(close)
+
+    @abstractmethod
+    def _implicit(self) -> Callable[[], None] | None:
+        """What closes that; None if there is nothing to close."""
 
     @property
     @abstractmethod

@@ -38,8 +38,9 @@ class SyncManager:
 
     ``with manager.sync:`` opens the store and runs a worker in this process, with a loop of its
     own in a thread for `async def` actions. On a manager that is not open, the first call opens
-    the store as a client; `close` closes it. It may be used from any thread, also beside an open
-    manager.
+    the store as a client; `close` closes it, and so does whoever opens the manager otherwise, but
+    not while another thread waits in a call, and not a database in memory. It may be used from any
+    thread, also beside an open manager.
     """
 
     def __init__(self, manager: WorkflowManager) -> None:
@@ -50,12 +51,18 @@ class SyncManager:
         self._thread: threading.Thread | None = None
         self._opened = False
         self._pid = os.getpid()
+        #: Opened by a first call, of which nobody has to know; calls under way; being closed.
+        self.is_implicit = False
+        self._calls = 0
+        self._is_leaving = False
+        self._calls_lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Open the store and run a worker inside this process."""
         refuse_inside("sync")
         refuse_loop("sync", "use `async with manager:`")
         self._refuse_fork()
+        self.step_aside()
         with self._lock:
             self._call(self._manager._open(works=True))
             self._opened = True
@@ -74,14 +81,35 @@ class SyncManager:
         """Close what `with` or a first call has opened; nothing if there is nothing to close."""
         self._refuse_fork()
         with self._lock:
+            thread = self._close()
+        _join(thread)
+
+    def step_aside(self) -> None:
+        """Close what a first call has opened, for somebody who opens the manager by name. Not
+        while a call is under way, and not a database in memory, which would be gone."""
+        if not self.is_implicit or self._manager._is_in_memory:
+            return
+        self._refuse_fork()
+        with self._lock:
+            with self._calls_lock:
+                if not self.is_implicit or self._calls:
+                    return
+                self._is_leaving = True
             try:
-                if self._opened:
-                    self._opened = False
-                    self._call(self._manager._close())
+                thread = self._close()
             finally:
-                thread = self._stop_loop()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(JOIN_SECONDS)  # so that nothing runs when the interpreter shuts down
+                self._is_leaving = False
+        _join(thread)
+
+    def _close(self) -> threading.Thread | None:
+        """Close it, with the lock held; the thread that ends."""
+        try:
+            if self._opened:
+                self._opened = self.is_implicit = False
+                self._call(self._manager._close())
+        finally:
+            thread = self._stop_loop()
+        return thread
 
     def _stop_loop(self) -> threading.Thread | None:
         with self._loop_lock:
@@ -125,7 +153,10 @@ class SyncManager:
     def watch(self, workflow_id: str) -> Generator[Status, None, None]:
         """See `WorkflowManager.watch`; a plain generator."""
         self._be_ready("watch")
-        return self._watch(self._manager._engine, self._manager.watch(workflow_id))
+        try:
+            return self._watch(self._manager._engine, self._manager.watch(workflow_id))
+        finally:
+            self._end_call()
 
     def _watch(
         self, engine: Engine | None, changes: AsyncGenerator[Status, None]
@@ -137,8 +168,12 @@ class SyncManager:
         try:
             while status is None or isinstance(status, InProgress):
                 # Closed with the loop that it lives on, it would end as if there were no more.
-                is_open = self._manager._engine is engine
-                status = self._call(following()) if is_open else None
+                if not self._begin_call(engine):
+                    raise NotOpen("the manager has been closed")
+                try:
+                    status = self._call(following())
+                finally:
+                    self._end_call()
                 if status is None:
                     raise NotOpen("the manager has been closed")
                 yield status
@@ -285,24 +320,43 @@ class SyncManager:
         self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs
     ) -> T:
         self._be_ready(method.__name__.removeprefix("_"))
-        return self._call(method(*args, **options))
+        try:
+            return self._call(method(*args, **options))
+        finally:
+            self._end_call()
 
     def _be_ready(self, verb: str) -> None:
-        """Open the store as a client if nothing is open; refuse what would wait for ever."""
+        """Open the store as a client if nothing is open; refuse what would wait for ever. Until
+        `_end_call` it stays open."""
         refuse_inside(verb)  # here: the loop's thread does not know where the caller stands
         refuse_loop(f"sync.{verb}", f"await manager.{verb}(…)")
         self._refuse_fork()
-        if self._manager._engine is None:
-            with self._lock:
-                if self._manager._engine is None:
-                    self._call(self._manager._open(works=False))
-                    self._opened = True
+        if self._begin_call(self._manager._engine):
+            return
+        with self._lock:
+            if self._manager._engine is None:
+                self._call(self._manager._open(works=False))
+                self._opened = self.is_implicit = True
+            with self._calls_lock:
+                self._calls += 1
+
+    def _begin_call(self, engine: Engine | None) -> bool:
+        """Whether `engine` is what is open; then it is, until `_end_call`."""
+        with self._calls_lock:
+            is_open = self._manager._engine is engine is not None and not self._is_leaving
+            self._calls += is_open
+            return is_open
+
+    def _end_call(self) -> None:
+        with self._calls_lock:
+            self._calls -= 1
 
     def _refuse_fork(self) -> None:
         """Raise in the child of a fork, which has neither our thread nor whoever held a lock."""
         if self._pid == os.getpid():
             return
-        if self._loop is not None or self._lock.locked() or self._loop_lock.locked():
+        locks = (self._lock, self._loop_lock, self._calls_lock)
+        if self._loop is not None or any(lock.locked() for lock in locks):
             raise NotOpen("this manager was used before a fork: make another one in this process")
         self._pid = os.getpid()  # nothing was under way
 
@@ -322,3 +376,8 @@ class SyncManager:
         except BaseException:
             future.cancel()  # Ctrl-C: nobody waits for it any more
             raise
+
+
+def _join(thread: threading.Thread | None) -> None:
+    if thread is not None and thread is not threading.current_thread():
+        thread.join(JOIN_SECONDS)  # so that nothing runs when the interpreter shuts down
