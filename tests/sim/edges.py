@@ -436,4 +436,48 @@ def check_poison(world: World) -> None:
 
 POISON = Scenario(name="poison", definer=c, script=poison, setup=make_ledger, check=check_poison)
 
-EDGES = (BELL, CANCELS, SHARES, TAKEN, STRANGER, VALUES, WAITER, HASTY, POISON)
+# --- mended: a blocked workflow is restarted ------------------------------------------------------
+
+
+@c.mutation
+def knock(ctx: MutationContext) -> int:
+    ((count,),) = execute(ctx.db, "SELECT count(*) FROM ledger WHERE entry LIKE 'knock%'")
+    execute(ctx.db, "INSERT INTO ledger VALUES (?)", (f"knock {count}",))
+    return int(count)
+
+
+@c.workflow
+async def visit(step: Step) -> str:
+    working = step.run_action(toil(1))
+    await step.run_mutation(enter("at the door"))
+    if await step.run_mutation(knock()) == 0:
+        await working
+        await asyncio.get_running_loop().create_future()  # nobody will resolve it
+    return str(await working)
+
+
+def mended(world: World) -> None:
+    """Nobody opens at the first time, and it waits for nothing: it is sent to knock again."""
+    world.may_block.add("m")
+
+    def is_blocked() -> bool:
+        known = world.history.workflows.get("m")
+        return known is not None and known.state.is_blocked
+
+    world.start(visit(), id="m", on_complete=over)
+    when(world, is_blocked, lambda: world.restart("m", from_step=2))
+
+
+MENDED = Scenario(
+    name="mended",
+    definer=c,
+    script=mended,
+    setup=make_ledger,
+    stubs={"toil": Stub(takes_ms=500)},
+    # It had no end before the one that it has.
+    check=lambda world: expect(
+        world, "at the door", "knock 0", "knock 1", "m success", m=Succeeded('"1"')
+    ),
+)
+
+EDGES = (BELL, CANCELS, SHARES, TAKEN, STRANGER, VALUES, WAITER, HASTY, POISON, MENDED)
