@@ -189,8 +189,9 @@ class Reader(Protocol):
         """The same, of the event that was sent under this token."""
         ...
 
-    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
-        """Whether the workflow has an event of that name that is created and not sent. Cheap."""
+    def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
+        """Of the workflow's events of that name that are created and not sent the one that was
+        created first. Cheap, however many there are."""
         ...
 
     def workers(self) -> list[WorkerRow]: ...
@@ -313,6 +314,11 @@ class Transaction(Reader, Protocol):
     @property
     def db(self) -> Any:
         """The connection that user code gets, inside this very transaction."""
+        ...
+
+    def be_certain(self) -> None:
+        """Find out what became of this transaction, should the answer to its commit be lost:
+        nothing in the engine's rows would tell. A store that cannot do so does nothing."""
         ...
 
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:

@@ -36,7 +36,7 @@ READS: dict[str, Callable[[PostgresReader], Any]] = {
     "inbox": lambda reader: reader.inbox_of("a"),
     "event": lambda reader: reader.find_event("a"),
     "send": lambda reader: reader.find_send("a"),
-    "created event": lambda reader: reader.has_created_event("a", "b"),
+    "created event": lambda reader: reader.created_event("a", "b"),
 }
 for _name, _status, _after, _up in itertools.product(
     (None, "known", "strange"), ("failed", "in_progress", "success"), (None, 15_000), (True, False)
