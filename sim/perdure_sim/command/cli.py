@@ -31,7 +31,7 @@ except ModuleNotFoundError as missing:
 from perdure.runtime.clock import RealClock
 
 from ..explore.campaign import Begun, Campaign, begin
-from ..explore.explorer import Run, Scenario, count_pairs, single_faults
+from ..explore.explorer import Run, Scenario, count_pairs
 from ..explore.parallel import Board, RunTooLong, WorkFailed
 from ..explore.portions import (
     RUN_SECONDS,
@@ -368,14 +368,13 @@ def census(targets: tuple[str, ...], names: tuple[str, ...], kind: StoreKind, as
 
 def _census(begun: Begun) -> dict[str, Any]:
     kinds: dict[tuple[str, str], dict[str, None]] = {place: {} for place in sorted(begun.census)}
-    singles = list(single_faults(begun.census))
-    for fault in singles:
+    for fault in (fault for plan in begun.singles for fault in plan):
         text = str(fault).partition("=")[2]
         kinds[fault.actor, fault.site][text] = None
     return {
         "scenario": begun.name,
         "events": begun.events,
-        "single_faults": len(singles),
+        "single_faults": len(begun.singles),
         "pairs": count_pairs(begun.census),
         "sites": [
             {"actor": actor, "site": site, "passed": begun.census[actor, site], "kinds": [*known]}

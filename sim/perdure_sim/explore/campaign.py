@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
 from perdure.runtime.clock import Clock
 
 from ..faults.plan import FaultPlan
-from .explorer import Scenario, count_pairs, pairs, single_faults, spread
+from .explorer import Scenario, count_pairs, pairs
 from .parallel import Board, Done, Lost, RunTooLong, carry_out
 from .portions import (
     BoundedExplorer,
@@ -43,6 +43,7 @@ class Begun:
         events: of that run.
         digest: of that run.
         census: how often each site was passed in it.
+        singles: what a sweep tries.
     """
 
     place: Place
@@ -50,6 +51,7 @@ class Begun:
     events: int
     digest: str
     census: dict[tuple[str, str], int]
+    singles: tuple[FaultPlan, ...]
 
 
 @attrs.define
@@ -89,6 +91,7 @@ def begin(
         events=found.world.events,
         digest=digests[0],
         census=explorer.census,
+        singles=tuple(explorer.singles()),
     )
     return begun, None
 
@@ -136,9 +139,8 @@ class Campaign:
     @property
     def never_fired(self) -> list[str]:
         """Kinds of faults that could have happened, and did not."""
-        kinds = Counter(
-            kind_of(fault) for each in self.begun.values() for fault in single_faults(each.census)
-        )
+        plans = itertools.chain.from_iterable(each.singles for each in self.begun.values())
+        kinds = {kind_of(fault) for plan in plans for fault in plan}
         return sorted(kind for kind in kinds if not self.total.fired[kind])
 
     # --- the sweep ------------------------------------------------------------------------------
@@ -156,8 +158,7 @@ class Campaign:
         """
         most: dict[Place, int | None] = {}
         for place, each in self.begun.items():
-            singles = sum(1 for _ in single_faults(each.census))
-            possible = singles + (count_pairs(each.census) if with_pairs else 0)
+            possible = len(each.singles) + (count_pairs(each.census) if with_pairs else 0)
             limits = [possible] if max_runs is None else [possible, max_runs]
             if budget is not None:
                 limits.append(budget // max(1, each.events))
@@ -166,7 +167,7 @@ class Campaign:
 
         def portions() -> Iterator[Portion]:
             for place, each in self.begun.items():
-                plans = map(str, sweep_plans(each.census, with_pairs, most[place]))
+                plans = map(str, sweep_plans(each.singles, each.census, with_pairs, most[place]))
                 while batch := tuple(itertools.islice(plans, PORTION_RUNS)):
                     yield self._portion(each, plans=batch)
 
@@ -287,11 +288,13 @@ class Campaign:
 
 
 def sweep_plans(
-    census: dict[tuple[str, str], int], with_pairs: bool, most: int | None
+    singles: Sequence[FaultPlan],
+    census: dict[tuple[str, str], int],
+    with_pairs: bool,
+    most: int | None,
 ) -> Iterator[FaultPlan]:
     """Each fault alone, then every two if asked for, up to so many plans, spread over all."""
-    singles = spread(single_faults(census), census)
-    yield from (FaultPlan([fault]) for fault in singles[:most])
+    yield from singles[:most]
     if with_pairs and (most is None or most > len(singles)):
         rest = None if most is None else most - len(singles)
         yield from _evenly(pairs(census), count_pairs(census), rest)

@@ -66,6 +66,9 @@ class Scenario:
         check: looks at the world at the end, unless something happened that may change a result;
             raises if something is wrong.
         runner: makes the runs in place of all that; gets also whether they shall have detail.
+        singles: what a sweep tries, in this order, in place of each single fault; called after the
+            run without faults, as is
+        draw: a random plan of up to so many faults.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Scenario:
     may_change: frozenset[str] = frozenset()
     check: Callable[[World], None] = lambda world: None
     runner: Callable[[Scenario, FaultPlan, Callable[[], Disk], bool], Run] | None = None
+    singles: Callable[[], list[FaultPlan]] | None = None
+    draw: Callable[[random.Random, int], FaultPlan] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -363,15 +368,35 @@ def count_pairs(census: dict[tuple[str, str], int]) -> int:
     return math.comb(places.total(), 2) - sum(math.comb(count, 2) for count in places.values())
 
 
-def random_plan(rng: random.Random, census: dict[tuple[str, str], int], most: int) -> FaultPlan:
-    """A plan of up to `most` faults, few more often than many."""
-    places = sorted(place for place in census if KINDS.get(place[1]))  # (`takes` has none)
+def random_plan(
+    rng: random.Random,
+    census: Mapping[tuple[str, str], int],
+    most: int,
+    *,
+    without: Container[str] = (),
+    more: MoreKinds = NO_MORE,
+) -> FaultPlan:
+    """A plan of up to `most` faults, few more often than many.
+
+    Args:
+        without: kinds that are left out, each as ``site=kind``.
+        more: kinds of some places beside those of their sites.
+    """
+    kinds = {
+        place: [
+            each
+            for each in (*KINDS.get(place[1], ()), *more.get(place, ()))
+            if f"{place[1]}={each[0]}" not in without
+        ]
+        for place in sorted(census)
+    }
+    places = [place for place, known in kinds.items() if known]  # (`takes` has none)
     faults: dict[Any, Fault] = {}
-    for _ in range(1 + min(int(rng.expovariate(0.5)), most - 1)):
+    for _ in range(1 + min(int(rng.expovariate(0.5)), most - 1) if places else 0):
         actor, site = rng.choice(places)
         count = census[actor, site]
         occurrence = rng.randint(1, count + (count + 1) // 2)
-        kind, burst, duration = rng.choice(KINDS[site])
+        kind, burst, duration = rng.choice(kinds[actor, site])
         fault = Fault(actor, site, occurrence, kind, burst, duration)
         faults[actor, site, occurrence] = fault
     return FaultPlan(faults.values())
@@ -403,14 +428,28 @@ class Explorer:
 
     def sweep(self) -> Iterator[Run]:
         """Each fault alone."""
-        for fault in single_faults(self.census):
-            yield self.try_plan(FaultPlan([fault]))
+        for plan in self.singles():
+            yield self.try_plan(plan)
+
+    def singles(self) -> Iterator[FaultPlan]:
+        """Each fault alone, in an order in which any first part is spread over the run."""
+        if self.scenario.singles is not None:
+            yield from self.scenario.singles()
+            return
+        for fault in spread(single_faults(self.census), self.census):
+            yield FaultPlan([fault])
+
+    def draw(self, rng: random.Random, most: int) -> FaultPlan:
+        """A random plan of up to so many faults."""
+        if self.scenario.draw is not None:
+            return self.scenario.draw(rng, most)
+        return random_plan(rng, self.census, most)
 
     def soak(self, seed: int, most: int = 8) -> Iterator[Run]:
         """Random plans, for ever."""
         rng = random.Random(seed)
         while True:
-            yield self.try_plan(random_plan(rng, self.census, most))
+            yield self.try_plan(self.draw(rng, most))
 
     def shrink(self, failed: Run) -> Run:
         """The same failure with as few faults as possible."""

@@ -18,7 +18,7 @@ import attrs
 from ..faults.plan import Fault, FaultPlan
 from ..laws.violations import Violation
 from ..world.disks import Disk, memory_disk, sqlite_disk
-from .explorer import Explorer, Run, random_plan
+from .explorer import Explorer, Run
 from .parallel import Board, Lost, RunTooLong, at_most
 from .repeats import Made, Repeats
 from .targets import Place
@@ -316,7 +316,7 @@ def _plans(explorer: BoundedExplorer, portion: Portion) -> Iterator[FaultPlan]:
     yield from map(FaultPlan.parse, portion.plans)
     rng = random.Random(portion.seed)
     for _ in range(portion.count):
-        yield random_plan(rng, explorer.census, portion.most)
+        yield explorer.draw(rng, portion.most)
 
 
 def _take(tally: Tally, portion: Portion, number: int, found: Run) -> BaseException | None:

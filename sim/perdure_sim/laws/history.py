@@ -416,6 +416,11 @@ class History:
 
     # --- at rest ------------------------------------------------------------------------------
 
+    def longest(self) -> int:
+        """How many steps and timers the workflow has that has the most of them."""
+        known = self.workflows.values()
+        return max((len(each.steps) + len(each.ticks) for each in known), default=0)
+
     def check_store(self, store: Store) -> list[Loaded]:
         """Compare all that was written with what the store gives; see resting.py."""
         return check_store(self.workflows, self.deleted, store, is_whole=self._is_whole)

@@ -19,8 +19,7 @@ import attrs
 
 from perdure.runtime.clock import Clock, RealClock
 
-from ..explore.campaign import sweep_plans
-from ..explore.explorer import Run, random_plan
+from ..explore.explorer import Run
 from ..explore.parallel import Board, Done, Lost, RunTooLong, carry_out
 from ..explore.portions import (
     BoundedExplorer,
@@ -308,7 +307,7 @@ class _Search:
         """Single faults, of each scenario in turn."""
         self._begin_phase("sweep")
         plans = [
-            [(explorer, plan) for plan in sweep_plans(explorer.census, False, budget // events)]
+            [(explorer, plan) for plan in itertools.islice(explorer.singles(), budget // events)]
             for explorer, events in zip(self.explorers, self._events, strict=True)
         ]
         for explorer, plan in filter(None, itertools.chain(*itertools.zip_longest(*plans))):
@@ -350,7 +349,7 @@ class _Search:
     def _random_plans(self, seed: int) -> Iterator[tuple[BoundedExplorer, FaultPlan]]:
         rng = random.Random(f"mutant {seed}")
         for explorer in itertools.cycle(self.explorers):
-            yield explorer, random_plan(rng, explorer.census, self._most)
+            yield explorer, explorer.draw(rng, self._most)
 
     def _begin_phase(self, by: FoundBy) -> None:
         for explorer in self.explorers:

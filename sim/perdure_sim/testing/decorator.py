@@ -67,8 +67,9 @@ def simulate(
             ``"postgresql"`` (schemas of their own in the database whose address is in the
             environment variable ``PERDURE_SIM_POSTGRESQL``, else in the manager's own), or None for
             the manager's kind.
-        events_max: a run of more simulated events than this, and than twenty times those of the run
-            without faults, is taken for one that does not end, and fails as `NoEnd`.
+        events_max: a run of more simulated events than this, or of a twentieth as many steps of one
+            workflow, is taken for one that does not end, and fails as `NoEnd`. With faults it may
+            have twenty times the events of the run without.
         given: strategies by name, for arguments whose names are options here. ``given={}`` says
             that nothing is drawn beside plans.
         strategies: for the other arguments; ``...`` for "as its annotation says". Where there are

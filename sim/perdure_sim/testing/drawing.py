@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Collection, Iterator, Mapping
 
 import attrs
 from hypothesis import strategies as st
 
+from ..explore import explorer
 from ..explore.explorer import single_faults, spread
 from ..faults.plan import CLIENT, DELAY, Fault, FaultPlan
 from ..faults.sites import MoreKinds
@@ -78,6 +80,34 @@ def swept_plans(
     after = sum(fault.occurrence == 1 and fault.site in FIRST_SITES for fault in single)
     found[after:after] = _done_and_failed(census, faults)
     return [*_all_twice(census, faults), *found]
+
+
+def swept_in_order(
+    plans: list[tuple[Fault, ...]], number: int, count: int, tried: Collection[tuple[Fault, ...]]
+) -> list[tuple[Fault, ...]]:
+    """The plans of one example, in the order in which they are tried until the budget is spent.
+
+    Each example begins elsewhere, so that together they are spread more. But what befalls actions
+    for the first time is not left to the others: they may never come to that action.
+
+    Args:
+        number: of the example.
+        count: of all examples.
+        tried: what was, with others.
+    """
+    mine = plans[number::count]
+    urgent = [faults for faults in plans if _is_urgent(faults)]
+    ordered = [
+        *filter(_is_urgent, mine),
+        *(faults for faults in urgent if faults not in tried),
+        *mine,
+        *plans,
+    ]
+    return list(dict.fromkeys(ordered))
+
+
+def _is_urgent(faults: tuple[Fault, ...]) -> bool:
+    return len(faults) > 1 or (faults[0].site in FIRST_SITES and faults[0].occurrence == 1)
 
 
 def _all_twice(
@@ -162,6 +192,17 @@ def delay_at(actor: str, site: str, number: int, low: int, high: int, permille: 
     if high - low >= 10_000:
         ms = max(low, ms // 1_000 * 1_000)
     return Fault(actor, site, number, DELAY, 1, ms)
+
+
+def random_plan(rng: random.Random, space: Space, faults: FaultSet, most: int) -> FaultPlan:
+    """Up to so many faults, few more often than many, and some choices; for the command line."""
+    drawn = explorer.random_plan(
+        rng, space.census, most, without=faults.without, more=_late_kinds(space.lateness)
+    )
+    places = _places(space.ranges)
+    chosen = rng.sample(places, rng.randint(0, min(CHOICES_MAX, len(places))))
+    delays = [delay_at(*place, rng.randint(1, 1_000)) for place in chosen]
+    return FaultPlan([*drawn, *delays])
 
 
 def plan_texts(space: Space, faults: FaultSet, most: int = 8) -> st.SearchStrategy[str]:

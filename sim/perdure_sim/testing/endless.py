@@ -30,12 +30,16 @@ from ..world.world import World
 #: something large takes longer, and is waited for.)
 SECONDS_MAX = 2.0
 
-#: Events of one run of a test, where nothing else is said: that is some five hundred steps. A loop
-#: that waits is replayed from its begin each time, so twice as many would take four times as long.
-EVENTS_MAX = 2_000
+#: Events of one run of a test, where nothing else is said. Faults of the disk alone may make some
+#: thousand: everybody tries again, and again.
+EVENTS_MAX = 10_000
+
+#: Of so many events one may be a step, or a timer, of one workflow. A loop that waits is replayed
+#: from its begin each time, so that twice as many steps take four times as long.
+EVENTS_OF_A_STEP = 20
 
 #: So much where it is known that a run does not end: those that come after it show that sooner.
-SECONDS_THEN, EVENTS_THEN, FACTOR_THEN = 0.5, 1_000, 4
+SECONDS_THEN, EVENTS_THEN, FACTOR_THEN = 0.5, 5_000, 4
 
 LEAVE_IT = (
     "If it is meant to go on for ever, let only so much time pass as the test needs and cancel it"
@@ -80,6 +84,7 @@ class Endless:
             seconds = SECONDS_THEN
             most = max(EVENTS_THEN, FACTOR_THEN * self.usual)
             world.events_max = min(world.events_max, most)
+        world.steps_max = world.events_max // EVENTS_OF_A_STEP
         found: list[NoEnd] = []
         seen = -1
 

@@ -130,6 +130,6 @@ def _with_seed(
     plan: FaultPlan, seed: int, census: dict[tuple[str, str], int], kinds: FaultSet
 ) -> FaultPlan:
     taken = {(fault.actor, fault.site, fault.occurrence) for fault in plan}
-    drawn = kinds.cut(random_plan(random.Random(seed), census, FAULTS_MAX))
+    drawn = random_plan(random.Random(seed), census, FAULTS_MAX, without=kinds.without)
     more = [each for each in drawn if (each.actor, each.site, each.occurrence) not in taken]
     return FaultPlan([*plan, *more])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -20,14 +21,14 @@ from perdure.definitions import Definer
 from ..explore import explorer
 from ..explore.portions import DigestsDiffer
 from ..explore.targets import TargetError
-from ..faults.plan import FaultPlan
+from ..faults.plan import Fault, FaultPlan
 from ..faults.sites import check
 from ..laws.replaying import ReplayDiffers, Shape
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
 from .differing import difference
 from .disks import OneDisk, Setup, StoreName
-from .drawing import Space, alone, plan_texts, swept_plans
+from .drawing import Space, alone, plan_texts, random_plan, swept_in_order, swept_plans
 from .endless import NoEnd
 from .failures import Failure, tell
 from .garbage import collecting_between_runs
@@ -45,7 +46,7 @@ MakeDisk: TypeAlias = Callable[[], Disk]
 SWEPT_EXAMPLES = 3
 
 #: Simulated events of a sweep, over all examples, where the test does not say it.
-SWEEP_EVENTS = 1_200
+SWEEP_EVENTS = 3_000
 
 #: Runs to find simpler arguments under which a swept fault does the same.
 SIMPLER_MAX = 60
@@ -69,14 +70,25 @@ class Swept:
     Attributes:
         budget: simulated events, over all examples.
         examples: those that are swept.
+        tried: plans, with any of them.
         done: runs.
         possible: runs that there are.
+        events: of the runs that were made.
     """
 
     budget: int
     examples: list[Arguments] = attrs.field(factory=list)
+    tried: set[tuple[Fault, ...]] = attrs.field(factory=set)
     done: int = 0
     possible: int = 0
+    events: int = 0
+
+    def __str__(self) -> str:
+        text = f"swept {self.done:,} of {self.possible:,}"
+        if not 0 < self.done < self.possible:
+            return text
+        thousands = math.ceil(self.events * self.possible / self.done / 1_000)
+        return f"{text} (for all: sweep={thousands * 1_000:_})"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -294,7 +306,7 @@ class Trial:
         if late is not None and not failures:
             failures.append(late)
         if self.sweep:
-            hypothesis_reports(f"swept {swept.done:,} of {swept.possible:,}")
+            hypothesis_reports(str(swept))
         why_not = why_not_elsewhere(self.manager)
         if why_not is not None:
             hypothesis_reports(f"not replayed in another process: {why_not}")
@@ -363,14 +375,14 @@ class Trial:
         swept.possible += len(plans)
         number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
         limit = self.stage.events + swept.budget // most
-        # Each example begins elsewhere, so that together they are spread more.
-        others = [faults for index, faults in enumerate(plans) if index % most != number]
-        for faults in plans[number::most] + others:
+        for faults in swept_in_order(plans, number, most, swept.tried):
             if self.stage.events >= limit:
                 break
             plan = FaultPlan(faults)
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
+            swept.events += finished.world.events
+            swept.tried.add(faults)
             if finished.failure is not None:
                 failure = self._keep({**kwargs, **kept}, plan, finished.failure)
                 return self._fewer(failure, kept)
@@ -430,7 +442,7 @@ class Trial:
                 f"{self.test.__name__}: {missing[0]} comes from pytest (a fixture, parametrize or a"
                 " class): only pytest can run this test"
             )
-        drawn = self._simplest()
+        drawn, space = self._simplest(), Space()
 
         def run(
             scenario: explorer.Scenario, plan: FaultPlan, make_disk: MakeDisk, detail: bool
@@ -445,6 +457,8 @@ class Trial:
             if self.store != "postgresql":  # whose tables are made by another SQL
                 stage = attrs.evolve(stage, disks=OneDisk(disk))
             finished = stage.run(self.script(_copied(drawn)), plan, detail=detail)
+            if not plan:
+                space.add(finished.world.faults.census, finished.ranges, finished.lateness)
             return explorer.Run(
                 scenario=scenario,
                 plan=plan,
@@ -461,6 +475,11 @@ class Trial:
             workers=self.workers,
             setup=self.setup,
             runner=run,
+            singles=lambda: [
+                FaultPlan(faults)
+                for faults in swept_plans(space.census, space.ranges, self.faults, space.lateness)
+            ],
+            draw=lambda rng, most: random_plan(rng, space, self.faults, most),
         )
 
     def _simplest(self) -> Arguments:

@@ -10,6 +10,7 @@ import heapq
 import math
 import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -85,7 +86,7 @@ class World:
         drain_seconds: how long running attempts may go on in a worker that is stopped.
 
     Attributes:
-        events_max: a run with more events runs hot.
+        events_max, steps_max: a run of more events, or steps of one workflow, runs hot.
         observer: called after each event.
         on_attempt: called when an action's code begins.
         on_attempt_end: called with the attempt and its outcome when an action's code ends.
@@ -140,6 +141,7 @@ class World:
         self._log: list[tuple[int, int, list[Write] | CallMade]] | None = None
         self._plain_ids: dict[str, str | None] = {}
         self.events_max = EVENTS_MAX
+        self.steps_max = sys.maxsize
         self.observer: Callable[[], None] | None = None
         self.on_attempt: Callable[[CallMade], None] | None = None
         self.on_attempt_end: Callable[[Attempt, Outcome], None] | None = None
@@ -194,8 +196,9 @@ class World:
         while heap and (until is None or heap[0][0] <= until):
             self.now, _, _, fn = heapq.heappop(heap)
             self.events += 1
-            if self.events > self.events_max:
-                raise HotSpin(f"{self.events_max:,} events by {moment(self.now)}: it runs hot")
+            is_long = self.events % 32 == 0 and self.history.longest() > self.steps_max
+            if is_long or self.events > self.events_max:
+                raise HotSpin(f"{self.events - 1:,} events by {moment(self.now)}: it runs hot")
             fn()
             if self.observer is not None:
                 self.observer()

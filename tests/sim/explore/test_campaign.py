@@ -16,7 +16,7 @@ from perdure_sim.explore.explorer import Scenario, count_pairs, pairs, single_fa
 from perdure_sim.explore.parallel import Board
 from perdure_sim.explore.portions import Failure, Stores
 from perdure_sim.explore.targets import Place
-from perdure_sim.faults.plan import Fault
+from perdure_sim.faults.plan import Fault, FaultPlan
 
 CENSUS = {("w0", "wake"): 4, ("w1", "wake"): 1, ("w0", "told"): 2}
 
@@ -69,14 +69,15 @@ def test_pairs_are_all_pairs_at_two_places() -> None:
 
 def test_the_plans_of_a_sweep_end_where_they_shall() -> None:
     """Singles first; of the pairs so many as there is room for, from the first to the last."""
-    singles, both = len(list(single_faults(CENSUS))), count_pairs(CENSUS)
-    assert [len(plan) for plan in sweep_plans(CENSUS, False, None)] == [1] * singles
-    assert [len(plan) for plan in sweep_plans(CENSUS, True, 5)] == [1] * 5
-    cut = [str(plan) for plan in sweep_plans(CENSUS, True, singles + 10)]
+    plans = [FaultPlan([fault]) for fault in single_faults(CENSUS)]
+    singles, both = len(plans), count_pairs(CENSUS)
+    assert [len(plan) for plan in sweep_plans(plans, CENSUS, False, None)] == [1] * singles
+    assert [len(plan) for plan in sweep_plans(plans, CENSUS, True, 5)] == [1] * 5
+    cut = [str(plan) for plan in sweep_plans(plans, CENSUS, True, singles + 10)]
     assert len(cut) == singles + 10
     all_pairs = [str(plan) for plan in pairs(CENSUS)]
     assert all_pairs.index(cut[-1]) >= both * 0.9
-    assert len(list(sweep_plans(CENSUS, True, None))) == singles + both
+    assert len(list(sweep_plans(plans, CENSUS, True, None))) == singles + both
 
 
 # --- sweeps ---------------------------------------------------------------------------------------

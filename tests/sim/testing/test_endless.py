@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ async def one(step: Step, name: str) -> None:
 @manager.workflow
 async def sleeping(step: Step) -> None:
     while True:
+        await step.sleep(1)
+
+
+@manager.workflow
+async def napping(step: Step, naps: int) -> None:
+    for _ in range(naps):
         await step.sleep(1)
 
 
@@ -114,6 +121,31 @@ def test_a_loop_is_told_with_its_place(
     for each in words:
         assert each in str(raised.value)
     assert signal.getsignal(signal.SIGPROF) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("naps", "is_told"), [(15, False), (60, True)])
+def test_steps_of_one_workflow_are_counted_as_well(naps: int, is_told: bool) -> None:
+    """A loop that waits takes long before it has made many events."""
+
+    @simulate(manager, store="memory", max_examples=1, sweep=False, events_max=400)
+    def test(sim: Simulation) -> None:
+        sim.start(napping(naps))
+
+    with pytest.raises(NoEnd) if is_told else nullcontext():
+        test()  # type: ignore[call-arg]
+
+
+def test_a_disk_that_is_full_is_no_loop() -> None:
+    """Everybody tries again and again: that makes events, and no steps."""
+
+    def scenario(sim: Simulation) -> None:
+        for _ in range(4):
+            sim.start(ending())
+
+    plan = "pd1:" + ";".join(f"w0/commit#{number}=disk_full:3m" for number in (1, 50, 100, 150))
+    trace = run_simulation(manager, scenario, plan, store="memory")
+    assert trace.failure is None
+    assert trace.events > 2_000
 
 
 def test_what_is_meant_to_go_on_for_ever_is_canceled() -> None:

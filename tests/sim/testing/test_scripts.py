@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from tests.sim.testing import bank
 from tests.sim.testing.bank import manager
 from tests.sim.testing.test_plugin import TESTS
 
-from perdure_sim import Simulation, run_simulation
+from perdure_sim import Simulation, run_simulation, simulate
 from perdure_sim.command.cli import command_line
+from perdure_sim.explore.explorer import Explorer
 from perdure_sim.explore.targets import TargetError, load
-from perdure_sim.faults.plan import PlanError
+from perdure_sim.faults.plan import DELAY, PlanError
+from perdure_sim.world.disks import memory_disk
 
 
 def nap(sim: Simulation) -> None:
@@ -76,6 +79,30 @@ def test_a_test_is_a_target_of_the_command_line(
     assert code == 1
     assert "hasty-1" in capsys.readouterr().out
     sys.modules.pop("target_it", None)
+
+
+def test_the_command_tries_what_the_test_would() -> None:
+    """Times within ranges, attempts that outlast long waits, and no fault that it leaves out."""
+
+    @simulate(manager, faults=["slow", "jump"])
+    def test(sim: Simulation) -> None:
+        sim.stub("look_up", returns="x", takes="1s..9s")
+        sim.start(bank.napping(3_600))
+        sim.advance("1s")
+        sim.start(bank.asking("x"))
+        sim.after("2s..2h", lambda: sim.start(bank.napping(7_200)))
+
+    explorer = Explorer(test.simulation.scenario(), memory_disk)  # type: ignore[attr-defined]
+    assert explorer.begin().failure is None
+    rng = random.Random(5)
+    singles = [fault for plan in explorer.singles() for fault in plan]
+    drawn = [fault for _ in range(300) for fault in explorer.draw(rng, 8)]
+    for faults in (singles, drawn):
+        assert {fault.kind for fault in faults} == {"slow", "jump", DELAY}
+        places = {(fault.actor, fault.site) for fault in faults if fault.kind == DELAY}
+        assert places == {("client", "after"), ("look_up", "takes")}
+        lengths = {fault.duration for fault in faults if fault.kind == "slow"}
+        assert min(lengths) < 3_600_000 <= max(lengths)
 
 
 def test_a_test_that_needs_pytest_is_no_target() -> None:
