@@ -61,12 +61,19 @@ def both(*rigs: Rig) -> None:
             rig.settle()
 
 
-def take_from(rig: Rig, workflow_id: str) -> None:
-    """Have `rig` own a workflow whose attempt goes on in the worker that owned it before."""
+def give_up(rig: Rig, workflow_id: str, wake_at: int | None) -> None:
+    """Have nobody own a workflow whose attempt goes on in the worker that owned it."""
     rig.rows(
-        "UPDATE perdure_workflows SET owner = NULL, wake_at = 0, epoch = epoch + 9000 WHERE id = ?",
+        "UPDATE perdure_workflows SET owner = NULL, wake_at = ?, epoch = epoch + 9000 WHERE id = ?",
+        wake_at,
         workflow_id,
     )
+    rig.rows("UPDATE perdure_steps SET away = 1 WHERE workflow_id = ?", workflow_id)
+
+
+def take_from(rig: Rig, workflow_id: str) -> None:
+    """Have `rig` own a workflow whose attempt goes on in the worker that owned it before."""
+    give_up(rig, workflow_id, wake_at=0)
     rig.worker._claims.expect(0)
     rig.settle()
     assert rig.state(workflow_id).owner == rig.worker_id
@@ -215,10 +222,7 @@ def test_a_workflow_that_nobody_owns_is_woken_for_an_attempt_that_was_lost(rigs:
     runner, rig = rigs(d), rigs(d)
     workflow_id = runner.start(working())
     runner.settle()
-    runner.rows(
-        "UPDATE perdure_workflows SET owner = NULL, wake_at = NULL, epoch = 9000 WHERE id = ?",
-        workflow_id,
-    )
+    give_up(runner, workflow_id, wake_at=None)
     runner.die()
     rig.pass_time(100)
     assert rig.error(workflow_id) == "StepFailed"

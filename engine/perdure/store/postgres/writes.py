@@ -399,7 +399,7 @@ class PostgresTransaction(PostgresReader):
         """See `base.Transaction.wake_blocked`."""
         sql = (
             "UPDATE perdure_workflows SET wake_at = $1 WHERE blocked IS NOT NULL AND owner IS NULL"
-            " AND takeovers < $2 AND name = ANY($3::text[])"
+            " AND takeovers < $2 AND name || '' = ANY($3::text[])"
         )
         self._later((sql, (now, takeovers_below, list(names))))
 
@@ -430,7 +430,7 @@ class PostgresTransaction(PostgresReader):
         self._later((f"SELECT 1 FROM perdure_workflows WHERE id = $1{LOCK}", (workflow_id,)))
         sql = (
             "UPDATE perdure_workflows SET wake_at = least(wake_at, $1)"
-            " WHERE id = $2 AND owner IS NULL AND status = 'in_progress'"
+            " WHERE id = $2 AND owner IS NULL AND ended_at IS NULL"
         )
         self._later((sql, (at, workflow_id)))
         self.is_news = True
@@ -441,7 +441,7 @@ class PostgresTransaction(PostgresReader):
             # The inbox drives: it is mostly empty.
             "UPDATE perdure_workflows SET wake_at = least(wake_at, $2)"
             " WHERE id IN (SELECT i.workflow_id FROM perdure_inbox i WHERE i.worker IS NULL"
-            f" AND i.workflow_id {ANY}) AND owner IS NULL AND status = 'in_progress'"
+            f" AND i.workflow_id {ANY}) AND owner IS NULL AND ended_at IS NULL"
         )
         return self._ask(sql, (list(ids), at)).count > 0
 
