@@ -23,6 +23,8 @@ from perdure.store.postgres.store import OPEN_PAUSE, UPGRADE_TRIES, PostgresStor
     [
         "INSERT INTO perdure_config VALUES (2, 1, 1)",
         "UPDATE perdure_config SET max_parallelism = -1",
+        "UPDATE perdure_workers SET permits = -1",
+        "UPDATE perdure_workers SET wanting = -1",
         "UPDATE perdure_workflows SET epoch = 0",
         "UPDATE perdure_workflows SET status = 'paused'",
         "UPDATE perdure_workflows SET status = 'success'",
@@ -76,6 +78,7 @@ def test_what_must_not_be_stored_cannot_be(
         "INSERT INTO perdure_workflows (id, name, arguments, rules, created_at, start_at, status,"
         " epoch) VALUES ('w', 'w', '{}', 1, 1, 1, 'in_progress', 1)",
     )
+    execute(postgres_url, "INSERT INTO perdure_workers VALUES ('w', false, 1, now())")
     execute(
         postgres_url,
         "INSERT INTO perdure_steps (workflow_id, number, kind, name, asked_position, asked_at,"

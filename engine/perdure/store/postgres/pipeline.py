@@ -136,7 +136,9 @@ class Pipeline:
         pgconn = self._connection.pgconn
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
             raise _still_copying()
-        pgconn.send_query_prepared(name, list(map(_encoded, values)))
+        # Most are numbers, and in a step's commit there are many.
+        encoded = [b"%d" % each if type(each) is int else _encoded(each) for each in values]
+        pgconn.send_query_prepared(name, encoded)
         results: list[PGresult] = self._connection.wait(execute(pgconn))
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
@@ -184,6 +186,8 @@ class Pipeline:
         if result.status != ExecStatus.TUPLES_OK:
             return Rows([], result.command_tuples or 0, result.command_status)
         columns = range(result.nfields)
+        if not columns:
+            return Rows([()] * result.ntuples, result.ntuples, result.command_status)
         decoders = [_decoder(result.ftype(column)) for column in columns]
         value = result.get_value
         rows = []
@@ -238,8 +242,6 @@ def _results(pgconn: Any) -> PQGen[list[PGresult]]:
 def _encoded(value: Any) -> bytes | None:
     if value is None:
         return None
-    if type(value) is int:  # as most are
-        return b"%d" % value
     if isinstance(value, list):
         return ("{" + ",".join(map(_element, value)) + "}").encode()
     return _text(value).encode()

@@ -14,12 +14,27 @@ DO $$
         FOR each IN
             SELECT conrelid::regclass AS of_table, conname FROM pg_constraint
             WHERE contype = 'c'
-                AND conrelid IN ('perdure_workflows'::regclass, 'perdure_steps'::regclass)
+                AND conrelid IN (
+                    'perdure_workers'::regclass,
+                    'perdure_workflows'::regclass,
+                    'perdure_steps'::regclass
+                )
         LOOP
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', each.of_table, each.conname);
         END LOOP;
     END
 $$;
+CREATE FUNCTION perdure_check_worker() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT (new.permits >= 0 AND new.wanting >= 0) THEN
+            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+        END IF;
+        RETURN new;
+    END
+$$;
+CREATE TRIGGER perdure_check_worker
+    BEFORE INSERT OR UPDATE OF permits, wanting
+    ON perdure_workers FOR EACH ROW EXECUTE FUNCTION perdure_check_worker();
 ALTER TABLE perdure_workflows ADD CHECK ((position >= 0) = (started_at IS NOT NULL));
 CREATE FUNCTION perdure_check_workflow() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

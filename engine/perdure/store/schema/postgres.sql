@@ -1,8 +1,8 @@
 -- The tables of perdure in PostgreSQL. They lie beside the application's own tables, in the first
 -- schema of the search path. Instants are integer milliseconds since the epoch, values JSON text:
 -- never jsonb, which would not give them back to the letter. A CHECK here means that a bug in
--- Python cannot store what must not exist. Of the two tables that each step writes to, triggers say
--- it: PostgreSQL reads each CHECK of a table anew, from text, for each statement that writes to it,
+-- Python cannot store what must not exist. Of the tables that each step writes to, triggers say it:
+-- PostgreSQL reads each CHECK of a table anew, from text, for each statement that writes to it,
 -- and theirs took longer than all else that a step's commit does in the server. Ids compare by
 -- their bytes (COLLATE "C"): a collation of the system's may change under an index. A statement
 -- ends at a semicolon at a line's end, where the next line is not indented.
@@ -26,10 +26,22 @@ CREATE TABLE perdure_workers (
     fenced boolean NOT NULL DEFAULT false,
     started_at bigint NOT NULL,
     lease_until timestamptz NOT NULL,
-    permits bigint NOT NULL DEFAULT 0 CHECK (permits >= 0),
-    wanting bigint NOT NULL DEFAULT 0 CHECK (wanting >= 0),
+    permits bigint NOT NULL DEFAULT 0,
+    wanting bigint NOT NULL DEFAULT 0,
     session bigint NOT NULL DEFAULT 0                     -- raised when a commit is in doubt
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000);
+
+CREATE FUNCTION perdure_check_worker() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT (new.permits >= 0 AND new.wanting >= 0) THEN
+            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+        END IF;
+        RETURN new;
+    END
+$$;
+CREATE TRIGGER perdure_check_worker
+    BEFORE INSERT OR UPDATE OF permits, wanting
+    ON perdure_workers FOR EACH ROW EXECUTE FUNCTION perdure_check_worker();
 
 CREATE TABLE perdure_workflows (
     seq bigint GENERATED ALWAYS AS IDENTITY UNIQUE,       -- order of creation
