@@ -14,7 +14,7 @@ from perdure.core.ids import EventId, WorkflowId
 from perdure.core.messages import EventSent, SentEvent
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowState, created_event_for
-from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound
+from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound, StoreCorrupt
 from perdure.sometimes import sometimes
 from perdure.store.base import InboxRow
 
@@ -139,7 +139,10 @@ def _found(scope: Scope, order: EventOrder) -> tuple[WorkflowId, SentEvent]:
 def _created_event(scope: Scope, workflow_id: WorkflowId, oldest: SentEvent) -> SentEvent | None:
     """Of the created events of a name the one that a send by name is for; None for a new one."""
     tx, name = scope.tx, oldest.name
-    commands = [record.command for record in tx.open_steps(workflow_id)]
+    try:
+        commands = [record.command for record in tx.open_steps(workflow_id)]
+    except StoreCorrupt:  # of this workflow alone, which is blocked; its events are kept
+        return oldest
     waits = [command for command in commands if isinstance(command, AwaitEvent)]
     if any(wait.event_name == name for wait in waits):
         # It hangs on which of them the queued events are for.

@@ -98,3 +98,7 @@ CREATE TRIGGER perdure_keep_step
 UPDATE perdure_steps SET state = state WHERE state IN ('ready', 'started');
 CREATE INDEX perdure_steps_away ON perdure_steps (away_runner) WHERE away_runner IS NOT NULL;
 CREATE INDEX perdure_steps_ready ON perdure_steps (due_at) WHERE is_ready;
+-- The oldest created event of a name is the first of its index.
+DROP INDEX perdure_events_created;
+CREATE INDEX perdure_events_created ON perdure_events (workflow_id, name, made)
+    WHERE sequence IS NULL;

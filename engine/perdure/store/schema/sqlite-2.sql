@@ -4,3 +4,7 @@ CREATE INDEX perdure_workflows_wake ON perdure_workflows (name, wake_at)
     WHERE owner IS NULL AND wake_at IS NOT NULL;
 DROP INDEX perdure_workflows_name;
 CREATE INDEX perdure_workflows_name ON perdure_workflows (name, status, seq);
+-- The oldest created event of a name is the first of its index.
+DROP INDEX perdure_events_created;
+CREATE INDEX perdure_events_created ON perdure_events (workflow_id, name, made)
+    WHERE sequence IS NULL;
