@@ -354,6 +354,18 @@ def test_an_await_that_a_queued_event_is_for_is_served(rigs: Make) -> None:
     assert rig.outcome(workflow_id) == [1, 2]
 
 
+def test_a_send_to_a_workflow_whose_rows_are_damaged_is_stored(rigs: Make) -> None:
+    """It is blocked; what is sent to it is kept, and its damage is no trouble of the store's."""
+    rig = rigs(d, works=False)
+    workflow_id = rig.start(both("?", ""))
+    event_id = created(rig, workflow_id)
+    worker = rigs(d)
+    worker.settle()
+    assert worker.rows("UPDATE perdure_steps SET options = 'x' RETURNING number") == [(0,)]
+    sent = rig.done(send(rig, "go", workflow_id=workflow_id, value=1))
+    assert (sent.value, sent.error) == (event_id, None)
+
+
 def test_two_awaits_of_one_name_each_get_their_own(rigs: Make) -> None:
     """Asked in one batch, and two events sent in one turn: first to first, and nobody gets both."""
     rig = rigs(d)

@@ -7,12 +7,10 @@ four times the steps may take four times the calls, and a little more.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 import pytest
+from tests.counting import counted
 from tests.runtime.harness import Rig
 
 from perdure.definitions import Definer
@@ -130,6 +128,22 @@ async def timed_out_beside_others(step: Step, count: int) -> int:
     return sum(isinstance(each, TimeoutError) for each in found)
 
 
+@d.mutation
+def made_alike(ctx: MutationContext, workflow_id: str, count: int) -> None:
+    for _ in range(count):
+        ctx.create_event("e", workflow_id=workflow_id)
+
+
+@d.workflow
+async def created_alike(step: Step, count: int) -> int:
+    """Nobody awaits them; each send takes the oldest of those that are left."""
+    await step.run_mutation(made_alike(step.workflow_id, count))
+    await step.sleep(0.5)
+    await step.run_mutation(send_all(step.workflow_id, ["e"] * count))
+    await step.await_event("e")
+    return count
+
+
 @d.workflow
 async def canceled(step: Step, count: int) -> int:
     futures = [step.run_action(fetched(i)) for i in range(count)]
@@ -160,28 +174,13 @@ WIDE = {
         own_ids,
         one_by_one,
         timed_out,
+        created_alike,
         beside_others,
         timed_out_beside_others,
         canceled,
         abandoned,
     )
 }
-
-
-@contextmanager
-def counted() -> Iterator[Callable[[], int]]:
-    """Counts the calls of Python functions inside the block."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
-        yield lambda: calls
-    finally:
-        sys.setprofile(None)
 
 
 def same_name(count: int) -> list[str]:
@@ -237,6 +236,7 @@ def work(name: str, events: Events, count: int) -> int:
         ("own_ids", nothing),
         ("one_by_one", same_name),
         ("timed_out", nothing),
+        ("created_alike", nothing),
         ("beside_others", others_first),
         ("timed_out_beside_others", others),
         ("canceled", nothing),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from perdure.core.commands import AwaitEvent
 from perdure.core.ids import EventId, WorkflowId
 from perdure.core.messages import EventSent, SentEvent
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowState, created_event_for
-from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound
+from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound, StoreCorrupt
 from perdure.sometimes import sometimes
 from perdure.store.base import InboxRow
 
@@ -125,15 +126,35 @@ def _found(scope: Scope, order: EventOrder) -> tuple[WorkflowId, SentEvent]:
     """The event that a send by name makes a sent one: a created one, or a new one."""
     workflow_id, name = order.workflow_id, order.name
     assert workflow_id is not None and name is not None
-    event = None
-    if scope.tx.has_created_event(workflow_id, name):  # rarely: else no journal need be read
-        for loaded in scope.tx.load([workflow_id]):
-            event = created_event_for(loaded.state, name)
+    event = scope.tx.created_event(workflow_id, name)
+    if event is not None:  # rarely: else nothing more need be read
+        event = _created_event(scope, workflow_id, event)
     if event is None:
         event = SentEvent(event_id=order.event_id, name=name)
     else:
         sometimes("a send by name goes to an event that was created")
     return workflow_id, event
+
+
+def _created_event(scope: Scope, workflow_id: WorkflowId, oldest: SentEvent) -> SentEvent | None:
+    """Of the created events of a name the one that a send by name is for; None for a new one."""
+    tx, name = scope.tx, oldest.name
+    try:
+        commands = [record.command for record in tx.open_steps(workflow_id)]
+    except StoreCorrupt:  # of this workflow alone, which is blocked; its events are kept
+        return oldest
+    waits = [command for command in commands if isinstance(command, AwaitEvent)]
+    if any(wait.event_name == name for wait in waits):
+        # It hangs on which of them the queued events are for.
+        (loaded,) = tx.load([workflow_id])
+        return created_event_for(loaded.state, name)
+    for event_id in filter(None, (wait.event_id for wait in waits)):
+        found = tx.find_event(event_id)
+        if found is not None and found[0] == workflow_id:
+            event = found[1]
+            if event.sequence is None and event.name == name:
+                return event
+    return oldest
 
 
 def _send_again(scope: Scope, stored: tuple[WorkflowId, SentEvent, bool]) -> EventId:

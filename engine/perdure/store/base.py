@@ -186,8 +186,9 @@ class Reader(Protocol):
         """The same, of the event that was sent under this token."""
         ...
 
-    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
-        """Whether the workflow has an event of that name that is created and not sent. Cheap."""
+    def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
+        """Of the workflow's events of that name that are created and not sent the one that was
+        created first. Cheap, however many there are."""
         ...
 
     def workers(self) -> list[WorkerRow]: ...

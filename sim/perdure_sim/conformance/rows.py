@@ -458,16 +458,16 @@ def created_events_can_be_sent(bench: Bench) -> None:
 
 @suite.check
 def created_events_are_told_apart(bench: Bench) -> None:
-    """A name's unsent ones are seen, and a sent one is found by its send's token."""
+    """A name's oldest unsent one is found, and a sent one by its send's token."""
     bench.put(bench.state("a"))
     reader, a, token = bench.reader(), bench.id("a"), bench.id("token")
-    created = SentEvent(event_id=bench.id("1"), name="e", made=LARGE)
-    _put_events(bench, "a", (created, _sent(bench, "2", 3, Succeeded("null"))))
-    expect([reader.has_created_event(a, n) for n in "ef"], [True, False], "only one is not sent")
-    sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"), token=token)
+    later, created = (SentEvent(event_id=bench.id(n), name="e", made=LARGE - int(n)) for n in "01")
     expect(reader.find_send(token), None, "nothing was sent by this token")
+    _put_events(bench, "a", (later, created, _sent(bench, "2", 3, Succeeded("null"))))
+    expect([reader.created_event(a, n) for n in "ef"], [created, None], "the oldest is found")
+    sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"), token=token)
     _put_events(bench, "a", (replace(sent, made=None),))
-    expect(reader.has_created_event(a, "e"), False, "it is sent now")
+    expect(reader.created_event(a, "e"), later, "it is sent now")
     expect(reader.find_send(token), (a, sent, False), "it is found by the token, as it was made")
 
 

@@ -187,11 +187,16 @@ class Reads:
                 return self.find_event(event_id)
         return None
 
-    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
-        """See `base.Reader.has_created_event`."""
+    def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
+        """See `base.Reader.created_event`. Looks at all events of the workflow: see `find_send`."""
         journal = self._tables.journals.get(workflow_id)
-        rows = () if journal is None else journal.events.values()
-        return any(row.event.sequence is None and row.event.name == name for row in rows)
+        found: SentEvent | None = None
+        for row in () if journal is None else journal.events.values():
+            event = row.event
+            if event.sequence is None and event.name == name:
+                if found is None or (event.made or 0) < (found.made or 0):
+                    found = event
+        return found
 
     def workers(self) -> list[WorkerRow]:
         """See `base.Reader.workers`. In the order of their ids."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
+from tests.counting import counted
 from tests.sim.guests import GUESTS, fulfil, make_tables, place
 from tests.sim.portable import execute
 
@@ -157,6 +158,30 @@ def test_the_client_does_not_end_the_transaction_itself(
         deed = world.transact("commits", lambda over: over.db.rollback())
         world.run(until=world.now + 1_000)
         assert isinstance(deed.error, ConnectionMisuse)
+
+
+def test_a_send_takes_no_longer_where_many_events_are_created(
+    world_of: Callable[[str], AbstractContextManager[World]],
+) -> None:
+    """Four times the created events of one name, and the sends to them, take four times the calls,
+    also in the model store."""
+    counts = []
+    for count in (100, 400):
+
+        def body(over: MutationContext, count: int = count) -> None:
+            place(over, "b")
+            with counted() as calls:
+                for verb in (over.create_event, over.send_event):
+                    for _ in range(count):
+                        verb("e", workflow_id="b")
+            counts.append(calls())
+
+        with world_of("pd1:") as world:
+            deed = world.transact("place b", body)
+            world.run(until=world.now + 1_000)
+            assert (deed.is_done, deed.error) == (True, None)
+    few, many = counts
+    assert many / few < 6, counts
 
 
 def test_the_law_sees_a_disk_that_keeps_the_one_without_the_other() -> None:

@@ -42,7 +42,7 @@ def plans(url: str) -> dict[str, str]:
         "inbox": lambda: reader.inbox_of("a"),
         "event": lambda: reader.find_event("a"),
         "send": lambda: reader.find_send("a"),
-        "created event": lambda: reader.has_created_event("a", "b"),
+        "created event": lambda: reader.created_event("a", "b"),
     }.items():
         asked.clear()
         read()  # type: ignore[no-untyped-call]

@@ -282,10 +282,11 @@ class PostgresReader:
             return None
         return row[0], event_from_row(row[2:]), row[1] is not None
 
-    def has_created_event(self, workflow_id: WorkflowId, name: str) -> bool:
-        """See `base.Reader.has_created_event`. By the index on those that are only created."""
+    def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
+        """See `base.Reader.created_event`. By the index on those that are only created."""
         sql = (
-            "SELECT 1 FROM perdure_events"
-            " WHERE workflow_id = $1 AND name = $2 AND sequence IS NULL LIMIT 1"
+            f"SELECT {EVENT} FROM perdure_events"
+            " WHERE workflow_id = $1 AND name = $2 AND sequence IS NULL ORDER BY made LIMIT 1"
         )
-        return self._execute(sql, (workflow_id, name)).fetchone() is not None
+        row = self._execute(sql, (workflow_id, name)).fetchone()
+        return None if row is None else event_from_row(row)

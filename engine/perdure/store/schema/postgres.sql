@@ -150,7 +150,8 @@ CREATE TABLE perdure_events (
 );
 CREATE UNIQUE INDEX perdure_events_id ON perdure_events (id);
 -- Two that are small: events that are only created, and those that were.
-CREATE INDEX perdure_events_created ON perdure_events (workflow_id, name) WHERE sequence IS NULL;
+CREATE INDEX perdure_events_created ON perdure_events (workflow_id, name, made)
+    WHERE sequence IS NULL;
 CREATE UNIQUE INDEX perdure_events_token ON perdure_events (token) WHERE token IS NOT NULL;
 
 -- Messages that another process has for the owner of a workflow (or, with `worker`, for one).

@@ -116,8 +116,8 @@ OPERATIONS = (
         "a send by name takes no event that was created",
         "event",
         "runtime.event_operations:_found",
-        "if scope.tx.has_created_event(workflow_id, name):",
-        "if False:",
+        "event = _created_event(scope, workflow_id, event)",
+        "event = None",
         found_by=("tickets", "", "AssertionError"),
     ),
     Mutant(
