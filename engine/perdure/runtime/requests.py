@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from perdure.core.outcomes import Json
-from perdure.definitions import Definition
+from perdure.definitions import Definition, Mutation
 from perdure.errors import StoreError
 from perdure.store.base import Reader, TransactionLost
 
@@ -41,6 +41,8 @@ class RunFunction:
     def execute(self, scope: Scope) -> Json:
         """Carry it out; the result is encoded."""
         definition = self.definition
+        if isinstance(definition, Mutation):
+            scope.tx.be_certain()  # of all that clients ask for this alone leaves no trace
         try:
             return run_function(scope, definition, self.arguments, repr(definition))
         except (StoreError, TransactionLost):

@@ -313,6 +313,11 @@ class Transaction(Reader, Protocol):
         """The connection that user code gets, inside this very transaction."""
         ...
 
+    def be_certain(self) -> None:
+        """Find out what became of this transaction, should the answer to its commit be lost:
+        nothing in the engine's rows would tell. A store that cannot do so does nothing."""
+        ...
+
     def run_user_code(self, fn: Callable[[], T], *, read_only: bool) -> T:
         """Run `fn` under a savepoint: all that it wrote stays, or, if it raises, nothing.
 

@@ -322,6 +322,9 @@ class SqliteTransaction(SqliteReader):
         """The path, for messages."""
         return self._connection.path
 
+    def be_certain(self) -> None:
+        """See `base.Transaction.be_certain`. A commit is in doubt only if its disk is."""
+
     # --- settings and sequences
 
     def set_max_parallelism(self, value: int) -> None:

@@ -262,6 +262,9 @@ class MemoryTransaction(Reads):
         self._tables.take_back(self._changes[mark:])
         del self._changes[mark:]
 
+    def be_certain(self) -> None:
+        """See `base.Transaction.be_certain`: as on SQLite."""
+
     # --- settings and sequences
 
     def set_max_parallelism(self, value: int) -> None:

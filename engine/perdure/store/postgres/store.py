@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.errors import IntegrityError, RaiseException
@@ -43,6 +43,19 @@ logger = logging.getLogger("perdure.store")
 #: How often a worker tries to connect at its start, and how long it waits in between, in seconds.
 OPEN_TRIES = 30
 OPEN_PAUSE = 1.0
+
+#: By what a transaction can be found after it: its id, and since when the server runs on which that
+#: is its own. (A standby that takes over may give the id again. Its timeline would tell too, and a
+#: restart keep it, but not every service that is called PostgreSQL lets one ask for that.)
+Mark: TypeAlias = tuple[str, str]
+
+_SERVER = "extract(epoch from pg_postmaster_start_time())::text"
+_MARK = f"SELECT pg_current_xact_id()::text, {_SERVER}"
+_FIND_MARK = f"SELECT CASE WHEN {_SERVER} = $2 THEN pg_xact_status($1::text::xid8) END"
+#: PostgreSQL 13 has these functions.
+MARKS_SINCE = 130_000
+#: How long to wait between the questions what became of a transaction, in seconds.
+CERTAIN_PAUSES = (0.05, 0.2, 0.5, 1.0)
 
 _REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
 
@@ -230,6 +243,29 @@ class PostgresStore:
         sql = "SELECT 1 FROM perdure_workers WHERE id = ANY($1::text[]) FOR UPDATE"
         session.statements.ask(sql, (workers,))
 
+    def has_committed(self, mark: Mark | None) -> bool:
+        """Whether a transaction whose answer was lost is known to be stored.
+
+        The server may be away for a moment, and a transaction end only when its server process has
+        noticed: so it is asked more than once. False if it was not stored, or cannot be found.
+        """
+        if mark is None:
+            return False
+        for pause in (*CERTAIN_PAUSES, 0):
+            try:
+                row = self._open_session().statements.ask(_FIND_MARK, mark).fetchone()
+            except (StoreError, psycopg.Error):
+                row = None
+            if row is not None and row[0] != "in progress":
+                return bool(row[0] == "committed")
+            self._pause(pause)
+        return False
+
+    def tell_news(self) -> None:
+        """Notify others of what was committed; a hint, which may fail."""
+        with contextlib.suppress(StoreError, psycopg.Error):
+            self._open_session().statements.ask(f"NOTIFY {CHANNEL}")
+
     def _translate(self, error: BaseException) -> StoreError | None:
         return translate_own(error, self.text)
 
@@ -343,9 +379,15 @@ class _OpenTransaction:
             statements.queue(f"NOTIFY {CHANNEL}")
         try:
             statements.run(last_may_fail=is_news)
-        except psycopg.Error:
+        except psycopg.Error as error:
             self._store._is_in_doubt = session.broken
-            raise
+            if not (session.broken and self._store.has_committed(self._transaction.mark)):
+                raise
+            logger.warning(
+                "%s: the answer to a commit was lost, but it is stored: %s", self._store.text, error
+            )
+            if is_news:
+                self._store.tell_news()
 
     def _undo(self, error: BaseException) -> None:
         """Roll back; raise what the error means for the store, if it means something."""
@@ -375,15 +417,25 @@ class EngineTransaction(PostgresTransaction):
 
     Attributes:
         has_run_user_code: so it may have taken longer than a lease.
+        mark: by what it can be found again, if it was asked to be certain.
     """
 
     has_run_user_code = False
+    mark: Mark | None = None
 
     def __init__(
         self, session: Connection, check_version: Callable[[object], None], lease: float
     ) -> None:
         super().__init__(session.statements, check_version, lease=lease, text=session.text)
         self._session = session
+
+    def be_certain(self) -> None:
+        """See `base.Transaction.be_certain`."""
+        if self._session.info.server_version >= MARKS_SINCE:
+            self._later((_MARK, ()), self._note_mark)
+
+    def _note_mark(self, rows: Rows) -> None:
+        self.mark = rows.fetchone()
 
     def flush(self) -> None:
         """Send what is queued."""

@@ -176,6 +176,9 @@ class PostgresTransaction(PostgresReader):
         """The store error that stands for what one of our own statements has raised."""
         return translate_own(error, self._text)
 
+    def be_certain(self) -> None:
+        """See `base.Transaction.be_certain`; the engine's own transactions can be."""
+
     # --- settings and sequences
 
     def config(self) -> Config:
