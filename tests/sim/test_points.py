@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.sim.again import AGAIN, GONE
 from tests.sim.corners import CORNERS
+from tests.sim.edges import MENDED
 from tests.sim.scenes import SCENARIOS
 from tests.sim.spreads import SPREADS
 from tests.sim.tickets import TICKETS
@@ -20,12 +21,13 @@ from perdure_sim.faults.plan import FaultPlan
 from perdure_sim.world.disks import memory_disk
 
 ENGINE = Path(__file__).parents[2] / "engine" / "perdure"
-SCENES = (*SCENARIOS, *CORNERS, *SPREADS, TICKETS, AGAIN, GONE, WATCHED)
+SCENES = (*SCENARIOS, *CORNERS, *SPREADS, TICKETS, AGAIN, GONE, WATCHED, MENDED)
 BY_NAME = {scenario.name: scenario for scenario in SCENES}
 
 #: For each point a scenario and a plan that lead there.
 WAYS = {
     "a batch is committed one by one": ("spoilers", ""),
+    "a blocked workflow is restarted": ("mended", ""),
     "a child ends that nobody waits for any more": (
         "late",
         "pd1:w0/commit#12=fails;w1/decided#1=crash",
