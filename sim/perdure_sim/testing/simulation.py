@@ -38,7 +38,7 @@ from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .durations import Duration, to_ms, to_range
 from .ending import check_on_complete, check_settled
-from .rules import drain_seconds_of, rules_of
+from .manager_settings import drain_seconds_of, rules_of
 from .stubs import check_values, stub_function
 
 R = TypeVar("R")

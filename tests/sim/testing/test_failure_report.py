@@ -11,7 +11,7 @@ from tests.sim.testing.bank import manager
 
 from perdure import WorkflowFailed
 from perdure_sim import ALL, Simulation, simulate
-from perdure_sim.testing.failures import text_of
+from perdure_sim.testing.failure_report import text_of
 
 
 def report_under(faults: Iterable[str]) -> str:
