@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .testing.answers import Answer
     from .testing.calls import ActionCall
     from .testing.conditions import AlwaysBroken, EventuallyBroken, NeverReached
-    from .testing.decorator import simulate
-    from .testing.machine import WorkflowMachine
-    from .testing.presets import (
+    from .testing.fault_sets import (
         ACTION,
         ALL,
         BAD_RESULTS,
@@ -32,8 +30,10 @@ if TYPE_CHECKING:
         SMALL,
         FaultSet,
     )
-    from .testing.replay import replay_check
-    from .testing.scripts import Trace, run_simulation
+    from .testing.machine import WorkflowMachine
+    from .testing.replay_check import replay_check
+    from .testing.run_simulation import Trace, run_simulation
+    from .testing.simulate import simulate
     from .testing.simulation import NotEnded, Run, Simulation
 
 __all__ = [
@@ -68,17 +68,17 @@ __all__ = [
     "simulate",
 ]
 
-_PRESETS = "testing.presets"
+_FAULT_SETS = "testing.fault_sets"
 
 #: Where each name comes from.
 _HOMES = {
     **dict.fromkeys(["check_store"], "conformance.check"),
     **dict.fromkeys(["AlwaysBroken", "EventuallyBroken", "NeverReached"], "testing.conditions"),
     **dict.fromkeys(["ActionCall"], "testing.calls"),
-    **dict.fromkeys(["simulate"], "testing.decorator"),
+    **dict.fromkeys(["simulate"], "testing.simulate"),
     **dict.fromkeys(["WorkflowMachine"], "testing.machine"),
-    **dict.fromkeys(["replay_check"], "testing.replay"),
-    **dict.fromkeys(["Trace", "run_simulation"], "testing.scripts"),
+    **dict.fromkeys(["replay_check"], "testing.replay_check"),
+    **dict.fromkeys(["Trace", "run_simulation"], "testing.run_simulation"),
     **dict.fromkeys(["Answer"], "testing.answers"),
     **dict.fromkeys(["NotEnded", "Run", "Simulation"], "testing.simulation"),
 }
@@ -87,7 +87,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, _PRESETS)
+    home = _HOMES.get(name, _FAULT_SETS)
     try:
         value = getattr(import_module(f".{home}", __name__), name)
     except ModuleNotFoundError as missing:

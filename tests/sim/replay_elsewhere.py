@@ -28,7 +28,7 @@ import attrs
 
 from perdure_sim.explore.explorer import random_plan
 from perdure_sim.faults.plan import DELAY, FaultPlan
-from perdure_sim.testing.drawing import swept_plans
+from perdure_sim.testing.plans import swept_plans
 from perdure_sim.testing.running import Finished
 from perdure_sim.testing.trial import Trial
 

@@ -238,7 +238,7 @@ def _from_rows(journal: _Journal) -> Loaded:
 
 def _answer(request: _Request) -> _Answer:
     try:
-        from ..testing.rules import rules_of
+        from ..testing.manager_settings import rules_of
 
         module, _, attribute = request.definer.partition(":")
         found = getattr(importlib.import_module(module), attribute)

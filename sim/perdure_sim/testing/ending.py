@@ -12,8 +12,13 @@ from perdure.store.base import Loaded
 from ..explore.explorer import Stuck, _waits_for_events
 from ..laws.known import is_given_up
 from ..laws.replaying import ReplayDiffers, Shape, check_replay
+from ..laws.violations import Violation
 from ..report.stuck import why_stuck
 from ..world.world import World
+
+
+class OnCompleteFailed(Violation):
+    """A workflow's `on_complete` raised, and the test did not look at that."""
 
 
 def check_settled(world: World, may_wait: Collection[str]) -> None:
@@ -41,6 +46,20 @@ def check_settled(world: World, may_wait: Collection[str]) -> None:
 
 def _only_waits(state: WorkflowState) -> bool:
     return bool(state.live) and _waits_for_events(state)
+
+
+def check_on_complete(world: World, looked_at: Collection[str]) -> None:
+    """Raise `OnCompleteFailed` if that of a workflow raised, and the test has not asked for it."""
+    for workflow_id, known in world.history.workflows.items():
+        error = known.state.on_complete_error
+        if error is not None and workflow_id not in looked_at:
+            ended = type(known.state.outcome).__name__
+            raise OnCompleteFailed(
+                f"{workflow_id}: on_complete {known.header.on_complete} was given {ended}, and"
+                f" raised {error.type}: {error.message}\nWhat it had written is undone, and it is"
+                " not tried again; only `WorkflowInfo.on_complete_error` tells of it. If that is"
+                " meant, look at run.on_complete_error in the test."
+            )
 
 
 def check_end(world: World, deployed: Sequence[StepRules], seen: set[Shape]) -> None:

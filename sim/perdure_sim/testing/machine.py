@@ -15,7 +15,7 @@ from ..explore.explorer import _waits_for_events
 from ..faults.plan import FaultPlan
 from .disks import Setup, store_of
 from .ending import check_end
-from .presets import ALL
+from .fault_sets import ALL
 from .repeating import check_repeatable
 from .running import Stage
 from .simulation import Run, Simulation

@@ -26,7 +26,7 @@ from ..laws.replay_process import ReplayProcess, recorded
 from ..laws.replaying import ReplayDiffers, Shape, check_whole, shape_of
 from ..laws.violations import Violation
 from ..world.world import World
-from .rules import rules_of
+from .manager_settings import rules_of
 
 #: Names of the module that was started as a program; another process has its own.
 _MAIN = frozenset(["__main__", "__mp_main__"])

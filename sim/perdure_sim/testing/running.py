@@ -18,11 +18,11 @@ from ..world.world import World
 from .disks import Disks, Setup, StoreName, make_disks
 from .ending import check_end
 from .endless import EVENTS_MAX, Endless
+from .fault_sets import FaultSet
 from .garbage import collect
 from .lateness import NEVER_LATE, Lateness, watch
-from .presets import FaultSet
+from .manager_settings import drain_seconds_of, loses_with_power, parallelism_of, rules_of
 from .repeating import check_repeatable, why_differs
-from .rules import drain_seconds_of, loses_with_power, parallelism_of, rules_of
 from .simulation import Simulation
 
 #: What a test does with its simulation.

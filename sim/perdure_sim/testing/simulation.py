@@ -38,8 +38,8 @@ from .answers import Answer
 from .calls import ActionCall, Calls
 from .conditions import Condition, Conditions
 from .durations import Duration, to_ms, to_range
-from .ending import check_settled
-from .rules import drain_seconds_of, rules_of
+from .ending import check_on_complete, check_settled
+from .manager_settings import drain_seconds_of, rules_of
 from .stubs import check_values, stub_function
 
 R = TypeVar("R")
@@ -107,6 +107,13 @@ class Run(Generic[R]):
         return outcome.error if isinstance(outcome, Failed) else None
 
     @property
+    def on_complete_error(self) -> ErrorInfo | None:
+        """What its `on_complete` raised. If nobody looks at it, it fails the test in the end."""
+        self._simulation._looked_at.add(self.id)
+        known = self._simulation._known(self.id)
+        return None if known is None else known.state.on_complete_error
+
+    @property
     def steps(self) -> list[StepInfo]:
         """Its steps, in the order in which they were asked for."""
         return self._simulation._steps(self.id)
@@ -142,6 +149,7 @@ class Simulation:
         self._conditions = Conditions()
         self._deployed: list[Any] = []
         self._waiting: set[str] = set()
+        self._looked_at: set[str] = set()
         self._settled_at: tuple[int, int] | None = None
         self.ranges: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
@@ -478,6 +486,8 @@ class Simulation:
         if self._settled_at != (world.events, len(world.deeds)) or not world.is_at_rest:
             self.settle()
         self._conditions.finish(world.now)
+        if not self._deployed:  # new code may have another one
+            check_on_complete(world, self._looked_at)
 
     def _look_from_now_on(self) -> None:
         self._world.observer = lambda: self._conditions.look(self._world.now)

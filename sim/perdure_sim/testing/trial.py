@@ -26,16 +26,16 @@ from ..faults.sites import check
 from ..laws.replaying import ReplayDiffers, Shape
 from ..world.disks import Disk
 from .conditions import NeverReached, class_for
-from .differing import difference
 from .disks import OneDisk, Setup, StoreName
-from .drawing import Space, alone, plan_texts, random_plan, swept_in_order, swept_plans
 from .endless import NoEnd
-from .failures import Failure, tell
+from .failure_report import Failure, tell
+from .fault_sets import FaultSet
 from .garbage import collecting_between_runs
 from .known_runs import KnownRuns
 from .options import options
-from .presets import FaultSet
+from .plans import Space, alone, plan_texts, random_plan, swept_in_order, swept_plans
 from .repeating import differ_elsewhere, forget_asked, why_not_elsewhere
+from .run_differences import difference
 from .running import EVENTS_FACTOR, Finished, Script, Stage
 from .simulation import Simulation
 

@@ -17,6 +17,7 @@ from perdure import (
     Canceled,
     Failed,
     MutationContext,
+    Outcome,
     Step,
     Succeeded,
     ValidationError,
@@ -34,6 +35,7 @@ from perdure_sim import (
     Trace,
     run_simulation,
 )
+from perdure_sim.testing.ending import OnCompleteFailed
 from perdure_sim.testing.running import CodeDoesNotFit
 
 
@@ -581,3 +583,37 @@ def test_verbs_take_what_the_managers_take(name: str) -> None:
         for verb in (getattr(WorkflowManager, name), getattr(Simulation, name))
     )
     assert ours == theirs
+
+
+def test_an_on_complete_that_raises_fails_the_test_that_does_not_look() -> None:
+    """Nobody else would hear of it: the workflow has ended as it has ended."""
+    manager = WorkflowManager("closing.db")
+
+    @manager.action
+    async def pay(ctx: ActionContext) -> int:
+        return 7
+
+    @manager.mutation
+    def close(ctx: MutationContext, workflow_id: str, outcome: Outcome) -> None:
+        assert isinstance(outcome, Succeeded), "nothing to close"
+
+    @manager.workflow
+    async def closing(step: Step) -> int:
+        return await step.run_action(pay())
+
+    def hasty(sim: Simulation) -> None:
+        sim.start(closing(), on_complete=close)
+
+    def careful(sim: Simulation) -> None:
+        run = sim.start(closing(), on_complete=close)
+        sim.settle()
+        assert (run.on_complete_error is None) == (run.status.kind == "success")
+
+    plan = "pd1:pay/attempt#1=raises_for_good"
+    assert run_simulation(manager, hasty).failure is None
+    assert run_simulation(manager, careful, plan).failure is None
+    trace = run_simulation(manager, hasty, plan)
+    assert isinstance(trace.failure, OnCompleteFailed)
+    told = "closing-1: on_complete close was given Failed, and raised AssertionError: nothing to"
+    assert told in str(trace.failure)
+    assert "OnCompleteFailed: A workflow's `on_complete` raised" in trace.report

@@ -11,7 +11,7 @@ from perdure.definitions import Definer
 from perdure.journals import WorkflowJournal, load_journals
 
 from ..laws.replaying import ReplayDiffers
-from .rules import rules_of
+from .manager_settings import rules_of
 
 
 def replay_check(

@@ -13,8 +13,8 @@ from ..explore.explorer import single_faults, spread
 from ..faults.plan import CLIENT, DELAY, Fault, FaultPlan
 from ..faults.sites import MoreKinds
 from ..faults.strategies import plans
+from .fault_sets import FaultSet
 from .lateness import LATE_KINDS, NEVER_LATE, Lateness
-from .presets import FaultSet
 
 #: Where a plan's own choices are tried within their range, in thousandths of it.
 SWEPT_CHOICES = (1_000, 500, 250, 750, 100, 900)

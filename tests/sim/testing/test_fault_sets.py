@@ -22,7 +22,7 @@ from perdure_sim import (
     FaultSet,
 )
 from perdure_sim.faults.plan import FaultPlan
-from perdure_sim.testing.presets import EVERY_KIND
+from perdure_sim.testing.fault_sets import EVERY_KIND
 
 PARTS = (CRASH, PAUSE, DISK, NETWORK, CLOCK, ACTION, DEPLOY, SMALL)
 

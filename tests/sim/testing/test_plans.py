@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure_sim import ALL
 from perdure_sim.faults.plan import Fault
-from perdure_sim.testing.drawing import swept_in_order, swept_plans
+from perdure_sim.testing.plans import swept_in_order, swept_plans
 
 CENSUS = {
     ("charge", "attempt"): 2,

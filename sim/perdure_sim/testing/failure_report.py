@@ -15,6 +15,7 @@ import attrs
 from ..explore import explorer
 from ..explore.portions import DigestsDiffer
 from ..faults.plan import FaultPlan
+from ..laws.violations import Violation
 from ..report.report import Report, page_of, report_of, show
 from .options import options
 
@@ -75,7 +76,22 @@ def text_of(trial: Trial, failure: Failure) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in failure.drawn.items())
     arguments += ", " if arguments else ""
     example = f"@example({arguments}plan={str(report.plan)!r})"
-    return f"{out.getvalue()}\nTo keep it as a test, put this above the function:\n    {example}\n"
+    keep = f"\nTo keep it as a test, put this above the function:\n    {example}\n"
+    return f"{out.getvalue()}{_advice(failure.error, report.plan)}{keep}"
+
+
+def _advice(error: Exception, plan: FaultPlan) -> str:
+    """What to do where a step has failed for good, and it is the test that does not like that."""
+    actions = sorted({fault.actor for fault in plan if fault.kind == "raises_for_good"})
+    if not actions or isinstance(error, Violation):
+        return ""
+    names = " and ".join(actions)
+    return (
+        f"\nThat {names} fails for good is what a bank does that says no: its step has failed then,"
+        "\nand the workflow as well if it does not catch that. If it has to cope (give back what it"
+        "\nhas taken, try again tomorrow), mend it. If this test is not about that, say so:"
+        '\n    @simulate(…, faults=ALL - {"raises_for_good"})\n'
+    )
 
 
 def _again(trial: Trial, failure: Failure) -> explorer.Run:

@@ -107,7 +107,7 @@ def test_the_command_tries_what_the_test_would() -> None:
 
 def test_a_test_that_needs_pytest_is_no_target() -> None:
     """The message says why."""
-    place = "tests.sim.testing.test_decorator:TestInAClass.test_methods_parametrize_and_fixtures"
+    place = "tests.sim.testing.test_simulate:TestInAClass.test_methods_parametrize_and_fixtures"
     with pytest.raises(TargetError, match="self comes from pytest"):
         load([place])
 

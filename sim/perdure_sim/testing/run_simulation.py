@@ -20,7 +20,7 @@ from ..report.timeline import Timeline
 from ..world.clock import START_MS
 from ..world.world import World
 from .disks import Setup, store_of
-from .presets import ALL, FaultSet
+from .fault_sets import ALL, FaultSet
 from .running import Script, Stage
 
 #: Faults of a plan that a seed draws.

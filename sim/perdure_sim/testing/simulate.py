@@ -16,8 +16,8 @@ from perdure.definitions import Definer
 
 from .disks import Setup, store_of
 from .endless import EVENTS_MAX
-from .presets import ALL, FaultSet
-from .rules import rules_of
+from .fault_sets import ALL, FaultSet
+from .manager_settings import rules_of
 from .trial import Trial
 
 Test = TypeVar("Test", bound=Callable[..., None])

@@ -177,7 +177,8 @@ def hasty(sim: Simulation, amount: int) -> None:
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 @pytest.mark.parametrize("sweep", [True, False])
 def test_a_bug_is_found_and_shrunk(store: str, sweep: bool) -> None:
-    """By the sweep or by Hypothesis: one choice of time, or one fault, and the least arguments."""
+    """One choice of time, or one fault, and the least arguments. (Without the sweep sometimes two
+    faults, which do the same together: none of them can be left out.)"""
 
     @simulate(manager, setup=create_tables, amount=st.integers(1, 500), store=store, sweep=sweep)
     def test(sim: Simulation, amount: int) -> None:
@@ -187,13 +188,11 @@ def test_a_bug_is_found_and_shrunk(store: str, sweep: bool) -> None:
         test()  # type: ignore[call-arg]
     failure = trial_of(test).failures[AssertionError]
     assert failure.drawn == {"amount": 1}
-    assert len(failure.plan) == 1
+    assert 1 <= len(failure.plan) <= (1 if sweep else 2)
     # Where the plugin is installed, pytest shows the report; else it is a note of the exception.
     report = "\n".join([*raised.value.__notes__, *options.reports])
     assert f"@example(amount=1, plan='{failure.plan}')" in report
-    assert (
-        f"test_decorator.py::test_a_bug_is_found_and_shrunk[{sweep}-{store}]' --perdure" in report
-    )
+    assert f"test_simulate.py::test_a_bug_is_found_and_shrunk[{sweep}-{store}]' --perdure" in report
     assert "An assertion of the test does not hold." in report
     assert "its code begins; asks for step 0: mutation debit" in report
 

@@ -68,7 +68,7 @@ def stubbed(sim: Simulation) -> None:
 
 
 def line_of(definition: Any) -> str:
-    return f"test_differing.py:{inspect.unwrap(definition.fn).__code__.co_firstlineno}"
+    return f"test_run_differences.py:{inspect.unwrap(definition.fn).__code__.co_firstlineno}"
 
 
 @pytest.mark.parametrize(
