@@ -18,7 +18,7 @@ from perdure.errors import (
     StoreVersionError,
 )
 from perdure.store.base import Store
-from perdure.store.postgres.store import PostgresStore
+from perdure.store.postgres.store import ASK_SECONDS, IDLE_SECONDS, PostgresStore
 from perdure_sim import check_store
 
 
@@ -207,6 +207,25 @@ def test_signs_of_life_renew_the_lease(postgres_url: str) -> None:
     before = execute(postgres_url, sql)
     assert soon(lambda: execute(postgres_url, sql) != before)
     store.close()
+
+
+# --- news
+
+
+def test_who_waits_is_woken_by_others(store: PostgresStore, postgres_url: str) -> None:
+    """Until it has asked it waits shortly; without news nothing polls but for the dead."""
+    woken = threading.Event()
+    waiting = PostgresStore(postgres_url + STILL)
+    waiting.call_on_change(woken.set)
+    waiting.open(max_parallelism=None)
+    assert waiting.poll_seconds == IDLE_SECONDS
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    assert woken.wait(30)
+    assert waiting.poll_seconds == ASK_SECONDS
+    assert waiting.has_changed()
+    assert waiting.poll_seconds == IDLE_SECONDS
+    waiting.close()
 
 
 # --- lost connections

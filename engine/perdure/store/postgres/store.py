@@ -45,6 +45,11 @@ logger = logging.getLogger("perdure.store")
 OPEN_TRIES = 30
 OPEN_PAUSE = 1.0
 
+#: How long an idle engine waits until it looks after the dead, and how long while there is news, in
+#: seconds.
+IDLE_SECONDS = 0.5
+ASK_SECONDS = 0.002
+
 #: How often the upgrade of older tables is tried, with as long a pause: other transactions may hold
 #: them, and while it waits for its locks, for two seconds each time, nobody else gets on.
 UPGRADE_TRIES = 30
@@ -53,6 +58,10 @@ _REMEDY_MISSING = "give the address of a database that a worker, or a start, has
 
 
 def _no_time(_: int) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass
 
 
@@ -74,6 +83,7 @@ class PostgresStore:
     """
 
     shares_commits = False
+    tells_all = False
     reads_need_engine = False
 
     def __init__(
@@ -99,6 +109,7 @@ class PostgresStore:
         self._pool: ReaderPool | None = None
         self._pulse: Pulse | None = None
         self._pid = 0
+        self._wake: Callable[[], None] = _nothing
         #: A commit's connection was lost before it was answered.
         self._is_in_doubt = False
 
@@ -141,6 +152,7 @@ class PostgresStore:
             lease=self.address.lease,
             is_own=self._is_own,
             tell_time=self._tell_time,
+            wake=self._wake,
             listens=self._prepares,
         )
         self._pulse.start()
@@ -304,6 +316,16 @@ class PostgresStore:
     def has_changed(self) -> bool:
         """See `base.Store.has_changed`: a flag that a listening thread sets."""
         return self._pulse is not None and self._pulse.take_news()
+
+    @property
+    def poll_seconds(self) -> float:
+        """See `base.Store.poll_seconds`. Long, because it tells by itself; short, where it has told
+        already and was not asked."""
+        return ASK_SECONDS if self._pulse is not None and self._pulse.has_news else IDLE_SECONDS
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        """See `base.Store.call_on_change`."""
+        self._wake = wake
 
     def hold_worker(self, worker_id: str) -> None:
         """See `base.Store.hold_worker`. It counts from the moment at which it is added."""
