@@ -491,8 +491,8 @@ class LoopEngine(Engine):
             pass  # the loop is closed
 
     def _tick(self) -> None:
-        if self._done.done():
-            return
+        if self._done.done() or self._is_closed:
+            return  # woken by the store, and it could not begin
         self._is_due = False
         try:
             wait = self._turn()

@@ -22,7 +22,13 @@ import psycopg
 from psycopg.errors import DeadlockDetected, IntegrityError, LockNotAvailable, RaiseException
 from psycopg.pq import TransactionStatus
 
-from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
+from perdure.errors import (
+    NotOpen,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 
 from ..base import Access, Reader, Transaction, TransactionLost
 from ..versions import Schema
@@ -53,6 +59,9 @@ ASK_SECONDS = 0.002
 #: How often the upgrade of older tables is tried, with as long a pause: other transactions may hold
 #: them, and while it waits for its locks, for two seconds each time, nobody else gets on.
 UPGRADE_TRIES = 30
+
+#: Changes nothing, and fails where nothing may be changed.
+_WRITE = "UPDATE perdure_config SET id = id WHERE false"
 
 _REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
 
@@ -116,8 +125,8 @@ class PostgresStore:
     # --- opening and closing
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
-        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away: it
-        may be started while that is restarted."""
+        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away, or
+        takes no writes: it may be started while that is restarted, or changes its role."""
         if works and self.address.has_pgbouncer:
             raise StoreError(
                 f"{self.text}: a worker listens and gives signs of life on connections of its own,"
@@ -125,16 +134,18 @@ class PostgresStore:
             )
         for _ in range(OPEN_TRIES - 1 if works else 0):
             try:
-                self._open(max_parallelism)
+                self._open(max_parallelism, works=works)
                 return
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreReadOnly) as error:
                 logger.warning("a worker cannot start yet, and tries again: %s", error)
                 self._pause(OPEN_PAUSE)
-        self._open(max_parallelism)
+        self._open(max_parallelism, works=works)
 
-    def _open(self, max_parallelism: int | None) -> None:
+    def _open(self, max_parallelism: int | None, *, works: bool) -> None:
         try:
             self._prepare(max_parallelism)
+            if works and self._session is not None:
+                self._session.statements.ask(_WRITE)
             self._pool = ReaderPool(
                 self._connect_reader, self._translate, self.text, prepares=self._prepares
             )
