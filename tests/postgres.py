@@ -172,8 +172,7 @@ class Server:
         assert process is not None
         assert process.stdin is not None
         number = signal.SIGINT if how == "fast" else signal.SIGQUIT
-        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, number)
+        os.kill(self.pid, number)
         # The shell around it reads on until it is told that there is no more.
         process.stdin.close()
         process.wait(SECONDS_MAX)
@@ -198,6 +197,11 @@ class Server:
                 " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
         )
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children serve."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
 
     @property
     def version(self) -> str:

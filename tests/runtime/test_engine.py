@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
-from tests.runtime.harness import FaultyStore
+from tests.runtime.harness import NOW, FakeClock, FaultyStore
 
 from perdure.core.limits import Limits
 from perdure.core.outcomes import Canceled, Outcome, Succeeded
@@ -191,6 +192,39 @@ def test_it_leaves_nothing_behind(make: Callable[..., ThreadEngine], tmp_path: P
     other = make(works=False)
     assert Caller(other).ask(Read(lambda reader: reader.workers())) == []
     assert [*(tmp_path / "app.db.workers").iterdir()] == []
+
+
+class Quiet(FaultyStore):
+    """A store that tells nothing of others, but what somebody else has to act on: here nothing."""
+
+    tells_all = False
+
+    def has_changed(self) -> bool:
+        return False
+
+
+def test_who_watches_looks_now_and_then_where_nobody_tells(tmp_path: Path) -> None:
+    """Steps in between are no news for other processes on every store; the engine has them read."""
+    clock = FakeClock()
+    engine = Engine(
+        attrs.evolve(env(), clock=clock),
+        Quiet(str(tmp_path / "app.db")),
+        works=False,
+        bridge=None,
+        verbs=None,  # type: ignore[arg-type]
+        drain_seconds=0,
+    )
+    engine.store.open(max_parallelism=None)
+    engine._begin_life()
+    woken: list[int] = []
+    engine.watchers.add("a", lambda error: woken.append(clock.now - NOW))
+    for _ in range(15):
+        for _ in engine.turn():
+            pass
+        clock.advance(100)
+    engine.store.close()
+    assert woken[0] == 0  # what was there before it watched
+    assert woken[1:] == [100, 600, 1100]
 
 
 class Breaking(FaultyStore):

@@ -39,9 +39,9 @@ from .worker import Border, Worker
 
 logger = logging.getLogger("perdure.worker")
 
-#: How often an idle engine looks whether another process has committed, in seconds. A look costs
-#: a few microseconds; events and cancels from other processes wait half of this on average.
-POLL_SECONDS = 0.02
+#: How often those who watch look, in seconds, where the store does not tell of each commit of
+#: others: a read for each.
+WATCH_SECONDS = 0.5
 
 #: How long to wait before another try to begin a life, in seconds.
 RETRY_SECONDS = 1.0
@@ -82,9 +82,6 @@ class Engine:
         wait: after a turn, the seconds until the next one is due; None when the engine is done.
     """
 
-    #: How long to wait at most, though nothing is known to be due: others may have committed.
-    _poll_seconds = POLL_SECONDS
-
     def __init__(
         self,
         env: Env,
@@ -113,12 +110,19 @@ class Engine:
         self._blocked_look_at = float("-inf")
         self._open_tickets: dict[Ticket, Callable[[Any, BaseException | None], None]] = {}
         self.mailbox = self._make_mailbox()
+        self._watched_at = float("-inf")
+        store.call_on_change(self.mailbox.wake)
         self._watchdog = Watchdog(env.watch)
         self._worker: Worker | None = None
         self._runner: EngineRunner | None = None
 
     def _make_mailbox(self) -> Mailbox:
         return Mailbox()
+
+    @property
+    def _poll_seconds(self) -> float:
+        """How long to wait at most, though nothing is known to be due."""
+        return self.store.poll_seconds
 
     @property
     def clock(self) -> Clock:
@@ -316,6 +320,11 @@ class Engine:
         if self._worker.take_foreign_change():
             self._look_again = True
             self.watchers.changed(None)
+        elif self.watchers and not self.store.tells_all:
+            now = self.clock.monotonic()
+            if now - self._watched_at >= WATCH_SECONDS:
+                self._watched_at = now
+                self.watchers.changed(None)
         if not self._look_again or not ids:
             return
         try:
@@ -496,8 +505,8 @@ class LoopEngine(Engine):
             pass  # the loop is closed
 
     def _tick(self) -> None:
-        if self._done.done():
-            return
+        if self._done.done() or self._is_closed:
+            return  # woken by the store, and it could not begin
         self._is_due = False
         try:
             wait = self._turn()

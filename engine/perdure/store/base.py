@@ -378,10 +378,13 @@ class Fenced(Exception):
 class Store(Protocol):
     """A database. One instance serves one manager, from several threads.
 
-    `shares_commits` says whether units with user code may share one transaction.
+    `shares_commits` says whether units with user code may share one transaction, `tells_all`
+    whether `has_changed` tells of each commit of others, and not only of those that somebody else
+    has to act on.
     """
 
     shares_commits: bool
+    tells_all: bool
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
         """Connect, check that it is ours to use, create or migrate the schema.
@@ -437,6 +440,17 @@ class Store(Protocol):
 
         It may be told some milliseconds late, and it may be told though nothing has happened.
         """
+        ...
+
+    @property
+    def poll_seconds(self) -> float:
+        """After how long at most an idle engine should ask `has_changed` again, and look whether
+        others have died."""
+        ...
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake`, in any thread, when `has_changed` should be asked: if the store
+        learns of changes by itself. Called before it is opened."""
         ...
 
     def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:

@@ -89,6 +89,9 @@ class SqliteStore:
     """
 
     shares_commits = True
+    tells_all = True
+    #: It cannot tell by itself: to look costs microseconds.
+    poll_seconds = 0.02
 
     def __init__(
         self,
@@ -410,6 +413,9 @@ class SqliteStore:
             return False
         self._data_version = row[0]
         return True
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        """See `base.Store.call_on_change`. It never does."""
 
     def hold_worker(self, worker_id: str) -> None:
         """See `base.Store.hold_worker`."""

@@ -152,6 +152,8 @@ class MemoryStore:
     """One process's store on a database in memory."""
 
     shares_commits = True
+    tells_all = True
+    poll_seconds = 0.02
 
     #: Any thread could read, but there is only one.
     reads_need_engine = False
@@ -219,6 +221,9 @@ class MemoryStore:
             return False
         self._seen = commits
         return True
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        """See `base.Store.call_on_change`. It never does."""
 
     def hold_worker(self, worker_id: str) -> None:
         """See `base.Store.hold_worker`."""

@@ -213,6 +213,8 @@ class _Run:
 class SimulatedPostgres(PostgresStore):
     """The store of one simulated process."""
 
+    tells_all = True  # the world has everybody look
+
     def __init__(self, run: _Run) -> None:
         super().__init__(run.address, durability="process")
         self._run = run

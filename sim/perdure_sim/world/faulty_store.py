@@ -98,6 +98,7 @@ class SimulatedStore:
     def __init__(self, inner: Store, process: Process) -> None:
         self.inner = inner
         self.shares_commits = inner.shares_commits and process.shares_commits
+        self.tells_all = inner.tells_all
         self._process = process
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
@@ -170,6 +171,13 @@ class SimulatedStore:
 
     def has_changed(self) -> bool:
         return self.inner.has_changed()
+
+    @property
+    def poll_seconds(self) -> float:
+        return self.inner.poll_seconds
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        pass  # the world knows when another process has committed
 
     def dead_workers(self, worker_ids: Collection[WorkerId]) -> list[WorkerId]:
         return self.inner.dead_workers(worker_ids)

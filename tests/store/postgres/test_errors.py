@@ -97,3 +97,11 @@ def test_who_is_not_let_in_is_told_why(postgres_url: str) -> None:
         trouble = translate(caught.value, "x")
         assert type(trouble) is remedy
         assert right in str(trouble)
+
+
+def test_a_pooler_without_its_option_is_told() -> None:
+    """In pgbouncer's words: it refuses settings of a session. No worker waits for that to end."""
+    said = "FATAL:  unsupported startup parameter: options"
+    trouble = translate(psycopg.OperationalError(f"connection failed: {said}"), "x")
+    assert type(trouble) is StoreError
+    assert "give clients pgbouncer=true in the address" in str(trouble)

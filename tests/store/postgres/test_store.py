@@ -15,10 +15,17 @@ from perdure.errors import (
     StoreBusy,
     StoreError,
     StoreNotFound,
+    StoreReadOnly,
     StoreVersionError,
 )
 from perdure.store.base import Store
-from perdure.store.postgres.store import PostgresStore
+from perdure.store.postgres.store import (
+    ASK_SECONDS,
+    IDLE_SECONDS,
+    OPEN_PAUSE,
+    OPEN_TRIES,
+    PostgresStore,
+)
 from perdure_sim import check_store
 
 
@@ -207,6 +214,39 @@ def test_signs_of_life_renew_the_lease(postgres_url: str) -> None:
     before = execute(postgres_url, sql)
     assert soon(lambda: execute(postgres_url, sql) != before)
     store.close()
+
+
+def test_a_worker_waits_for_a_server_that_takes_no_writes(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """It may be started while the disk is full, or on a standby that is promoted; not for ever."""
+    read_only = "&options=-cdefault_transaction_read_only%3Don"
+    waits: list[float] = []
+    starting = PostgresStore(postgres_url + STILL + read_only, pause=waits.append)
+    with pytest.raises(StoreReadOnly, match="25006"):
+        starting.open(max_parallelism=None, works=True)
+    assert waits == [OPEN_PAUSE] * (OPEN_TRIES - 1)
+    starting.open(max_parallelism=None)  # who starts nothing may look
+    starting.close()
+
+
+# --- news
+
+
+def test_who_waits_is_woken_by_others(store: PostgresStore, postgres_url: str) -> None:
+    """Until it has asked it waits shortly; without news nothing polls but for the dead."""
+    woken = threading.Event()
+    waiting = PostgresStore(postgres_url + STILL)
+    waiting.call_on_change(woken.set)
+    waiting.open(max_parallelism=None)
+    assert waiting.poll_seconds == IDLE_SECONDS
+    with store.transaction() as tx:
+        tx.add_worker("w", 1)
+    assert woken.wait(30)
+    assert waiting.poll_seconds == ASK_SECONDS
+    assert waiting.has_changed()
+    assert waiting.poll_seconds == IDLE_SECONDS
+    waiting.close()
 
 
 # --- lost connections

@@ -59,6 +59,11 @@ _CONNECTING: tuple[tuple[str, type[StoreError], str], ...] = (
     ("authentication failed", StoreError, "check the user, the password and pg_hba.conf"),
     ("no pg_hba.conf entry", StoreError, "let this host in: pg_hba.conf"),
     ("no password supplied", StoreError, "give the password in the address, or in PGPASSFILE"),
+    (
+        "unsupported startup parameter: options",
+        StoreError,
+        "this is pgbouncer: give clients pgbouncer=true in the address, workers the server's own",
+    ),
     ("could not translate host name", StoreError, "check the host's name in the address"),
 )
 

@@ -52,6 +52,7 @@ class Pulse:
         lease: seconds.
         is_own: whether the server's process of this number works for ourselves.
         tell_time: called with the database's time, in ms since the epoch.
+        wake: called when there may be news.
         listens: whether the connection is ours alone, so that it hears anything.
     """
 
@@ -62,12 +63,14 @@ class Pulse:
         lease: float,
         is_own: Callable[[int], bool],
         tell_time: Callable[[int], object],
+        wake: Callable[[], None],
         listens: bool,
     ) -> None:
         self._connect = connect
         self._lease = lease
         self._is_own = is_own
         self._tell_time = tell_time
+        self._wake = wake
         self._listens = listens
         self._workers: set[str] = set()
         self._news = False
@@ -129,6 +132,15 @@ class Pulse:
         self._news = False
         return True
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `take_news` would tell of any."""
+        return self._news
+
+    def _tell_news(self) -> None:
+        self._news = True
+        self._wake()
+
     # --- the thread
 
     def _main(self, pipeline: Pipeline) -> None:
@@ -148,7 +160,7 @@ class Pulse:
                     logger.warning("the connection for signs of life is lost: %s", error)
                 is_lost = True
                 self._stopping.wait(RETRY_SECONDS)
-            self._news = True  # what was said meanwhile may not have been heard
+            self._tell_news()  # what was said meanwhile may not have been heard
         self._connection.close()
 
     def _begin(self) -> Pipeline:
@@ -169,4 +181,4 @@ class Pulse:
         """Hear what is said until the next sign of life is due."""
         for said in self._connection.notifies(timeout=self._pause):
             if not self._is_own(said.pid):
-                self._news = True
+                self._tell_news()

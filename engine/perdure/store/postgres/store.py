@@ -23,7 +23,13 @@ from psycopg.errors import DeadlockDetected, IntegrityError, LockNotAvailable, R
 from psycopg.pq import TransactionStatus
 
 from perdure.core.ids import WorkerId
-from perdure.errors import NotOpen, StoreError, StoreNotFound, StoreUnavailable
+from perdure.errors import (
+    NotOpen,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 
 from ..base import (
     Access,
@@ -55,6 +61,11 @@ logger = logging.getLogger("perdure.store")
 OPEN_TRIES = 30
 OPEN_PAUSE = 1.0
 
+#: How long an idle engine waits until it looks after the dead, and how long while there is news, in
+#: seconds.
+IDLE_SECONDS = 0.5
+ASK_SECONDS = 0.002
+
 #: How often the upgrade of older tables is tried, with as long a pause: other transactions may hold
 #: them, and while it waits for its locks, for two seconds each time, nobody else gets on.
 UPGRADE_TRIES = 30
@@ -72,10 +83,17 @@ MARKS_SINCE = 130_000
 #: How long to wait between the questions what became of a transaction, in seconds.
 CERTAIN_PAUSES = (0.05, 0.2, 0.5, 1.0)
 
+#: Changes nothing, and fails where nothing may be changed.
+_WRITE = "UPDATE perdure_config SET id = id WHERE false"
+
 _REMEDY_MISSING = "give the address of a database that a worker, or a start, has made tables in"
 
 
 def _no_time(_: int) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass
 
 
@@ -97,6 +115,7 @@ class PostgresStore:
     """
 
     shares_commits = False
+    tells_all = False
     reads_need_engine = False
 
     def __init__(
@@ -122,6 +141,7 @@ class PostgresStore:
         self._pool: ReaderPool | None = None
         self._pulse: Pulse | None = None
         self._pid = 0
+        self._wake: Callable[[], None] = _nothing
         #: A commit's connection was lost before it was answered.
         self._is_in_doubt = False
         #: What is stored as `session` of our workers, where it is not 0.
@@ -130,8 +150,8 @@ class PostgresStore:
     # --- opening and closing
 
     def open(self, *, max_parallelism: int | None, works: bool = False) -> None:
-        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away: it
-        may be started while that is restarted."""
+        """See `base.Store.open`. A worker tries for about 30 seconds while the server is away, or
+        takes no writes: it may be started while that is restarted, or changes its role."""
         if works and self.address.has_pgbouncer:
             raise StoreError(
                 f"{self.text}: a worker listens and gives signs of life on connections of its own,"
@@ -139,16 +159,18 @@ class PostgresStore:
             )
         for _ in range(OPEN_TRIES - 1 if works else 0):
             try:
-                self._open(max_parallelism)
+                self._open(max_parallelism, works=works)
                 return
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreReadOnly) as error:
                 logger.warning("a worker cannot start yet, and tries again: %s", error)
                 self._pause(OPEN_PAUSE)
-        self._open(max_parallelism)
+        self._open(max_parallelism, works=works)
 
-    def _open(self, max_parallelism: int | None) -> None:
+    def _open(self, max_parallelism: int | None, *, works: bool) -> None:
         try:
             self._prepare(max_parallelism)
+            if works and self._session is not None:
+                self._session.statements.ask(_WRITE)
             self._pool = ReaderPool(
                 self._connect_reader, self._translate, self.text, prepares=self._prepares
             )
@@ -166,6 +188,7 @@ class PostgresStore:
             lease=self.address.lease,
             is_own=self._is_own,
             tell_time=self._tell_time,
+            wake=self._wake,
             listens=self._prepares,
         )
         self._pulse.start()
@@ -378,6 +401,16 @@ class PostgresStore:
     def has_changed(self) -> bool:
         """See `base.Store.has_changed`: a flag that a listening thread sets."""
         return self._pulse is not None and self._pulse.take_news()
+
+    @property
+    def poll_seconds(self) -> float:
+        """See `base.Store.poll_seconds`. Long, because it tells by itself; short, where it has told
+        already and was not asked."""
+        return ASK_SECONDS if self._pulse is not None and self._pulse.has_news else IDLE_SECONDS
+
+    def call_on_change(self, wake: Callable[[], None]) -> None:
+        """See `base.Store.call_on_change`."""
+        self._wake = wake
 
     def hold_worker(self, worker_id: str) -> None:
         """See `base.Store.hold_worker`. It counts from the moment at which it is added."""
