@@ -39,6 +39,11 @@ class App:
         async def hang(ctx: ActionContext) -> None:
             await asyncio.get_running_loop().create_future()
 
+        @manager.action
+        async def tell_and_hang(ctx: ActionContext) -> None:
+            await ctx.send_event("hangs", workflow_id="parent")
+            await asyncio.get_running_loop().create_future()
+
         @manager.workflow
         async def scripted(step: Step) -> Any:
             assert body is not None
@@ -69,6 +74,8 @@ class App:
                     return await step.await_event("go")
                 case "hang":
                     await step.run_action(hang())
+                case "tell and hang":
+                    await step.run_action(tell_and_hang())
             return "bottom"
 
         self.hang: Any = hang
@@ -308,11 +315,10 @@ def test_cancelling_the_step_cancels_the_child_and_all_below(address: str) -> No
     """The parent goes on; a running attempt at the bottom is cancelled too."""
 
     async def body(step: Step, app: App) -> Any:
-        child = step.run_workflow(app.deep(2, "hang"))
-        try:
-            await asyncio.wait_for(child, 0.01)
-        except TimeoutError:
-            return await step.run_workflow(app.leaf(1))
+        child = step.run_workflow(app.deep(2, "tell and hang"))
+        await step.await_event("hangs")
+        child.cancel()
+        return await step.run_workflow(app.leaf(1))
 
     value, app = play(address, body)
     assert value == 2

@@ -306,6 +306,8 @@ def test_the_json_form_of_a_value_may_be_given_for_it() -> None:
 
 
 NAN = math.nan
+
+
 NOT_FINITE = [
     (float, NAN, "$: nan"),
     (int, math.inf, "$: inf"),

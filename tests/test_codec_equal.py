@@ -137,3 +137,49 @@ def test_whole_numbers_stay_whole_where_they_may() -> None:
         assert encode(annotation, [1] if annotation == list[Any] else 1) in ("1", "[1]")
     assert encode(int | float, 1.0) == "1.0"
     assert encode(Measured, Measured(1, {}, any=1)).count("1.0") == 1
+
+
+class Markup(str):
+    """Text that another library has marked, as web frameworks do."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "<changed>"
+
+
+class Float64(float):
+    """A float of another library's, as numpy has them."""
+
+
+class Count(int):
+    """A number with a name."""
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "text"),
+    [
+        (str, Markup("a"), '"a"'),
+        (float, Float64(1.5), "1.5"),
+        (int, Count(3), "3"),
+        (Any, {"a": [Markup("a"), Float64(1)]}, '{"a":["a",1.0]}'),
+        (dict[str, float], {Markup("a"): Float64(2)}, '{"a":2.0}'),
+        (Key, Key(Count(2), Markup("a")), '{"a":2,"b":"a"}'),
+        (str | int, Markup("a"), '"a"'),
+    ],
+    ids=stable_name,
+)
+def test_what_is_text_or_a_number_by_its_class_is_stored_as_that(
+    annotation: Any, value: Any, text: str
+) -> None:
+    """An instance of a subclass is one of the class: it arrives as the plain value."""
+    assert encode(annotation, value) == text
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"), [(bool, Count(1)), (int, Float64(1)), (str, Count(1))], ids=stable_name
+)
+def test_subclasses_pass_for_nothing_else(annotation: Any, value: Any) -> None:
+    """Strictness is the same for them."""
+    with pytest.raises(ValidationError, match="Expected"):
+        encode(annotation, value)

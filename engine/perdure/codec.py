@@ -36,6 +36,7 @@ from .forms import (
     Misfit,
     Traits,
     Unstorable,
+    as_base,
     by_hand,
     holds_only_scalars,
     mentions_pydantic,
@@ -245,7 +246,7 @@ class TypeCodec(Generic[T]):
         def convert(tree: Any) -> None:
             msgspec.convert(tree, self.annotation, strict=True, str_keys=True)
 
-        tree = msgspec.to_builtins(value, builtin_types=NATIVE)
+        tree = msgspec.to_builtins(value, builtin_types=NATIVE, enc_hook=as_base)
         try:
             convert(tree)
         except Exception as error:  # others are no news: what was decoded fits

@@ -110,7 +110,7 @@ def by_hand(value: Any, path: str, depth: int = 0) -> Any:
     if fields is None and not isinstance(value, _CONTAINERS):
         if _is_no_number(value):
             raise Misfit("JSON has no such number", path, value)
-        return value if kind is float else _leaf(value, path)
+        return value if kind is float else _leaf(as_base(value), path)
     if depth >= VALUE_DEPTH_MAX:
         raise Misfit(f"nested more than {VALUE_DEPTH_MAX} deep, or containing itself", path)
     if isinstance(value, dict):
@@ -120,6 +120,15 @@ def by_hand(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((by_hand(item, f"{path}[…]", depth + 1) for item in value), key=_encode)
     return _object_by_hand(value, fields or (), path, depth)
+
+
+def as_base(value: Any) -> Any:
+    """The plain text or number of which it is a special kind: numpy's float64, marked-up text."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, float) else value
 
 
 def _is_no_number(value: Any) -> bool:
@@ -152,6 +161,7 @@ def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any
     for key, item in value.items():
         text = key
         if type(key) is not str:
+            key = as_base(key)
             if _is_no_number(key):
                 raise Misfit("JSON has no such number, also as a key,", path, key)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 import attrs
 
@@ -15,7 +16,7 @@ from perdure import (
     WorkflowManager,
     define_event,
 )
-from perdure_sim import Simulation
+from perdure_sim import Simulation, Trace, run_simulation
 
 manager = WorkflowManager("bank.db", retry_actions_by_default=True)
 approval = define_event("approval", bool)
@@ -98,3 +99,16 @@ def rows(sim: Simulation) -> int:
     (count,) = sim.db.execute("select count(*) from ledger").fetchone()
     assert isinstance(count, int)
     return count
+
+
+def run(
+    scenario: Callable[[Simulation], object],
+    plan: str = "",
+    store: str = "memory",
+    manager: WorkflowManager = manager,
+) -> Trace:
+    """The run; what it raises is raised."""
+    trace = run_simulation(manager, scenario, plan, setup=create_tables, store=store)
+    if trace.failure is not None:
+        raise trace.failure
+    return trace
