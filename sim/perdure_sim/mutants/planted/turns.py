@@ -10,8 +10,8 @@ TURNS = (
         "who watches does not learn what another process has changed",
         "watch",
         "runtime.engine:Engine._look_for_changes",
-        "self.watchers.changed(None)",
-        "pass",
+        "self._look_again = True\n        self.watchers.changed(None)",
+        "self._look_again = True",
         found_by=("watched", "", "WatchedWrongly"),
     ),
     Mutant(
