@@ -3,7 +3,8 @@
 ``benchmarks/workers.py --workers 1,2,4``: workflows of ten steps each wait in the database; then so
 many workers begin at once. Steps a second are by the times that the database has. Beside them
 stands the processor time that the workers and the server took, and how much of what the machine has
-that is: where all is used, more workers gain nothing. With ``--store`` this file is one worker.
+that is: where all is used, more workers gain nothing; where little is, all wait for the disk, which
+``--durability process`` leaves out. With ``--store`` this file is one worker.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.app import CHAIN_STEPS, App  # noqa: E402
 from benchmarks.places import ServerPlace  # noqa: E402
+from benchmarks.raw import Durability  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -70,10 +72,11 @@ async def _prepare(app: App) -> None:
             await asyncio.gather(*starts)
 
 
-def work(store: str) -> None:
+def work(store: str, durability: Durability) -> None:
     """Be a worker from the first line of the standard input until nothing is left; print the
     processor time that it took."""
-    app = App(store, "disk", max_parallelism=None)
+    app = App(store, durability)
+    print("ready", flush=True)
     sys.stdin.readline()
     before = resource.getrusage(resource.RUSAGE_SELF)
     app.manager.run(until_idle=True)
@@ -81,15 +84,18 @@ def work(store: str) -> None:
     print(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
 
-def measure(server: Server, folder: Path, count: int) -> str:
+def measure(server: Server, folder: Path, count: int, durability: Durability) -> str:
     """A line for this number of workers."""
     store = ServerPlace(folder, server).store("workers")
-    asyncio.run(_prepare(App(store, "disk", max_parallelism=1_000)))
-    command = [sys.executable, str(Path(__file__)), "--store", store]
+    asyncio.run(_prepare(App(store, "process", max_parallelism=1_000)))
+    command = [sys.executable, str(Path(__file__)), "--durability", durability, "--store", store]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
     postmaster = server.pid
     before, begin = _server_seconds(postmaster), perf_counter()
     for worker in workers:
@@ -110,10 +116,11 @@ def main() -> None:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(prog="benchmarks/workers.py", description=__doc__)
     parser.add_argument("--workers", default="1,2,4", help="how many")
+    parser.add_argument("--durability", choices=("disk", "process"), default="disk")
     parser.add_argument("--store", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.store is not None:
-        work(options.store)
+        work(options.store, options.durability)
         return
     from tests.postgres import DURABLE, Server
 
@@ -123,7 +130,7 @@ def main() -> None:
         heads = f"{'steps/s':>9}  {'workers':>11}  {'server':>11}  {'of machine':>9}"
         print(f"{'workers':>7}  {heads}")
         for count in map(int, options.workers.split(",")):
-            print(measure(server, folder, count), flush=True)
+            print(measure(server, folder, count, options.durability), flush=True)
 
 
 if __name__ == "__main__":
