@@ -205,6 +205,45 @@ def undone_at_all(sim: Simulation) -> None:
     assert not held
 
 
+class Full(Exception):
+    """No room is left."""
+
+
+@manager.action(raises=Full)
+async def book(ctx: ActionContext, what: str) -> None:
+    raise AssertionError("tests stub it")
+
+
+@manager.workflow
+async def hopeful_trip(step: Step) -> str:
+    """What undoes is tried five times, and then given up."""
+    try:
+        await step.run_action(reserve("flight"))
+        await step.run_action(book("hotel"))
+    except (Full, StepFailed):
+        await step.run_action(release("flight"))
+        return "given up"
+    return "booked"
+
+
+@simulate(manager, is_full=st.booleans())
+def undone_where_it_is_full(sim: Simulation, is_full: bool) -> None:
+    """Only with one of the arguments does a run come to what undoes."""
+    held: set[str] = set()
+
+    def books(ctx: ActionContext, what: str) -> None:
+        if is_full:
+            raise Full(what)
+        held.add(what)
+
+    sim.stub(reserve, call=lambda ctx, what: held.add(what))
+    sim.stub(book, call=books)
+    sim.stub(release, call=lambda ctx, what: held.discard(what))
+    sim.start(hopeful_trip())
+    sim.settle()
+    assert "hotel" in held or not held
+
+
 # --- a loop of one's own around what must not be done twice ---------------------------------------
 
 
@@ -246,6 +285,7 @@ def retried_by_hand(sim: Simulation, number: int) -> None:
         (write_skew, 0),
         (undone_in_order, 1),
         (undone_at_all, 1),
+        (undone_where_it_is_full, 1),
         (retried_by_hand, 1),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
