@@ -178,6 +178,18 @@ class FaultPlan:
         return iter(self.faults)
 
 
+@attrs.frozen
+class Attempted:
+    """An attempt, for whoever says what befalls it.
+
+    Attributes:
+        is_last: of several that its step has.
+    """
+
+    workflow_id: str
+    is_last: bool
+
+
 class Injector:
     """Says at each passing of a site what goes wrong there, and counts the passings.
 
@@ -186,6 +198,7 @@ class Injector:
         fired: the faults that have happened, in order.
         is_healed: from now on nothing goes wrong any more.
         tell: called with each fault that fires, and which passing of its site that is.
+        spares: whether a fault does not befall an attempt after all, which has passed its site.
     """
 
     def __init__(self, plan: FaultPlan) -> None:
@@ -193,12 +206,17 @@ class Injector:
         self.fired: list[Fault] = []
         self.is_healed = False
         self.tell: Callable[[Fault, int], None] | None = None
+        self.spares: Callable[[Fault, Attempted], bool] | None = None
         self._ahead: dict[tuple[str, str], list[Fault]] = {}
         for fault in plan:
             self._ahead.setdefault((fault.actor, fault.site), []).append(fault)
 
-    def at(self, actor: str, site: str) -> Fault | None:
-        """The fault of this passing, if there is one."""
+    def at(self, actor: str, site: str, attempted: Attempted | None = None) -> Fault | None:
+        """The fault of this passing, if there is one.
+
+        Args:
+            attempted: what passes, if it is an attempt.
+        """
         if self.is_healed:
             return None  # not counted either: nobody should plan for what cannot happen
         place = (actor, site)
@@ -208,6 +226,9 @@ class Injector:
             return None
         for fault in faults:
             if fault.occurrence <= count < fault.occurrence + fault.burst:
+                if attempted is not None and self.spares is not None:
+                    if self.spares(fault, attempted):
+                        return None
                 if fault not in self.fired:
                     self.fired.append(fault)
                 if self.tell is not None:

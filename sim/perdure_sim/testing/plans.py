@@ -142,6 +142,29 @@ def _done_and_failed(
             yield lost, Fault(actor, "attempt", count + 1, "raises_for_good")
 
 
+def befalling_remedies(
+    fault: Fault,
+    census: Mapping[tuple[str, str], int],
+    usual: Mapping[tuple[str, str], int],
+    faults: FaultSet,
+) -> Iterator[tuple[Fault, ...]]:
+    """With this fault, what befalls the actions that ran only because of it: each is lost with its
+    worker, with its work done and before, and fails once. What gives the money back is of no use if
+    it is not tried again, and no single fault gets there.
+
+    Args:
+        census: of the run under this fault alone.
+        usual: of the run without faults.
+    """
+    if (fault.site, fault.kind) != ("attempt", "raises_for_good"):
+        return
+    for actor, site in sorted(census):
+        if site == "attempt" and (actor, site) not in usual:
+            for place, kind in (("report", "crash"), ("attempt", "crash"), ("attempt", "raises")):
+                if f"{place}={kind}" in faults.kinds:
+                    yield fault, Fault(actor, place, 1, kind)
+
+
 def alone(plan: FaultPlan) -> Iterator[FaultPlan]:
     """Each fault of a plan of several without the others.
 

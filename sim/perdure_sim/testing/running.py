@@ -22,6 +22,7 @@ from .fault_sets import FaultSet
 from .garbage import collect
 from .lateness import NEVER_LATE, Lateness, watch
 from .manager_settings import drain_seconds_of, loses_with_power, parallelism_of, rules_of
+from .remedies import spare_remedies
 from .repeating import check_repeatable, why_differs
 from .simulation import Simulation
 
@@ -102,6 +103,7 @@ class Stage:
             drain_seconds=drain_seconds_of(self.manager),
         )
         world.events_max = self.events_max
+        spare_remedies(world)
         return Simulation(self.manager, world)
 
     def run(self, script: Script, plan: FaultPlan, *, detail: bool = False) -> Finished:

@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -33,7 +34,15 @@ from .fault_sets import FaultSet
 from .garbage import collecting_between_runs
 from .known_runs import KnownRuns
 from .options import options
-from .plans import Space, alone, plan_texts, random_plan, swept_in_order, swept_plans
+from .plans import (
+    Space,
+    alone,
+    befalling_remedies,
+    plan_texts,
+    random_plan,
+    swept_in_order,
+    swept_plans,
+)
 from .repeating import differ_elsewhere, forget_asked, why_not_elsewhere
 from .run_differences import difference
 from .running import EVENTS_FACTOR, Finished, Script, Stage
@@ -375,9 +384,10 @@ class Trial:
         swept.possible += len(plans)
         number, most = len(swept.examples) - 1, SWEPT_EXAMPLES if self.strategies else 1
         limit = self.stage.events + swept.budget // most
-        for faults in swept_in_order(plans, number, most, swept.tried):
-            if self.stage.events >= limit:
-                break
+        ahead = deque(swept_in_order(plans, number, most, swept.tried))
+        usual = first.world.faults.census
+        while ahead and self.stage.events < limit:
+            faults = ahead.popleft()
             plan = FaultPlan(faults)
             finished = self._run({**kwargs, **_copied(kept)}, plan)
             swept.done += 1
@@ -386,6 +396,11 @@ class Trial:
             if finished.failure is not None:
                 failure = self._keep({**kwargs, **kept}, plan, finished.failure)
                 return self._fewer(failure, kept)
+            if len(faults) == 1:
+                census = finished.world.faults.census
+                more = list(befalling_remedies(faults[0], census, usual, self.faults))
+                swept.possible += len(more)
+                ahead.extendleft(reversed(more))
         return None
 
     def _fewer(self, failure: Failure, kept: Arguments) -> Failure:

@@ -28,7 +28,7 @@ from perdure.runtime.mailbox import Mailbox
 from perdure.runtime.runner import ActionRunner
 from perdure.runtime.scope import Env
 
-from ..faults.plan import Fault
+from ..faults.plan import Attempted, Fault
 from .clock import START_MS
 from .outside import NotSimulated, OutsideLoop, in_action, look, look_away, refuse, refusing
 from .trace import About, EventKind
@@ -104,7 +104,9 @@ class Host(Protocol):
         """Call it at a later time, if this process lives then."""
         ...
 
-    def attempt_passes(self, action: str, site: str) -> Fault | None:
+    def attempt_passes(
+        self, action: str, site: str, attempted: Attempted | None = None
+    ) -> Fault | None:
         """The fault that befalls this attempt, if one does."""
         ...
 
@@ -155,6 +157,8 @@ class _NoRoom:
 
 #: Of the attempt that a task runs: the epoch of its recorded start.
 _epoch: ContextVar[int] = ContextVar("perdure_sim_epoch")
+#: Whether it is the last of the several that its step has.
+_is_last: ContextVar[bool] = ContextVar("perdure_sim_is_last")
 
 _ODD_RESULTS = ("too_much", "wrong_type")
 
@@ -238,7 +242,10 @@ class SimulatedRunner(ActionRunner):
     def _prepare(
         self, attempt: Attempt, definition: Action[..., Any]
     ) -> tuple[list[Any], dict[str, Any], ActionContext]:
-        _epoch.set(attempt.record.started_epoch or 0)
+        record = attempt.record
+        assert isinstance(record.command, RunStep)
+        _epoch.set(record.started_epoch or 0)
+        _is_last.set(1 < record.command.retry.max_attempts <= record.attempt)
         return super()._prepare(attempt, definition)
 
     def _encode(self, definition: Action[..., Any], value: Any) -> Outcome:
@@ -327,7 +334,8 @@ class DressedRegistry(Registry):
                 keywords=tuple(kwargs),
             )
             host.made(made)
-            fault = host.attempt_passes(name, "attempt")
+            attempted = Attempted(context.workflow_id, _is_last.get())
+            fault = host.attempt_passes(name, "attempt", attempted)
             stub = self._stubs.get(name) or Stub()  # as it is now: a test may change it
             takes_ms = stub.takes_ms if isinstance(stub.takes_ms, int) else stub.takes_ms()
             if takes_ms:

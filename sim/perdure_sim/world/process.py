@@ -29,7 +29,7 @@ from perdure.runtime.statuses import read_status
 from perdure.step import StepRules
 from perdure.store.base import Store
 
-from ..faults.plan import Fault
+from ..faults.plan import Attempted, Fault
 from ..faults.sites import DRIFT_PERCENT
 from ..laws.known import Place
 from .actions import (
@@ -488,8 +488,10 @@ class Process:
     def committed(self, writes: list[Write]) -> None:
         self.world.committed(self, writes)
 
-    def attempt_passes(self, action: str, site: str) -> Fault | None:
-        return self.world.faults.at(action, site)
+    def attempt_passes(
+        self, action: str, site: str, attempted: Attempted | None = None
+    ) -> Fault | None:
+        return self.world.faults.at(action, site, attempted)
 
     def made(self, call: CallMade) -> None:
         self.world.made(call, self._seen)
