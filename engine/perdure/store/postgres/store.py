@@ -71,11 +71,16 @@ ASK_SECONDS = 0.002
 UPGRADE_TRIES = 30
 
 #: By what a transaction can be found after it: its id, and since when the server runs on which that
-#: is its own. (A standby that takes over may give the id again. Its timeline would tell too, and a
-#: restart keep it, but not every service that is called PostgreSQL lets one ask for that.)
+#: is its own. A standby that takes over may give the id again. (Its timeline would tell too, and a
+#: restart keep it, but not every service that is called PostgreSQL lets one ask for that.) So may a
+#: server that crashed, if nothing of the transaction was on its disk; and for that it need not have
+#: ended: one of its processes was killed. Then its statistics begin anew, and anybody may see that.
 Mark: TypeAlias = tuple[str, str]
 
-_SERVER = "extract(epoch from pg_postmaster_start_time())::text"
+_SERVER = (
+    "concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),"
+    " (SELECT extract(epoch FROM stats_reset) FROM pg_stat_bgwriter))"
+)
 _MARK = f"SELECT pg_current_xact_id()::text, {_SERVER}"
 _FIND_MARK = f"SELECT CASE WHEN {_SERVER} = $2 THEN pg_xact_status($1::text::xid8) END"
 #: PostgreSQL 13 has these functions.
