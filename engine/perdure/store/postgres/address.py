@@ -79,8 +79,9 @@ class Address:
 
 
 #: Session settings of all of the engine's. All that it asks has an index. A plan is kept, and may
-#: have been made while a table had three rows: a scan of it would be kept as well.
-PLANNING = ("enable_seqscan=off", "jit=off")
+#: have been made while a table had three rows: a scan of it would be kept as well. A statement that
+#: is a transaction of its own looks again at a row that it has waited for, as all of them must.
+PLANNING = ("enable_seqscan=off", "jit=off", r"default_transaction_isolation=read\ committed")
 
 #: Those of a connection that waits for nobody long.
 READING = (f"lock_timeout={LOCK_TIMEOUT_MS}", *PLANNING)

@@ -46,7 +46,7 @@ from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
 from .errors import translate_own
 from .guest import Guest, open_guest
-from .pipeline import Pipeline, Rows
+from .pipeline import BEGIN, Pipeline, Rows
 from .pool import ReaderPool
 from .pulse import CHANNEL, Pulse
 from .reads import Execute, PostgresReader, Statement
@@ -208,7 +208,7 @@ class PostgresStore:
         if self._access == "read":
             self._schema.check_readable(version, self.text)
         elif version is None:
-            ask("BEGIN")
+            ask(BEGIN)
             create_tables(ask, max_parallelism, self.text, self._schema)
             ask("COMMIT")
         elif self._schema.is_older(version) and self._access == "create":
@@ -230,7 +230,7 @@ class PostgresStore:
         self._check_version(stored_version(ask, self.text))
 
     def _try_upgrade(self, ask: Execute) -> None:
-        ask("BEGIN")
+        ask(BEGIN)
         version = upgrade_tables(ask, self.text, self._schema)
         ask(f"NOTIFY {CHANNEL}")  # who was struck off finds out at once
         ask("COMMIT")
