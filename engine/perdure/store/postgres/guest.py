@@ -160,7 +160,11 @@ def _check_database(connection: psycopg.Connection[Any], address: Address) -> No
     info = connection.info
     wanted = address.parameters
     for name, found in (("dbname", info.dbname), ("host", info.host), ("port", str(info.port))):
-        if name in wanted and str(wanted[name]) != found:
+        if name not in wanted:
+            continue
+        # Of hosts and ports there may be several; an empty one is libpq's default.
+        allowed = [wanted[name]] if name == "dbname" else str(wanted[name]).split(",")
+        if found not in allowed and "" not in allowed:
             raise ConnectionMisuse(
                 f"over(connection): it is a connection to {info.dbname!r} on {info.host}:"
                 f"{info.port}, and the manager's store is {address.text}: open it on the same"
