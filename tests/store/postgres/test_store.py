@@ -112,6 +112,19 @@ def test_many_open_an_empty_database_at_once(postgres_url: str) -> None:
         one.close()
 
 
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_server: Server) -> None:
+    """At once, and not when the first workflow gives a euro sign."""
+    options = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    postgres_server.execute(f"CREATE DATABASE latin {options}")
+    store = PostgresStore(postgres_server.url("latin"))
+    with pytest.raises(StoreError, match=r"LATIN1.*CREATE DATABASE … ENCODING 'UTF8'"):
+        store.open(max_parallelism=None)
+    with psycopg.connect(postgres_server.url("latin")) as connection:
+        with pytest.raises(StoreError, match="LATIN1"):
+            store.guest(connection, max_parallelism=None)
+    postgres_server.execute("DROP DATABASE latin")
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_the_isolation_is_the_engines(postgres_url: str, pooled: bool) -> None:
     """Whatever is the default of the database or the user: who waits for a lock must see what was

@@ -22,7 +22,7 @@ from .address import Address
 from .connection import Connection
 from .pipeline import Pipeline
 from .pulse import CHANNEL
-from .schema import SCHEMA, create_tables, stored_version
+from .schema import SCHEMA, check_encoding, create_tables, stored_version
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -139,6 +139,7 @@ def open_guest(
             "over(connection): the connection is closed: keep it open until you have committed"
         )
     _check_database(connection, address)
+    check_encoding(connection, address.text)
     if connection.info.transaction_status == TransactionStatus.IDLE:
         if connection.autocommit:
             raise ConnectionMisuse(

@@ -50,7 +50,7 @@ from .pipeline import BEGIN, Pipeline, Rows
 from .pool import ReaderPool
 from .pulse import CHANNEL, Pulse
 from .reads import Execute, PostgresReader, Statement
-from .schema import SCHEMA, create_tables, stored_version, upgrade_tables
+from .schema import SCHEMA, check_encoding, create_tables, stored_version, upgrade_tables
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -201,6 +201,7 @@ class PostgresStore:
     def _prepare(self, max_parallelism: int | None) -> None:
         session = self._connect()
         self._session = session
+        check_encoding(session, self.text)
         ask = session.statements.ask
         version = stored_version(ask, self.text)
         if version is None and self._access != "create":
