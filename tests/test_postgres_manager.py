@@ -11,12 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from tests.managers import FAST, LONG, call, number_event, run
+from tests.postgres import Server
 
 from perdure import (
     ActionContext,
     ConnectionMisuse,
     Failed,
+    InProgress,
     MutationContext,
     QueryContext,
     Step,
@@ -351,6 +354,27 @@ def test_a_server_that_restarts_costs_time_only(url: str, caplog: pytest.LogCapt
 
     assert run(test, make(url)) == [[2 * n + 1, 3] for n in range(10)]
     assert notes(url) == ["x"] * 10
+
+
+def test_a_read_waits_for_the_server(
+    url: str, postgres_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As every call from outside does: who asks just now need not ask again."""
+    caplog.set_level(logging.CRITICAL, "perdure")
+    name = conninfo_to_dict(url)["dbname"]
+
+    async def test(manager: WorkflowManager) -> Any:
+        workflow_id = await manager.start(call(manager, "child", 3))
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres_server.cut_connections()
+        asked = asyncio.create_task(manager.status(workflow_id))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert await manager.result(workflow_id, timeout=LONG) == 6
+        return await asked
+
+    assert isinstance(run(test, make(url)), InProgress | Succeeded)
 
 
 def test_a_function_that_ends_the_transaction_fails_alone(url: str) -> None:

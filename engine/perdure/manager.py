@@ -28,6 +28,7 @@ from perdure.definitions import (
 )
 from perdure.errors import (
     StoreReadOnly,
+    StoreUnavailable,
     WorkflowCanceled,
     WorkflowFailed,
 )
@@ -37,6 +38,7 @@ from perdure.records import Settings, Status
 from perdure.runtime import orders, requests
 from perdure.runtime.bridge import bridge_of
 from perdure.runtime.contexts import MutationContext
+from perdure.runtime.engine import BUSY_SECONDS
 from perdure.runtime.inside import refuse_inside
 from perdure.runtime.over import OverContext
 from perdure.runtime.statuses import read_state, read_status
@@ -50,6 +52,11 @@ if TYPE_CHECKING:
     import psycopg
 
     from perdure.sync import SyncManager
+
+#: How long a read waits until it is tried again while the server is away, at first and at most, in
+#: seconds.
+READ_PAUSE = 0.1
+READ_PAUSE_MAX = 2.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -498,13 +505,26 @@ class WorkflowManager(InspectedManager):
         return await future
 
     async def _read(self, fn: Callable[[Reader], T]) -> T:
-        """Read committed rows: here and now, or through the engine where that is the only way."""
+        """Read committed rows: here and now, or through the engine where that is the only way.
+
+        Raises:
+            StoreUnavailable: the server was away for as long as a call waits.
+        """
         refuse_inside("status")
         engine = self._open_one()
         if engine.store.reads_need_engine:
             value: T = await self._ask(requests.Read(fn))
             return value
-        return fn(engine.store.reader())
+        clock = engine.clock
+        until, pause = clock.monotonic() + BUSY_SECONDS, READ_PAUSE
+        while True:
+            try:
+                return fn(engine.store.reader())
+            except StoreUnavailable:
+                if clock.monotonic() + pause > until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, READ_PAUSE_MAX)
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

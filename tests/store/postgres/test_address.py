@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from perdure.store.postgres.address import is_postgres, parse
 
@@ -27,6 +28,29 @@ def test_a_socket_and_options_survive() -> None:
     assert address.parameters["options"] == "-csearch_path=flow"
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("postgresql://me:a%23%2F%40b@db/app", "postgresql://me:***@db/app"),
+        ("postgresql://me:a#b?c[d]+e@db:60/app#1", "postgresql://me:***@db:60/app#1"),
+        ("postgresql://me@db/app?password=a+b#c", "postgresql://me@db/app?password=***"),
+        ("postgresql://me:a@b@db/app", "postgresql://me:***@db/app"),
+        ("postgresql://[::1]:54,[::2]/app", "postgresql://[::1]:54,[::2]/app"),
+        ("postgresql://one,two:54/my%20app", "postgresql://one,two:54/my%20app"),
+        ("postgresql://%2Ftmp%2Fsockets/app", "postgresql://%2Ftmp%2Fsockets/app"),
+        ("postgresql:///?host=%2Ftmp&user=me", "postgresql:///?host=/tmp&user=me"),
+        ("postgresql://db?user=a@b", "postgresql://db?user=a@b"),
+        ("postgresql://", "postgresql://"),
+    ],
+)
+def test_an_address_means_what_libpq_takes_it_for(url: str, text: str) -> None:
+    """Of its punctuation nothing is taken for what it means in addresses of other kinds; and no
+    piece of a password is shown."""
+    address = parse(url)
+    assert address.parameters == conninfo_to_dict(url)
+    assert address.text == text
+
+
 def test_session_settings_join_the_users() -> None:
     """Ours follow the user's; with pgbouncer there are none."""
     url = "postgresql:///app?options=-csearch_path%3Dflow"
@@ -34,6 +58,15 @@ def test_session_settings_join_the_users() -> None:
     assert found["options"] == "-csearch_path=flow -c jit=off"
     found = parse(f"{url}&pgbouncer=true").connection_parameters("jit=off")
     assert found["options"] == "-csearch_path=flow"
+
+
+def test_session_settings_join_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libpq takes them where the address has none, so ours must not be all that it has."""
+    monkeypatch.setenv("PGOPTIONS", "-csearch_path=flow")
+    found = parse("postgresql:///app").connection_parameters("jit=off")
+    assert found["options"] == "-csearch_path=flow -c jit=off"
+    found = parse("postgresql:///app?options=-cwork_mem%3D1MB").connection_parameters("jit=off")
+    assert found["options"] == "-cwork_mem=1MB -c jit=off"
 
 
 def test_the_users_parameters_win() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
+import psycopg
 import pytest
-from tests.store.postgres.databases import STILL, end_connections, execute
+from tests.store.postgres.databases import STILL, end_connections, execute, soon
 
 from perdure import MutationContext, WorkflowManager
 from perdure.errors import StoreError
 from perdure.store.postgres.connection import Connection
 from perdure.store.postgres.pipeline import Pipeline, Rows
+from perdure.store.postgres.store import _MARK as MARK
 from perdure.store.postgres.store import PostgresStore
 
 
@@ -95,13 +99,39 @@ def test_who_did_not_ask_is_left_in_doubt(store: LosingStore, postgres_url: str)
 
 def test_an_id_of_another_server_is_not_found(store: LosingStore, postgres_url: str) -> None:
     """A standby that has taken over may have given it to another transaction."""
-    ((xid, since),) = execute(
-        postgres_url,
-        "SELECT pg_current_xact_id()::text, extract(epoch from pg_postmaster_start_time())::text",
-    )
+    ((xid, since),) = execute(postgres_url, MARK)
     assert store.has_committed((xid, since))
     assert not store.has_committed((xid, "1.5"))
     assert not store.has_committed(None)
+
+
+def test_an_id_that_a_crash_gives_again_is_not_found(store: LosingStore, postgres_url: str) -> None:
+    """A process of the server's is killed: what had not reached the disk is gone, and with it the
+    fact that the id was given. The server itself has not ended."""
+    execute(postgres_url, "CHECKPOINT")  # or the table would be gone as well
+    insert = "INSERT INTO notes VALUES ('…') RETURNING xmin::text::bigint"
+    lost, other = psycopg.connect(postgres_url), psycopg.connect(postgres_url)
+    mark = lost.execute(MARK).fetchone()
+    assert mark is not None
+    lost.execute(insert.encode())
+    os.kill(lost.info.backend_pid, signal.SIGKILL)
+    with pytest.raises(psycopg.OperationalError):
+        other.execute("SELECT pg_sleep(60)")  # until the server has noticed
+    assert soon(lambda: _answers(postgres_url))
+    while execute(postgres_url, insert)[0][0] < int(mark[0]):
+        pass
+    lost.close()
+    other.close()
+    assert execute(postgres_url, f"SELECT pg_xact_status('{mark[0]}')") == [("committed",)]
+    assert not store.has_committed(mark)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def test_a_mutation_from_outside_asks_to_be_certain(postgres_url: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from tests.store.postgres.databases import STILL, execute, soon
 
 from perdure.errors import ConnectionMisuse
@@ -109,6 +110,17 @@ def test_pipeline_mode_is_refused(store: PostgresStore, postgres_url: str) -> No
         with connection.pipeline():
             with pytest.raises(ConnectionMisuse, match="pipeline mode"):
                 tx.run_engine_code(lambda: None)
+
+
+def test_it_may_be_on_any_of_several_hosts(store: PostgresStore, postgres_url: str) -> None:
+    """The address names all of them, the connection is to one."""
+    with psycopg.connect(postgres_url) as connection:
+        several = postgres_url.replace("?host=", "?port=1,5432&host=%2Fnowhere,")
+        assert guest(PostgresStore(several), connection).config().max_parallelism == 7
+        host = conninfo_to_dict(postgres_url)["host"]
+        elsewhere = PostgresStore(postgres_url.replace("?host=", "?host=%2Fnowhere,%2Fnor"))
+        with pytest.raises(ConnectionMisuse, match=f"on {host}"):
+            guest(elsewhere, connection)
 
 
 def test_another_store_is_no_matter(store: PostgresStore, postgres_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from perdure.store.postgres.pipeline import Pipeline, Rows
+from perdure.store.postgres.pipeline import BEGIN, Pipeline, Rows
 
 ODD = 'O\'Neil "q" \\ {a,b} NULL %s $1 \n\t é 𝄞 \u2028'
 
@@ -90,7 +90,7 @@ def test_a_lost_connection_is_an_error(pipeline: Pipeline) -> None:
 
 def test_what_is_queued_can_be_told(pipeline: Pipeline) -> None:
     """Whether it is a transaction with nothing in it."""
-    pipeline.queue("BEGIN")
+    pipeline.queue(BEGIN)
     assert pipeline.is_only_begun
     pipeline.queue("SELECT 1")
     assert pipeline.begins and not pipeline.is_only_begun

@@ -142,6 +142,15 @@ def test_an_upgrade_waits_for_transactions_under_way(
     upgrading.close()
 
 
+def test_an_upgrade_may_take_its_time(place: Place, store: PostgresStore, tmp_path: Path) -> None:
+    """A limit for statements is meant for those of every day."""
+    limited = Place(place.kind, f"{place.address}&options=-cstatement_timeout%3D2min")
+    check = "DO $$ BEGIN ASSERT current_setting('statement_timeout') = '0'; END $$"
+    upgrading = limited.store(schema=newer(place, tmp_path, check))
+    upgrading.open(max_parallelism=None)
+    upgrading.close()
+
+
 def test_an_upgrade_that_was_in_the_way_is_tried_again(
     place: Place, store: PostgresStore, tmp_path: Path
 ) -> None:

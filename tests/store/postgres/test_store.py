@@ -112,6 +112,39 @@ def test_many_open_an_empty_database_at_once(postgres_url: str) -> None:
         one.close()
 
 
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_server: Server) -> None:
+    """At once, and not when the first workflow gives a euro sign."""
+    options = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    postgres_server.execute(f"CREATE DATABASE latin {options}")
+    store = PostgresStore(postgres_server.url("latin"))
+    with pytest.raises(StoreError, match=r"LATIN1.*CREATE DATABASE … ENCODING 'UTF8'"):
+        store.open(max_parallelism=None)
+    with psycopg.connect(postgres_server.url("latin")) as connection:
+        with pytest.raises(StoreError, match="LATIN1"):
+            store.guest(connection, max_parallelism=None)
+    postgres_server.execute("DROP DATABASE latin")
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_isolation_is_the_engines(postgres_url: str, pooled: bool) -> None:
+    """Whatever is the default of the database or the user: who waits for a lock must see what was
+    committed until then, and many wait."""
+    default = "&options=-cdefault_transaction_isolation%3Dserializable"
+    store = PostgresStore(postgres_url + STILL + default + "&pgbouncer=true" * pooled)
+    store.open(max_parallelism=None)
+    with store.transaction() as tx:
+        sql = "SHOW transaction_isolation"
+        assert tx.run_user_code(lambda: tx.db.execute(sql).fetchone(), read_only=False) == (
+            "read committed",
+        )
+    if not pooled:  # else it has no workers
+        assert store._session is not None
+        assert store._session.statements.ask(sql).fetchone() == ("read committed",)
+        with store._connect_pulse() as pulse:
+            assert pulse.execute(sql).fetchone() == ("read committed",)
+    store.close()
+
+
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     """The error says what, and shows no password."""
     store = PostgresStore(f"postgresql://me:secret@/x?host={tmp_path}")

@@ -6,8 +6,10 @@ What does not belong here: connecting.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import unquote
 
 import attrs
 import psycopg
@@ -65,7 +67,8 @@ class Address:
         found["client_encoding"] = "UTF8"
         if settings and not self.has_pgbouncer:
             ours = " ".join(f"-c {setting}" for setting in settings)
-            found["options"] = f"{found.get('options', '')} {ours}".strip()
+            theirs = found.get("options") or os.environ.get("PGOPTIONS", "")
+            found["options"] = f"{theirs} {ours}".strip()
         return found
 
     def engine_settings(self, durability: str) -> tuple[str, ...]:
@@ -79,8 +82,9 @@ class Address:
 
 
 #: Session settings of all of the engine's. All that it asks has an index. A plan is kept, and may
-#: have been made while a table had three rows: a scan of it would be kept as well.
-PLANNING = ("enable_seqscan=off", "jit=off")
+#: have been made while a table had three rows: a scan of it would be kept as well. A statement that
+#: is a transaction of its own looks again at a row that it has waited for, as all of them must.
+PLANNING = ("enable_seqscan=off", "jit=off", r"default_transaction_isolation=read\ committed")
 
 #: Those of a connection that waits for nobody long.
 READING = (f"lock_timeout={LOCK_TIMEOUT_MS}", *PLANNING)
@@ -97,18 +101,18 @@ def parse(address: str) -> Address:
     Raises:
         ValueError: it cannot be read, or an option of ours has no good value.
     """
-    parts = urlsplit(address)
+    place, pairs = _split(address)
     ours: dict[str, str] = {}
     rest = []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for pair in pairs:
+        name, _, value = pair.partition("=")
         if name in ("lease", "pgbouncer"):
-            ours[name] = value
+            ours[name] = unquote(value)
         else:
-            rest.append((name, value))
+            rest.append(pair)
     text = _without_password(address)
-    query = urlencode(rest, quote_via=quote)
     try:
-        parameters = conninfo_to_dict(_unsplit(parts, query=query))
+        parameters = conninfo_to_dict(_join(place, rest))
     except psycopg.ProgrammingError as error:
         raise ValueError(f"store={text!r}: {str(error).strip()}") from None
     return Address(
@@ -141,21 +145,35 @@ def _flag(value: str | None, text: str) -> bool:
 
 
 def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    user, has_password, _ = parts.netloc.rpartition("@")[0].partition(":")
-    shown = parts.netloc
+    place, pairs = _split(address)
+    scheme, _, rest = place.partition("://")
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    user, has_password, _ = credentials.partition(":")
     if has_password:
-        shown = f"{user}:***@{parts.netloc.rpartition('@')[2]}"
-    query = [
-        (name, "***" if "password" in name else value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    ]
-    # The slashes of a socket's folder stay readable.
-    text = urlencode(query, quote_via=quote, safe="/*")
-    return _unsplit(parts, netloc=shown, query=text)
+        credentials = f"{user}:***"
+    shown = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        # The slashes of a socket's folder stay readable.
+        value = "***" if "password" in name else value.replace("%2F", "/")
+        shown.append(name + equals + value)
+    return _join(f"{scheme}://{credentials}{at}{host}{slash}{path}", shown)
 
 
-def _unsplit(parts: SplitResult, **changes: str) -> str:
-    # `urlunsplit` leaves out the slashes of an empty host, with which libpq knows an address.
-    scheme, netloc, path, query, _ = parts._replace(**changes)
-    return f"{scheme}://{netloc}{path}{'?' if query else ''}{query}"
+def _split(address: str) -> tuple[str, list[str]]:
+    """What comes before the options, and each of them, still encoded.
+
+    As libpq does it, and not as `urllib.parse`, which knows of fragments, of one host, and of a
+    plus that is a space: before the first slash a password may have any character but an @.
+    """
+    scheme, _, rest = address.partition("://")
+    credentials, at, tail = rest.partition("@")
+    if not at or "/" in credentials:
+        credentials, at, tail = "", "", rest
+    place, _, query = tail.partition("?")
+    return f"{scheme}://{credentials}{at}{place}", [pair for pair in query.split("&") if pair]
+
+
+def _join(place: str, pairs: Sequence[str]) -> str:
+    return f"{place}?{'&'.join(pairs)}" if pairs else place

@@ -31,7 +31,7 @@ from ..base import TransactionLost, UserRaisedStoreError
 from . import fence
 from .errors import is_lost_transaction, translate, translate_own
 from .fence import READ_ONLY, SAVEPOINT_NAME, WHY_NOT
-from .pipeline import Pipeline
+from .pipeline import BEGIN, Pipeline
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Connection(psycopg.Connection[Any]):
         """Have a transaction begun with what is executed next."""
         self._trouble = self._failure = self._lost = None
         self.statements.clear()
-        self.statements.queue("BEGIN")
+        self.statements.queue(BEGIN)
 
     @property
     def in_transaction(self) -> bool:

@@ -22,7 +22,7 @@ from .address import Address
 from .connection import Connection
 from .pipeline import Pipeline
 from .pulse import CHANNEL
-from .schema import SCHEMA, create_tables, stored_version
+from .schema import SCHEMA, check_encoding, create_tables, stored_version
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -139,6 +139,7 @@ def open_guest(
             "over(connection): the connection is closed: keep it open until you have committed"
         )
     _check_database(connection, address)
+    check_encoding(connection, address.text)
     if connection.info.transaction_status == TransactionStatus.IDLE:
         if connection.autocommit:
             raise ConnectionMisuse(
@@ -160,7 +161,11 @@ def _check_database(connection: psycopg.Connection[Any], address: Address) -> No
     info = connection.info
     wanted = address.parameters
     for name, found in (("dbname", info.dbname), ("host", info.host), ("port", str(info.port))):
-        if name in wanted and str(wanted[name]) != found:
+        if name not in wanted:
+            continue
+        # Of hosts and ports there may be several; an empty one is libpq's default.
+        allowed = [wanted[name]] if name == "dbname" else str(wanted[name]).split(",")
+        if found not in allowed and "" not in allowed:
             raise ConnectionMisuse(
                 f"over(connection): it is a connection to {info.dbname!r} on {info.host}:"
                 f"{info.port}, and the manager's store is {address.text}: open it on the same"

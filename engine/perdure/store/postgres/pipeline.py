@@ -24,6 +24,9 @@ from psycopg.waiting import Ready, Wait
 
 logger = logging.getLogger("perdure.store")
 
+#: Begins a transaction of the engine's, whatever the database, the user or a pooler sets.
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
 _BOOL = 16
 _INTEGERS = (20, 21, 23)
 
@@ -71,12 +74,12 @@ class Pipeline:
 
     @property
     def begins(self) -> bool:
-        """Whether what is queued begins with BEGIN."""
-        return bool(self._queue) and self._queue[0][0] == "BEGIN"
+        """Whether what is queued begins with `BEGIN`."""
+        return bool(self._queue) and self._queue[0][0] == BEGIN
 
     @property
     def is_only_begun(self) -> bool:
-        """Whether nothing but BEGIN is queued."""
+        """Whether nothing but `BEGIN` is queued."""
         return self.begins and len(self._queue) == 1
 
     @property

@@ -264,15 +264,8 @@ class PostgresReader:
     ) -> list[ReadyStep]:
         """See `base.Reader.ready_steps`. By the index on ready steps, of which it looks at the
         oldest `READY_LOOK`."""
-        return self._ready_steps(worker_id, functions, limit, "")
-
-    def _ready_steps(
-        self, worker_id: WorkerId, functions: Collection[str], limit: int, lock: str
-    ) -> list[ReadyStep]:
         found = []
-        for row in self._execute(
-            f"{_READY}{lock}", (list(functions), worker_id, limit, READY_LOOK)
-        ):
+        for row in self._execute(_READY, (list(functions), worker_id, limit, READY_LOOK)):
             with contextlib.suppress(StoreCorrupt):  # its owner finds out, and tells
                 record = step_from_row(row[1:])
                 found.append(ReadyStep(workflow_id=row[1], epoch=row[0], record=record))

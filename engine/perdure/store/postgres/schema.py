@@ -5,6 +5,10 @@ What does not belong here: what is in them.
 
 from __future__ import annotations
 
+from typing import Any
+
+import psycopg
+
 from perdure.core.limits import PARALLELISM_DEFAULT
 from perdure.errors import StoreError
 
@@ -34,6 +38,20 @@ _TABLES = (
 )
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+
+def check_encoding(connection: psycopg.Connection[Any], text: str) -> None:
+    """Raise if the database cannot hold every text. (SQL_ASCII holds whatever it is given.)
+
+    Raises:
+        StoreError
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", "SQL_ASCII", None):
+        raise StoreError(
+            f"{text}: its encoding is {encoding}, which has not every character: make another"
+            " database: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def stored_version(execute: Execute, text: str) -> object:
@@ -98,6 +116,7 @@ def upgrade_tables(execute: Execute, text: str, schema: Schema) -> int | None:
         psycopg.Error: others hold their locks for long, or wait for these.
     """
     execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    execute("SET LOCAL statement_timeout = 0")  # an index of a large table takes long
     execute("SELECT pg_advisory_xact_lock($1)", (_LOCK_KEY,))
     version = stored_version(execute, text)
     if not schema.is_older(version):

@@ -46,11 +46,11 @@ from .address import PLANNING, READING, parse
 from .connection import Connection, Cursor
 from .errors import translate_own
 from .guest import Guest, open_guest
-from .pipeline import Pipeline, Rows
+from .pipeline import BEGIN, Pipeline, Rows
 from .pool import ReaderPool
 from .pulse import CHANNEL, Pulse
 from .reads import Execute, PostgresReader, Statement
-from .schema import SCHEMA, create_tables, stored_version, upgrade_tables
+from .schema import SCHEMA, check_encoding, create_tables, stored_version, upgrade_tables
 from .writes import PostgresTransaction
 
 T = TypeVar("T")
@@ -71,11 +71,16 @@ ASK_SECONDS = 0.002
 UPGRADE_TRIES = 30
 
 #: By what a transaction can be found after it: its id, and since when the server runs on which that
-#: is its own. (A standby that takes over may give the id again. Its timeline would tell too, and a
-#: restart keep it, but not every service that is called PostgreSQL lets one ask for that.)
+#: is its own. A standby that takes over may give the id again. (Its timeline would tell too, and a
+#: restart keep it, but not every service that is called PostgreSQL lets one ask for that.) So may a
+#: server that crashed, if nothing of the transaction was on its disk; and for that it need not have
+#: ended: one of its processes was killed. Then its statistics begin anew, and anybody may see that.
 Mark: TypeAlias = tuple[str, str]
 
-_SERVER = "extract(epoch from pg_postmaster_start_time())::text"
+_SERVER = (
+    "concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),"
+    " (SELECT extract(epoch FROM stats_reset) FROM pg_stat_bgwriter))"
+)
 _MARK = f"SELECT pg_current_xact_id()::text, {_SERVER}"
 _FIND_MARK = f"SELECT CASE WHEN {_SERVER} = $2 THEN pg_xact_status($1::text::xid8) END"
 #: PostgreSQL 13 has these functions.
@@ -196,6 +201,7 @@ class PostgresStore:
     def _prepare(self, max_parallelism: int | None) -> None:
         session = self._connect()
         self._session = session
+        check_encoding(session, self.text)
         ask = session.statements.ask
         version = stored_version(ask, self.text)
         if version is None and self._access != "create":
@@ -203,7 +209,7 @@ class PostgresStore:
         if self._access == "read":
             self._schema.check_readable(version, self.text)
         elif version is None:
-            ask("BEGIN")
+            ask(BEGIN)
             create_tables(ask, max_parallelism, self.text, self._schema)
             ask("COMMIT")
         elif self._schema.is_older(version) and self._access == "create":
@@ -225,7 +231,7 @@ class PostgresStore:
         self._check_version(stored_version(ask, self.text))
 
     def _try_upgrade(self, ask: Execute) -> None:
-        ask("BEGIN")
+        ask(BEGIN)
         version = upgrade_tables(ask, self.text, self._schema)
         ask(f"NOTIFY {CHANNEL}")  # who was struck off finds out at once
         ask("COMMIT")
