@@ -130,7 +130,7 @@ def test_the_queue_gives_what_a_search_finds(seed: int) -> None:
                 live[number] = record
                 awaiting.append(number)
                 awaits.add(record)
-                queue.waits(record, live)
+                queue.waits(record)
             case "cancel" if awaiting:
                 del live[awaiting.pop(chance.randrange(len(awaiting)))]
             case "deliver":

@@ -47,6 +47,11 @@ def made(ctx: MutationContext, workflow_id: str, count: int) -> list[str]:
 
 
 @d.mutation
+def made_alike(ctx: MutationContext, workflow_id: str, count: int) -> list[str]:
+    return [ctx.create_event("e", workflow_id=workflow_id) for _ in range(count)]
+
+
+@d.mutation
 def send_each(ctx: MutationContext, ids: list[str]) -> None:
     for each in reversed(ids):
         ctx.send_event(id=each)
@@ -98,6 +103,23 @@ async def own_ids(step: Step, count: int) -> int:
 
 
 @d.workflow
+async def ids_of_one_name(step: Step, count: int) -> int:
+    ids = await step.run_mutation(made_alike(step.workflow_id, count))
+    await step.run_mutation(send_each(ids))
+    return len(await asyncio.gather(*(step.await_event(id=each) for each in ids)))
+
+
+@d.workflow
+async def ids_beside_its_name(step: Step, count: int) -> int:
+    """All are awaited by their ids, and for the name others wait, in vain."""
+    ids = await step.run_mutation(made_alike(step.workflow_id, count))
+    await step.run_mutation(send_each(ids))
+    by_id = [step.await_event(id=each) for each in ids]
+    _by_name = [step.await_event("e") for _ in range(count)]
+    return len(await asyncio.gather(*by_id))
+
+
+@d.workflow
 async def one_by_one(step: Step, count: int) -> int:
     await step.sleep(0.5)  # all of them are there when it begins
     for _ in range(count):
@@ -126,12 +148,6 @@ async def timed_out_beside_others(step: Step, count: int) -> int:
     waits = (step.await_event("e", timeout=0.5) for _ in range(count))
     found = await asyncio.gather(*waits, return_exceptions=True)
     return sum(isinstance(each, TimeoutError) for each in found)
-
-
-@d.mutation
-def made_alike(ctx: MutationContext, workflow_id: str, count: int) -> None:
-    for _ in range(count):
-        ctx.create_event("e", workflow_id=workflow_id)
 
 
 @d.workflow
@@ -172,6 +188,8 @@ WIDE = {
         same_events,
         own_events,
         own_ids,
+        ids_of_one_name,
+        ids_beside_its_name,
         one_by_one,
         timed_out,
         created_alike,
@@ -234,6 +252,8 @@ def work(name: str, events: Events, count: int) -> int:
         ("same_events", same_name),
         ("own_events", own_names),
         ("own_ids", nothing),
+        ("ids_of_one_name", nothing),
+        ("ids_beside_its_name", nothing),
         ("one_by_one", same_name),
         ("timed_out", nothing),
         ("created_alike", nothing),

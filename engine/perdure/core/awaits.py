@@ -59,7 +59,11 @@ class Awaits:
         number = self.waiting_for(event.event_id, live)
         if number is not None:
             return number
-        queue = self._by_name.get(event.name)
+        return self.longest(event.name, live)
+
+    def longest(self, name: str, live: Mapping[int, StepRecord]) -> int | None:
+        """The open step that has waited longest for a name, if one does."""
+        queue = self._by_name.get(name)
         while queue and not _is_open(live, queue[0]):
             queue.popleft()
         return queue[0] if queue else None
@@ -89,7 +93,7 @@ class Queue:
         live: all open steps.
     """
 
-    __slots__ = ("_awaits", "_by_name", "_due", "_queued")
+    __slots__ = ("_awaits", "_by_name", "_due", "_open_names", "_queued")
 
     def __init__(
         self, events: Iterable[SentEvent], awaits: Awaits, live: Mapping[int, StepRecord]
@@ -100,6 +104,9 @@ class Queue:
         #: Whatever may be delivered, by its place in the order; what nobody awaits any more is
         #: dropped when it is met, and offered again when somebody does.
         self._due: list[tuple[int, EventId]] = []
+        #: Names of which another event may now be the next one: sought when somebody asks, for many
+        #: waits come at once.
+        self._open_names: set[str] = set()
         for event in events:
             if event.outcome is not None:
                 self.add(event, live)
@@ -117,21 +124,29 @@ class Queue:
             self._offer(event)
 
     def remove(self, event: SentEvent, live: Mapping[int, StepRecord]) -> None:
-        """An event is consumed; the next one of its name may be for the next one that waits."""
+        """An event is consumed, by a step that is open still. If that waited for the name, the next
+        one of the name may be for the next one that waits."""
         self._queued.pop(event.event_id, None)
-        self._offer_next(event.name, live)
+        if self._awaits.waiting_for(event.event_id, live) is None:
+            self._open_names.add(event.name)
 
-    def waits(self, record: StepRecord, live: Mapping[int, StepRecord]) -> None:
+    def waits(self, record: StepRecord) -> None:
         """A further step waits."""
         command = record.command
         assert isinstance(command, AwaitEvent), record
         if command.event_id is not None and command.event_id in self._queued:
-            self._offer(self._queued[command.event_id])
+            event = self._queued[command.event_id]
+            self._offer(event)
+            self._open_names.add(event.name)  # for those who wait for the name there is one less
         if command.event_name is not None:
-            self._offer_next(command.event_name, live)
+            self._open_names.add(command.event_name)
 
     def first(self, live: Mapping[int, StepRecord]) -> tuple[SentEvent, int] | None:
         """The event that is delivered next, and to which step; None if nobody awaits any."""
+        while self._open_names:
+            name = self._open_names.pop()
+            if self._awaits.longest(name, live) is not None:
+                self._offer_next(name, live)
         due = self._due
         while due:
             event = self._queued.get(due[0][1])

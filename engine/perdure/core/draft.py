@@ -189,7 +189,7 @@ class Draft(Struct):
         if is_new_wait and self.known_awaits is not None:
             self.known_awaits.add(new)
             if self.known_queue is not None:
-                self.known_queue.waits(new, live)
+                self.known_queue.waits(new)
         was_ready = before == "ready" and new.command.kind == "action"
         self.writes.append(PutStep(new, old is None, was_ready))
         if old is None:
