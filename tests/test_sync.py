@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from perdure import (
     WorkflowFailed,
     WorkflowManager,
 )
+from perdure.runtime.engine import LoopEngine
 
 LONG = 30
 
@@ -161,6 +164,39 @@ def test_a_call_under_way_keeps_it_open(manager: WorkflowManager) -> None:
     thread.join(LONG)
     assert [type(fault) for fault in faults] == [WorkflowCanceled]
     sync.close()
+
+
+def test_a_call_waits_for_another_thread_that_opens_it(manager: WorkflowManager) -> None:
+    """It is not open, and must not be opened twice: whoever opens it by name is nearly done."""
+    opening = manager._reserve()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(manager.sync.list_workflows)
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=0.1)
+        manager._free(opening)
+        assert answer.result(LONG).items == []
+    manager.sync.close()
+
+
+def test_a_call_waits_for_a_worker_that_opens_its_store(tmp_path: Path) -> None:
+    """What that opens has no answers before it is open."""
+    manager = WorkflowManager(tmp_path / "app.db")
+    assert manager.sync.list_workflows().items == []
+    manager.sync.close()
+    other = sqlite3.connect(tmp_path / "app.db", check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(2) as pool:
+        worker = pool.submit(manager.run)
+        while manager._opening is None:
+            assert not worker.done()
+        answer = pool.submit(manager.sync.list_workflows)
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=0.1)
+        other.close()
+        assert answer.result(LONG).items == []
+        assert isinstance(manager._engine, LoopEngine)
+        manager._engine.stop()
+        worker.result(LONG)
 
 
 def test_a_watch_that_was_left_at_rest_is_told(manager: WorkflowManager) -> None:

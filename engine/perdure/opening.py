@@ -162,6 +162,7 @@ class OpenManager(Definer):
         self._engine: Engine | None = None
         self._opening: Opening | None = None
         self._lock = threading.Lock()
+        self._has_settled = threading.Condition(self._lock)
 
     def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
         address = self.store_url
@@ -264,6 +265,13 @@ class OpenManager(Definer):
         with self._lock:
             if self._opening is opening:
                 self._opening = self._engine = None
+                self._has_settled.notify_all()
+
+    def _settled(self) -> Engine | None:
+        """What is open. Blocks while somebody is just opening it."""
+        with self._lock:
+            self._has_settled.wait_for(lambda: self._opening is None or self._engine is not None)
+            return self._engine
 
     def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
         """In a thread, which runs on when the caller is cancelled meanwhile."""
@@ -282,6 +290,7 @@ class OpenManager(Definer):
             is_wanted = not opening.is_given_up
             if is_wanted:
                 self._engine = engine
+                self._has_settled.notify_all()
         if not is_wanted:
             engine.stop()
             self._join(engine, opening)
@@ -350,12 +359,18 @@ class OpenManager(Definer):
             drain_seconds=self._drain_seconds,
         )
         engine.attach(loop)
-        self._engine = engine
         with _Stops(loop, engine.stop) as stops:
+
+            def opened() -> None:
+                stops.ask()
+                with self._lock:  # only now: other threads read from its store
+                    self._engine = engine
+                    self._has_settled.notify_all()
+
             await engine.run(
                 max_parallelism=self._max_parallelism,
                 until_idle=until_idle,
-                opened=stops.ask,
+                opened=opened,
             )
 
     @property

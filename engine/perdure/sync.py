@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overlo
 
 from perdure.checking import CheckedWorkflow, CheckReport
 from perdure.definitions import Definition, Mutation, MutationCall, QueryCall, WorkflowCall
-from perdure.errors import NotOpen
+from perdure.errors import NotOpen, PerdureError
 from perdure.events import Event
 from perdure.journals import WorkflowJournal
 from perdure.records import InProgress, Page, Settings, Status, StepInfo, WorkflowInfo
@@ -334,11 +334,19 @@ class SyncManager:
         if self._begin_call(self._manager._engine):
             return
         with self._lock:
-            if self._manager._engine is None:
-                self._call(self._manager._open(works=False))
-                self._opened = self.is_implicit = True
+            if self._manager._settled() is None:
+                self._open_as_client()
             with self._calls_lock:
                 self._calls += 1
+
+    def _open_as_client(self) -> None:
+        try:
+            self._call(self._manager._open(works=False))
+        except PerdureError:
+            if self._manager._settled() is None:
+                raise
+            return  # another thread was faster, and opened it by name
+        self._opened = self.is_implicit = True
 
     def _begin_call(self, engine: Engine | None) -> bool:
         """Whether `engine` is what is open; then it is, until `_end_call`."""

@@ -62,6 +62,37 @@ def test_a_reader_that_goes_away_ends_it_quietly(run: Run, app: str) -> None:
     assert process.returncode == 141
 
 
+def test_output_that_cannot_be_written_is_told(run: Run, app: str) -> None:
+    """The disk is full, say; no traceback."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    run("start", "order", '{"user": "ann"}', "--id", "one")
+    with Path("/dev/full").open("w") as full:
+        for words in (["list"], ["journal", "one"]):
+            ran = subprocess.run(
+                command(app, *words),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+                check=False,
+            )
+            assert ran.returncode == 1
+            assert ran.stderr.startswith("OSError: the output could not be written: ")
+            assert "Traceback" not in ran.stderr
+
+
+def test_a_closed_output_is_no_failure(run: Run, app: str) -> None:
+    """As a service manager may start it; what was asked for is done."""
+    shell = ["/bin/sh", "-c", '"$@" >&-', "sh"]
+    words = command(app, "start", "order", '{"user": "ann"}', "--id", "one")
+    ran = subprocess.run(
+        [*shell, *words], stderr=subprocess.PIPE, text=True, env=environment(), check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert run("list", "--json").json["items"][0]["workflow_id"] == "one"
+
+
 def test_ctrl_c_ends_a_watch_with_130(run: Run, app: str) -> None:
     """Without a traceback, and the workflow goes on."""
     run("start", "order", '{"user": "ann"}', "--id", "one")

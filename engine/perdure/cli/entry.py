@@ -28,7 +28,8 @@ def main() -> None:
         # Not by click's own `main`, which takes a reader that has gone for a success.
         with command_line.make_context("perdure", sys.argv[1:]) as context:
             code = command_line.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell has closed it: nothing is to be shown
+            sys.stdout.flush()
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.UsageError as error:
@@ -43,10 +44,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
+    except OSError as error:  # of the output: trouble of a store is a PerdureError
         # Python flushes stdout once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(PIPE_CLOSED)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(PIPE_CLOSED)
+        _tell("OSError", f"the output could not be written: {error}")
+        sys.exit(1)
     except (PerdureError, AppBroken) as error:
         _tell(type(error).__name__, str(error))
         sys.exit(1)
