@@ -162,3 +162,42 @@ def test_the_base_of_all_models_is_no_annotation() -> None:
     for annotation in (base, dict[str, base | None]):
         with pytest.raises(DefinitionError, match="BaseModel says nothing of what is in it"):
             TypeCodec.of(annotation, where="the value")
+
+
+def test_what_json_writes_as_text_is_no_text_inside_models_either() -> None:
+    """Nor beside them, nor as a key; text that a validator makes of it is."""
+    pydantic = pytest.importorskip("pydantic")
+    identity, day = uuid.UUID(int=1), dt.date(2024, 1, 1)
+
+    class Model(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        name: str
+        kin: tuple[str, ...] = ()
+        alias: str = pydantic.Field("", alias="also")
+
+    class Made(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        name: str
+
+        @pydantic.field_validator("name", mode="before")  # type: ignore[untyped-decorator]
+        @classmethod
+        def make(cls, value: Any) -> str:
+            return str(value)
+
+    class Loose(pydantic.BaseModel):  # type: ignore[name-defined,misc]
+        anything: Any
+        identity: uuid.UUID
+        models: dict[int, Model]
+
+    for annotation, value, message in (
+        (Model, Model.model_construct(name=identity), r"got `UUID` at \$\.name: UUID"),
+        (Model, {"name": "x", "kin": ["y", day]}, r"got `date` at \$\.kin\[1\]: "),
+        (Model, {"name": "x", "also": b"y"}, r"got `bytes` at \$\.also: b'y'"),
+        (tuple[Model, str], (Model(name="x"), identity), r"got `UUID` at \$\[1\]: "),
+        (list[Model | str], ["x", identity], r"got `UUID` at \$\[1\]: "),
+        (dict[str, Model], {1: Model(name="x")}, r"got `int` as key at \$\[1\]: 1"),
+    ):
+        with pytest.raises(ValidationError, match="Expected `str`, " + message):
+            encode(annotation, value)
+    assert encode(Made, Made.model_construct(name=identity)) == f'{{"name":"{identity}"}}'
+    loose = Loose(anything=day, identity=identity, models={1: Model(name="x")})
+    again = decode(Loose, encode(Loose, loose))
+    assert (again.anything, again.identity, again.models) == ("2024-01-01", identity, loose.models)

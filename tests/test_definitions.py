@@ -233,6 +233,7 @@ def test_a_lambda_with_a_name_is_a_definition(manager: Definer) -> None:
         ({"raises": [KeyError]}, TypeError, "Exception: give a class or a tuple of classes"),
         ({"raises": (KeyError, 5)}, TypeError, "5 is not a subclass of Exception"),
         ({"raises": KeyboardInterrupt}, TypeError, "not a subclass of Exception"),
+        ({"raises": StopIteration}, ValueError, "no coroutine raise StopIteration"),
         ({"raises": (KeyError, type("KeyError", (Exception,), {}))}, ValueError, "two classes"),
     ],
 )

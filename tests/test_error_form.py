@@ -39,6 +39,14 @@ class Unspeakable(Exception):
         raise RuntimeError("no")
 
 
+class Untraceable(Exception):
+    """Has no stack, but something else by that name."""
+
+    @property
+    def __traceback__(self) -> int:  # type: ignore[override]
+        return 5
+
+
 def raised(error: BaseException) -> BaseException:
     try:
         raise error
@@ -177,3 +185,11 @@ def test_the_engines_own_frames_are_left_out() -> None:
     text = encode_error(cause).traceback
     assert "in __post_init__" in text
     assert os.path.join("perdure", "codec.py") not in text
+
+
+def test_what_is_no_stack_is_told_in_its_place() -> None:
+    """An exception may have anything there, and its step must end."""
+    info = encode_error(raised(Untraceable("bad")), declared=(Untraceable,))
+    assert info.message == "bad"
+    assert info.traceback == "<the traceback could not be written: AttributeError>"
+    assert isinstance(rebuild_error(info, (Untraceable,)), Untraceable)

@@ -87,6 +87,7 @@ class TypeCodec(Generic[T]):
     _dump: Callable[[Any, str], Any]
     _by_msgspec: bool
     _joined: tuple[type, ...] = ()  #: by unions that only pydantic can decode
+    _refuse_text: Callable[[Any, str], None] | None = None  #: pydantic's
 
     @staticmethod
     def of(annotation: Any, *, where: str) -> TypeCodec[Any]:
@@ -241,6 +242,8 @@ class TypeCodec(Generic[T]):
         if not self._by_msgspec:
             if isinstance(typed, str) and not isinstance(value, str | Enum):
                 raise Misfit(f"Expected `str`, got `{type(value).__name__}`", root, value)
+            if self._refuse_text is not None:
+                self._refuse_text(value, root)
             return
 
         def convert(tree: Any) -> None:
@@ -338,13 +341,14 @@ def _codec(annotation: Any) -> TypeCodec[Any]:
 
 
 def _pydantic_codec(annotation: Any) -> TypeCodec[Any]:
-    dump, decode = pydantic_form(annotation)
+    form = pydantic_form(annotation)
     refuse_excluded(annotation)
     classes = classes_of(annotation)
     if sys.modules["pydantic"].BaseModel in classes:
         raise Unstorable("pydantic.BaseModel says nothing of what is in it: take a model of yours")
     traits = Traits(objects=True, forms=True, decimals=Decimal in classes, text=str in classes)
-    return TypeCodec(annotation, traits, decode, dump, False, joined_classes(annotation))
+    joined = joined_classes(annotation)
+    return TypeCodec(annotation, traits, form.decode, form.dump, False, joined, form.refuse_as_text)
 
 
 _cached_codec = functools.lru_cache(maxsize=1024)(_codec)

@@ -564,6 +564,11 @@ def _classes(raises: _Classes) -> tuple[type[Exception], ...]:
                 f"raises={raises!r}: {cls!r} is not a subclass of Exception: give a class or a"
                 " tuple of classes"
             )
+        if issubclass(cls, StopIteration):
+            raise ValueError(
+                f"raises={raises!r}: Python lets no coroutine raise {cls.__name__}: give another"
+                " class"
+            )
         # An error is stored under its bare class name.
         if cls.__name__ in names:
             raise ValueError(f"raises={raises!r}: two classes are called {cls.__name__}")

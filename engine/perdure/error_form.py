@@ -138,13 +138,13 @@ def _codecs_of(
 
 
 def _traceback_text(error: BaseException) -> str:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        frames = frames.tb_next
     try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            frames = frames.tb_next
         lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
         text = _storable("".join(lines))
-    except Exception as failure:  # a __str__ or __repr__ of the user's, or no stack left
+    except Exception as failure:  # a __str__ or a property of the user's, or no stack left
         return f"<the traceback could not be written: {type(failure).__name__}>"
     if len(text) > TRACEBACK_LENGTH_MAX:
         text = "…" + text[1 - TRACEBACK_LENGTH_MAX :]

@@ -20,7 +20,7 @@ import reprlib
 import sys
 import typing
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from enum import Enum
 from itertools import accumulate
@@ -491,8 +491,16 @@ def _mentions(annotation: Any, seen: set[type]) -> bool:
     return any(_mentions(part, seen) for part in inner)
 
 
-def pydantic_form(annotation: Any) -> tuple[Callable[[Any, str], Any], Callable[[Any], Any]]:
-    """How to turn a value into builtins, and how to decode: both by a strict `TypeAdapter`."""
+class PydanticForm(typing.NamedTuple):
+    """What a strict `TypeAdapter` does for a codec."""
+
+    dump: Callable[[Any, str], Any]  #: turns a value, at a path, into builtins
+    decode: Callable[[Any], Any]
+    refuse_as_text: Callable[[Any, str], None]  #: what JSON writes as text, and is no `str`
+
+
+def pydantic_form(annotation: Any) -> PydanticForm:
+    """How values of an annotation that mentions pydantic are encoded and decoded."""
     pydantic = importlib.import_module("pydantic")
     try:
         adapter = pydantic.TypeAdapter(annotation)
@@ -518,7 +526,37 @@ def pydantic_form(annotation: Any) -> tuple[Callable[[Any, str], Any], Callable[
             )
             raise Misfit(first["msg"], path, first["input"]) from None
 
-    return dump, decode
+    def refuse_as_text(value: Any, path: str) -> None:
+        tree = adapter.dump_python(value, serialize_as_any=True, warnings=False, by_alias=True)
+        # Strictly a list is no tuple, and is not looked into; else bytes are text.
+        for strict in (True, False):
+            try:
+                adapter.validate_python(tree, strict=strict)
+                return
+            except pydantic.ValidationError as error:
+                errors = error.errors()
+            except Exception:  # by contract: a validator of the user's knows JSON's form only
+                return
+            for each in errors:  # others are no news: what was decoded fits
+                given, of_key = each["input"], each["loc"][-1:] == ("[key]",)
+                suspects = (*NATIVE, int, float) if of_key else NATIVE
+                if each["type"] == "string_type" and isinstance(given, suspects):
+                    problem = f"Expected `str`, got `{type(given).__name__}`"
+                    where = _path_in(tree, each["loc"], path)
+                    raise Misfit(f"{problem} as key" if of_key else problem, where, given)
+
+    return PydanticForm(dump, decode, refuse_as_text)
+
+
+def _path_in(tree: Any, steps: Iterable[Any], path: str) -> str:
+    """The path of what pydantic has found; it names members of unions, which are no steps."""
+    for step in steps:
+        try:
+            tree = tree[step]
+        except (LookupError, TypeError):
+            continue
+        path = f"{path}[{step}]" if isinstance(step, int) else under(path, step)
+    return path
 
 
 def _order_sets(as_python: Any, as_json: Any) -> Any:
