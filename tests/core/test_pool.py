@@ -48,8 +48,9 @@ def hold(mine: int, *others: tuple[int, int], limit: int, running: int, needed: 
     ("share", "permits", "wanting"),
     [
         # Alone: what is needed, and some more; the rest is there for whoever comes.
-        (hold(0, limit=10, running=0, needed=0), 2, 0),
-        (hold(0, limit=100, running=0, needed=10), 35, 0),
+        (hold(0, limit=10, running=0, needed=0), 5, 0),
+        (hold(0, limit=3, running=0, needed=0), 2, 0),
+        (hold(0, limit=100, running=0, needed=10), 60, 0),
         # What it has it keeps, while nobody wants it.
         (hold(10, limit=10, running=0, needed=0), 10, 0),
         # Alone and in need of more than there is.

@@ -70,8 +70,10 @@ class Queue:
         self._count = 0
 
 
-#: What a worker holds beyond its needs: a share of all permits, and so many at least.
-SPARE_SHARE = 0.25
+#: What a worker holds beyond its needs: a share of all permits, and so many at least. Half, so that
+#: one that is alone starts most fan-outs in the commit that asks for them, and one that stands still
+#: leaves the other half to others.
+SPARE_SHARE = 0.5
 SPARE_MIN = 2
 
 
