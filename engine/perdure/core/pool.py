@@ -71,8 +71,8 @@ class Queue:
 
 
 #: What a worker holds beyond its needs: a share of all permits, and so many at least. Half, so that
-#: one that is alone starts most fan-outs in the commit that asks for them, and one that stands still
-#: leaves the other half to others.
+#: one that is alone starts most fan-outs in the commit that asks for them, and that one that stands
+#: still leaves the other half to others.
 SPARE_SHARE = 0.5
 SPARE_MIN = 2
 
