@@ -42,6 +42,21 @@ def test_equal_requests_are_answered_one_by_one(rigs: Make) -> None:
     assert [reply.count for reply in replies] == [1, 1, 1]
 
 
+def test_a_function_from_outside_is_named_once(rigs: Make) -> None:
+    """For warnings of slow ones: by itself, and that no workflow has asked for it."""
+    seen: list[str] = []
+    definer = Definer()
+
+    @definer.query
+    def look(ctx: QueryContext) -> None:
+        seen.append(rig.worker.env.watch.function)
+
+    rig = rigs(definer)
+    rig.ask(RunFunction(look, "{}"))
+    rig.turn()
+    assert seen == [f"{look!r} (called from outside)"]
+
+
 def test_a_setting_reaches_every_worker(rigs: Make) -> None:
     """A client changes it; the workers look when another process has committed."""
     rig, client = rigs(d), rigs(d, works=False)

@@ -356,7 +356,7 @@ class Engine:
             return True  # outcomes that have come in
         lost = runner.attempts()
         if lost:
-            logger.warning("%d attempts still run after the drain; recorded as lost", len(lost))
+            logger.warning("still running after the drain, recorded as lost: %d", len(lost))
         runner.cancel_all()
         worker.end_drain(lost)
         return False

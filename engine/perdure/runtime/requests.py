@@ -44,7 +44,7 @@ class RunFunction:
         if isinstance(definition, Mutation):
             scope.tx.be_certain()  # of all that clients ask for this alone leaves no trace
         try:
-            return run_function(scope, definition, self.arguments, repr(definition))
+            return run_function(scope, definition, self.arguments, "called from outside")
         except (StoreError, TransactionLost):
             raise
         except BaseException as error:
