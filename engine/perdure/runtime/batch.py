@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from operator import itemgetter
 
 import msgspec
@@ -49,6 +49,14 @@ class Batch(msgspec.Struct):
         units = (each for each in self.units.values() if each.functions() or each.on_complete())
         tickets = (each for each in self.tickets if not isinstance(each.request, Read))
         return {*(unit.workflow_id for unit in units), *tickets}
+
+    def without(self, apart: Collection[object]) -> tuple[list[Unit], list[Ticket]]:
+        """All others."""
+        units, tickets = list(self.units.values()), self.tickets
+        if apart:
+            units = [unit for unit in units if unit.workflow_id not in apart]
+            tickets = [ticket for ticket in tickets if ticket not in apart]
+        return units, tickets
 
 
 def passed_on(tickets: Iterable[Ticket]) -> list[Ticket]:

@@ -249,10 +249,11 @@ class Worker:
         transaction of its own where the store wants that."""
         apart = batch.apart(shares_commits=self.store.shares_commits)
         while True:
+            units, tickets = batch.without(apart)
             try:
                 result = self._committer.commit(
-                    [unit for unit in batch.units.values() if unit.workflow_id not in apart],
-                    [ticket.request for ticket in batch.tickets if ticket not in apart],
+                    units,
+                    [ticket.request for ticket in tickets],
                     batch.now,
                     self._claims.reserved,
                     extra=self._inbox.in_commit if self._inbox.has_void else None,
@@ -272,7 +273,8 @@ class Worker:
             else:
                 self._recovered()
                 self._inbox.committed()
-                self._commit_each(batch, apart, result)
+                if apart:
+                    self._commit_each(batch, apart, result)
                 return result
 
     def _give_up(self, workflow_ids: set[WorkflowId], batch: Batch) -> None:

@@ -192,12 +192,11 @@ TURNS = (
         "clients are answered before the commit",
         "told before committed",
         "runtime.worker:Worker._commit",
-        "    while True:\n        try:\n            result",
+        "    while True:\n        units,",
         "    for ticket in batch.tickets:\n"
         "        ticket.answer(getattr(ticket.request, 'workflow_id', None), None)\n"
         "    while True:\n"
-        "        try:\n"
-        "            result",
+        "        units,",
         found_by=("bell", "", "ToldTooEarly"),
     ),
     Mutant(
