@@ -6,20 +6,14 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any
 
 import pytest
 
 from perdure.core.limits import SLEEP_MS_MAX
-from perdure.core.loop import (
-    UNHANDLED_MAX,
-    HandlerSpins,
-    WorkflowLoop,
-    hook_asyncgens,
-    unhook_asyncgens,
-)
+from perdure.core.loop import UNHANDLED_MAX, HandlerSpins, WorkflowLoop
 
 START = 1_700_000_000_000
 
@@ -57,38 +51,6 @@ def test_entering_makes_it_the_running_loop_and_leaving_ends_that() -> None:
     assert asyncio._get_running_loop() is None
     assert not loop.is_running()
     assert sys.get_asyncgen_hooks() == hooks
-
-
-def test_hooks_may_be_set_once_around_many_handlers() -> None:
-    """Each generator ends with the loop in which it began; afterwards all is as it was."""
-    seen: list[str] = []
-
-    async def numbers(name: str) -> AsyncIterator[int]:
-        try:
-            yield 1
-            await asyncio.get_running_loop().create_future()
-        finally:
-            seen.append(name)
-
-    async def reads(name: str) -> None:
-        async for _ in numbers(name):
-            pass
-
-    before = sys.get_asyncgen_hooks()
-    hooks = hook_asyncgens()
-    try:
-        one, _ = started(lambda: reads("one"))
-        two, _ = started(lambda: reads("two"))
-        assert hook_asyncgens() is None
-        two.close_tasks()
-        assert seen == ["two"]
-        one.close_tasks()
-        assert seen == ["two", "one"]
-    finally:
-        unhook_asyncgens(hooks)
-    assert sys.get_asyncgen_hooks() == before
-    one.close()
-    two.close()
 
 
 def test_leaves_when_the_block_raises() -> None:
