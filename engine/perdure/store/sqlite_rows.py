@@ -76,14 +76,9 @@ _UPDATE_SUCCESS = (
 
 
 @lru_cache(maxsize=1024)
-def _insert_text(table: str, names: tuple[str, ...]) -> str:
-    return f"INSERT INTO {table} ({columns(names)}) VALUES ({marks(names)})"
-
-
-def _insert(table: str, names: tuple[str, ...], row: tuple[Any, ...]) -> Statement:
-    """A new row. (What is not named is null: these columns have no other default that is meant.)"""
-    named = tuple([name for name, value in zip(names, row, strict=True) if value is not None])
-    return _insert_text(table, named), tuple([value for value in row if value is not None])
+def _insert_text(table: str, names: tuple[str, ...], are_null: tuple[bool, ...]) -> str:
+    values = ["NULL" if is_null else "?" for is_null in are_null]
+    return f"INSERT INTO {table} ({columns(names)}) VALUES ({columns(values)})"
 
 
 @lru_cache(maxsize=1024)
@@ -93,13 +88,19 @@ def _update_text(table: str, names: tuple[str, ...], are_null: tuple[bool, ...],
     return f"UPDATE {table} SET {assignments(given, nulls)}{where}"
 
 
+def _insert(table: str, names: tuple[str, ...], row: tuple[Any, ...]) -> Statement:
+    """What writes a new row."""
+    are_null = tuple([value is None for value in row])
+    return _insert_text(table, names, are_null), tuple([x for x in row if x is not None])
+
+
 def _update(
     table: str, names: tuple[str, ...], row: tuple[Any, ...], where: str, key: tuple[Any, ...]
 ) -> Statement:
-    """New values of a row, which is found by `key`."""
+    """What writes the row anew that is found by `key`."""
     are_null = tuple([value is None for value in row])
-    values = [value for value in row if value is not None]
-    return _update_text(table, names, are_null, where), (*values, *key)
+    given = [value for value in row if value is not None]
+    return _update_text(table, names, are_null, where), (*given, *key)
 
 
 def workflow_insert(state: WorkflowState) -> Statement:
