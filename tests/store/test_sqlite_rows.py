@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.core.journal import StepRecord
 from perdure.store.base import StepWrite
@@ -48,3 +50,16 @@ def test_nothing_of_the_last_row_is_left(record: StepRecord) -> None:
         assert len(PROGRESS_COLUMNS) > kept / 2
         db.execute(f"UPDATE perdure_steps SET {rest}")
         assert write(db, record, is_new=False) == record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"child_id": "c"}, {"deadline_at": 9}, {"due_at": 9}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_started_step_is_there_whole_too(change: dict[str, Any]) -> None:
+    """Also with what the short statement for such steps does not name."""
+    record = next(each for each in STEPS if each.state == "started")
+    with closing(table()) as db:
+        unusual = replace(record, **change)
+        assert write(db, unusual, is_new=True) == unusual

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from perdure.core.journal import StepRecord
 from perdure.core.workflow import WorkflowState
 
 from .base import StepWrite
@@ -127,12 +128,24 @@ def workflow_update(
     return _update("perdure_workflows", STATE_COLUMNS, state_row(state), where, key)
 
 
+def _has_just_begun(record: StepRecord) -> bool:
+    """Whether it is an action that was started when it was asked for, with no time limit: what it
+    has is what the statement for such steps names."""
+    return (
+        record.state == "started"
+        and record.deadline_at is None
+        and record.due_at is None
+        and record.child_id is None
+        and record.outcome is None
+    )
+
+
 def step_row(write: StepWrite) -> Statement:
     """What writes a step."""
     workflow_id, record = write.workflow_id, write.record
     if write.is_new:
         command = command_row(workflow_id, record)
-        if record.state == "started" and record.deadline_at is None and record.due_at is None:
+        if _has_just_begun(record):
             run = (record.runner, record.attempt, record.started_at, record.started_epoch)
             return _INSERT_STARTED, command[:-1] + run
         row = command + run_row(record) + end_row(record)
