@@ -6,9 +6,9 @@ import asyncio
 import logging
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,14 +284,20 @@ def test_unstable_arguments_are_not_compared(address: str, by_default: bool) -> 
         assert sync.result("wf", timeout=LONG) == [2, 1, 7]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")
 def test_a_thread_is_refused(address: str) -> None:
-    """From Python 3.12 on, which tells of it."""
+    """On every Python, whoever starts it."""
 
     async def body(step: Step, app: App) -> Any:
-        try:
-            threading.Thread(target=print).start()
-        except Exception as error:
-            return type(error).__name__
+        refused = []
+        for start in (
+            threading.Thread(target=print).start,
+            threading.Timer(0, print).start,
+            lambda: ThreadPoolExecutor().submit(print),
+        ):
+            try:
+                start()
+            except Exception as error:
+                refused.append(type(error).__name__)
+        return refused
 
-    assert play(address, body)[0] == "DeterminismError"
+    assert play(address, body)[0] == ["DeterminismError"] * 3
