@@ -51,8 +51,8 @@ import attrs
 class ErrorInfo:
     """What is kept of an error: the class's name, its text, and the (cut) traceback.
 
-    `arguments` is JSON text of the exception's ``args`` where its class was declared with
-    ``raises=``, so that the handler gets the same exception again; else None.
+    `arguments` is JSON text of the exception's ``args``, and of what else it takes, where its class
+    was declared with ``raises=``, so that the handler gets the same exception again; else None.
     """
 
     type: str
