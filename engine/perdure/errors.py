@@ -80,6 +80,16 @@ class LimitExceeded(PerdureError):
 class NotOpen(PerdureError):
     """The manager is not open here: use ``async with manager:`` or one of its kin."""
 
+    #: Whether what was asked for may have been begun; where not, it can be asked for again.
+    _has_begun = True
+
+
+def not_begun(message: str) -> NotOpen:
+    """A `NotOpen` of a call of which nothing was begun."""
+    error = NotOpen(message)
+    error._has_begun = False
+    return error
+
 
 class _AboutWorkflow(PerdureError):
     """An error about one workflow; `workflow_id` says which."""

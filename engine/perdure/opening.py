@@ -23,7 +23,7 @@ import attrs
 from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy, duration_ms
 from perdure.definitions import Definer, Kind
-from perdure.errors import NotOpen, PerdureError, StoreUnsupported
+from perdure.errors import PerdureError, StoreUnsupported, not_begun
 from perdure.guard import install
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
@@ -198,8 +198,7 @@ class OpenManager(Definer):
 
     async def __aenter__(self) -> Self:
         """Open the store and run a worker inside this process."""
-        await self._make_way()
-        await self._open(works=True)
+        await self._open_by_name(works=True)
         return self
 
     async def __aexit__(
@@ -226,20 +225,32 @@ class OpenManager(Definer):
         """
         if access not in ("create", "write", "read"):
             raise ValueError(f"access={access!r}: give 'create', 'write' or 'read'")
-        await self._make_way()
-        await self._open(works=False, access=access)
+        await self._open_by_name(works=False, access=access)
         try:
             yield self
         finally:
             await self._close()
 
-    async def _open(self, *, works: bool, access: Access = "create") -> None:
+    async def _open_by_name(self, *, works: bool, access: Access = "create") -> None:
+        """Open it; before that, close what a first call of `manager.sync` has opened."""
         refuse_inside("open")
-        opening = self._reserve(access)
+        opening, aside = Opening(access), self._aside
+        try:
+            if aside is not None:  # it may wait for calls of other threads
+                await asyncio.to_thread(aside, partial(self._reserve, opening))
+        except BaseException:
+            self._give_up(opening)
+            raise
+        await self._open(works=works, opening=opening)
+
+    async def _open(self, *, works: bool, opening: Opening | None = None) -> None:
+        refuse_inside("open")
+        opening = opening or Opening()
+        self._reserve(opening)
         try:
             engine = ThreadEngine(
                 self._env,
-                self._make_store(access),
+                self._make_store(opening.access),
                 works=works,
                 bridge=bridge_of(asyncio.get_running_loop()),
                 verbs=self._verbs,
@@ -250,16 +261,17 @@ class OpenManager(Definer):
             self._give_up(opening)
             raise
 
-    def _reserve(self, access: Access = "create") -> Opening:
+    def _reserve(self, opening: Opening) -> None:
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
+            if opening.is_given_up or self._opening is opening:
+                return
             if self._opening is not None:
                 raise PerdureError(
                     f"{self!r} is open already: leave the block that opened it first, or, where a"
                     " call of manager.sync has opened it as a client, call manager.sync.close()"
                 )
-            self._opening = opening = Opening(access)
-            return opening
+            self._opening = opening
 
     def _free(self, opening: Opening) -> None:
         with self._lock:
@@ -272,6 +284,13 @@ class OpenManager(Definer):
         with self._lock:
             self._has_settled.wait_for(lambda: self._opening is None or self._engine is not None)
             return self._engine
+
+    def _is_rid_of(self, engine: Engine | None, seconds: float) -> bool:
+        """Whether it is no longer what is open, within that time."""
+        with self._lock:
+            return self._has_settled.wait_for(
+                lambda: engine is None or self._engine is not engine, seconds
+            )
 
     def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
         """In a thread, which runs on when the caller is cancelled meanwhile."""
@@ -338,10 +357,9 @@ class OpenManager(Definer):
         refuse_loop("run", "use `async with manager:`")
         if not isinstance(until_idle, bool):
             raise TypeError(f"until_idle={until_idle!r}: give True or False")
-        close = self._implicit()
-        if close is not None:
-            close()
-        opening = self._reserve()
+        opening, aside = Opening(), self._aside
+        claim = partial(self._reserve, opening)
+        claim() if aside is None else aside(claim)
         try:
             install()
             OwnLoop().run(self._run(until_idle))
@@ -378,16 +396,10 @@ class OpenManager(Definer):
         """Whether what is stored is gone when it is closed."""
         return str(self.store_url).removeprefix("sqlite:///") == ":memory:"
 
-    async def _make_way(self) -> None:
-        """Close what a first call of `manager.sync` has opened, if nobody uses it just now."""
-        refuse_inside("open")
-        close = self._implicit()
-        if close is not None:
-            await asyncio.to_thread(close)
-
+    @property
     @abstractmethod
-    def _implicit(self) -> Callable[[], None] | None:
-        """What closes that; None if there is nothing to close."""
+    def _aside(self) -> Callable[[Callable[[], None]], None] | None:
+        """`SyncManager.step_aside`; None if `manager.sync` was never used."""
 
     @property
     @abstractmethod
@@ -397,7 +409,7 @@ class OpenManager(Definer):
     def _open_one(self) -> Engine:
         engine = self._engine
         if engine is None:
-            raise NotOpen(
+            raise not_begun(
                 f"{self!r} is not open: use `async with manager:` or `async with"
                 " manager.client():`, or, without a loop, manager.sync"
             )
