@@ -23,7 +23,7 @@ import attrs
 from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy, duration_ms
 from perdure.definitions import Definer, Kind
-from perdure.errors import PerdureError, StoreUnsupported, not_begun
+from perdure.errors import NotOpen, PerdureError, StoreUnsupported, not_begun
 from perdure.guard import install
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
@@ -56,12 +56,21 @@ class Opening:
     Attributes:
         access: what may be done with the store.
         is_under_way: a thread opens the store.
-        is_given_up: nobody wants any more what is opened.
+        given_up: nobody wants any more what is opened.
     """
 
     access: Access = "create"
     is_under_way: bool = False
-    is_given_up: bool = False
+    given_up: threading.Event = attrs.field(factory=threading.Event)
+
+    def pause(self, seconds: float) -> None:
+        """Wait between two tries to open the store.
+
+        Raises:
+            NotOpen: there is no need to try again.
+        """
+        if self.given_up.wait(seconds) and self.is_under_way:
+            raise NotOpen("nobody waits any more for what is opened")
 
 
 class _StoppedEarly(BaseException):
@@ -164,22 +173,25 @@ class OpenManager(Definer):
         self._lock = threading.Lock()
         self._has_settled = threading.Condition(self._lock)
 
-    def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
+    def _make_store(self, opening: Opening | None = None) -> SqliteStore | PostgresStore:
         address = self.store_url
         if not isinstance(address, str):
             raise TypeError(
                 f"store={address!r}: give the path of an SQLite file, or 'postgresql://…'"
             )
         if address.startswith(("postgresql://", "postgres://")):
-            return self._make_postgres_store(address, access)
+            return self._make_postgres_store(address, opening or Opening())
         path = address.removeprefix("sqlite:///")
         if not path or "://" in path or "\0" in path:
             raise ValueError(
                 f"store={address!r}: give a path, 'sqlite:///path', ':memory:' or 'postgresql://…'"
             )
-        return SqliteStore(path, durability=self._durability, access=access)
+        opening = opening or Opening()
+        return SqliteStore(
+            path, durability=self._durability, access=opening.access, pause=opening.pause
+        )
 
-    def _make_postgres_store(self, address: str, access: Access) -> PostgresStore:
+    def _make_postgres_store(self, address: str, opening: Opening) -> PostgresStore:
         try:
             from perdure.store.postgres.store import PostgresStore
         except ImportError as error:
@@ -187,7 +199,11 @@ class OpenManager(Definer):
                 f"PostgreSQL needs psycopg ({error}): pip install 'perdure[postgres]'"
             ) from error
         return PostgresStore(
-            address, durability=self._durability, access=access, tell_time=self._clock.follow
+            address,
+            durability=self._durability,
+            access=opening.access,
+            tell_time=self._clock.follow,
+            pause=opening.pause,
         )
 
     def __repr__(self) -> str:
@@ -250,7 +266,7 @@ class OpenManager(Definer):
         try:
             engine = ThreadEngine(
                 self._env,
-                self._make_store(opening.access),
+                self._make_store(opening),
                 works=works,
                 bridge=bridge_of(asyncio.get_running_loop()),
                 verbs=self._verbs,
@@ -264,7 +280,7 @@ class OpenManager(Definer):
     def _reserve(self, opening: Opening) -> None:
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
-            if opening.is_given_up or self._opening is opening:
+            if opening.given_up.is_set() or self._opening is opening:
                 return
             if self._opening is not None:
                 raise PerdureError(
@@ -295,7 +311,7 @@ class OpenManager(Definer):
     def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
         """In a thread, which runs on when the caller is cancelled meanwhile."""
         with self._lock:
-            if opening.is_given_up:
+            if opening.given_up.is_set():
                 return
             opening.is_under_way = True
         try:
@@ -306,27 +322,24 @@ class OpenManager(Definer):
             raise
         with self._lock:
             opening.is_under_way = False
-            is_wanted = not opening.is_given_up
+            is_wanted = not opening.given_up.is_set()
             if is_wanted:
                 self._engine = engine
                 self._has_settled.notify_all()
         if not is_wanted:
             engine.stop()
-            self._join(engine, opening)
+            engine.join()
 
     def _give_up(self, opening: Opening) -> None:
-        """An opening has failed or was cancelled: nothing of it stays open."""
+        """An opening has failed or was cancelled: nothing of it stays open. The manager may be
+        opened again at once; what was opened, or still is, closes beside that."""
         with self._lock:
-            opening.is_given_up = True
-            if opening.is_under_way:
-                return  # its thread will close what it opens
+            opening.given_up.set()
             engine = self._engine if self._opening is opening else None
+        self._free(opening)
         if isinstance(engine, ThreadEngine):
             engine.stop()
-            ending = partial(self._join, engine, opening)
-            threading.Thread(target=ending, name="perdure-closing", daemon=True).start()
-        else:
-            self._free(opening)
+            threading.Thread(target=engine.join, name="perdure-closing", daemon=True).start()
 
     def _join(self, engine: ThreadEngine, opening: Opening) -> None:
         try:
