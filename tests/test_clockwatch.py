@@ -67,24 +67,14 @@ def test_clocks_dice_and_the_environment_are_seen(code: Callable[[], Any], what:
     assert seen(code) == [what]
 
 
-def test_threads_are_seen_where_the_guard_cannot_refuse_them() -> None:
-    """Python 3.11 has no audit event for them, so that production lets them pass."""
+def test_a_thread_is_refused_and_on_the_list() -> None:
+    """At the line that starts it, as sockets are."""
     watch = Watch()
-    threads = []
-
-    def code() -> None:
-        threads.append(threading.Thread(target=int))
-        threads[0].start()
-
-    if sys.version_info >= (3, 12):
-        with watch, pytest.raises(DeterminismError, match="threading"):
-            code()
-    else:
-        with watch:
-            code()
-        threads[0].join()
+    thread = threading.Thread(target=int)
+    with watch, pytest.raises(DeterminismError, match="threading"):
+        thread.start()
     (use,) = watch.uses
-    assert "thread" in use.what
+    assert "thread" in use.what and use.filename == __file__
     assert use.remedy.startswith("start several steps")
 
 

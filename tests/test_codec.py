@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional, TypedDict
@@ -102,6 +102,11 @@ class Loose(msgspec.Struct, array_like=True):
 class Weight:
     kilos: float
     parts: dict[str, float]
+
+
+@dataclass
+class Counts:
+    counts: dict[int, int]
 
 
 @dataclass
@@ -257,6 +262,44 @@ def test_a_wrong_value_is_refused_with_its_path(annotation: Any, value: Any, mes
     with pytest.raises(ValidationError) as caught:
         encode(annotation, value)
     assert message in str(caught.value)
+
+
+NO_KEY = [
+    (dict[int, int], {True: 1}, "$.True"),
+    (dict[float, int], {False: 1}, "$.False"),
+    (dict[int | float, int], {True: 1}, "$.True"),
+    (dict[Decimal, int], {True: 1}, "$.True"),
+    (dict[Literal[1, 2], int], {True: 1}, "$.True"),
+    (dict[Level, int], {True: 1}, "$.True"),
+    (dict[str, int], {True: 1}, "$.True"),
+    (Mapping[int, int], {True: 1}, "$.True"),
+    (dict[int, int] | None, {True: 1}, "$.True"),
+    (list[dict[int, dict[int, int]]], [{}, {5: {1: 1, False: 2}}], "$[1]['5'].False"),
+    (dict[int, Any], {1: {True: 1}}, "$['1'].True"),
+    (dict[int, set[frozenset[int]]], {True: {frozenset({1})}}, "$.True"),
+    (Any, {"a": [{True: 1}]}, "$.a[0].True"),
+    (Counts, Counts({True: 1}), "$.counts.True"),
+    (Counts, {"counts": {True: 1}}, "$.counts.True"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "path"), NO_KEY, ids=stable_name)
+def test_a_bool_is_no_key(annotation: Any, value: Any, path: str) -> None:
+    """It is no number, though Python counts it as one: refused with its path, as a bool for an int
+    value is."""
+    with pytest.raises(ValidationError) as caught:
+        encode(annotation, value)
+    assert f"a `bool` cannot be a key at {path}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "annotation", [int, float, Decimal, Literal[1], Literal[1] | None, Level], ids=stable_name
+)
+def test_a_bool_is_no_number(annotation: Any) -> None:
+    """Alone, in lists and in sets."""
+    for whole, value in ((annotation, True), (list[annotation], [True]), (set[annotation], {True})):
+        with pytest.raises(ValidationError, match="got `bool`"):
+            encode(whole, value)
 
 
 ID = uuid.UUID(int=1)

@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import logging
+import multiprocessing.dummy
 import os
 import shutil
 import socket
@@ -22,7 +23,7 @@ import urllib.request
 import warnings
 import zoneinfo
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def nobody_stays_guarded() -> Iterator[None]:
     assert not guard._guarded
 
 
+FORKING = multiprocessing.get_context("fork")
+
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "open for writing": (lambda: open("new", "w"), r"open\('new', 'w'\).*run_action"),
     "open for appending": (lambda: open("new", "ab"), r"open\('new', 'a"),
@@ -72,12 +75,30 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "spawn": (lambda: os.posix_spawn("/bin/true", ["true"], {}), r"os\.posix_spawn"),
     "kill": (lambda: os.kill(os.getpid(), 0), r"os\.kill"),
     "sqlite": (lambda: sqlite3.connect(":memory:"), r"sqlite3\.connect.*step\.run_mutation"),
+    "thread": (lambda: threading.Thread(target=int).start(), "Thread.*gather"),
+    "timer": (lambda: threading.Timer(0, int).start(), "Thread.*gather"),
+    "pool": (lambda: ThreadPoolExecutor(1).submit(int), "Thread.*gather"),
+    "pool of multiprocessing's": (lambda: multiprocessing.dummy.Pool(1), "Thread.*gather"),
+    "process": (lambda: FORKING.Process(target=int).start(), r"os\.fork"),
+    "processes": (lambda: FORKING.Pool(1), r"os\.fork"),
+    "pool of processes": (lambda: ProcessPoolExecutor(1, FORKING).submit(int), r"os\.fork"),
 }
-if sys.version_info >= (3, 12):
-    REFUSED["thread"] = (lambda: threading.Thread(target=int).start(), "Thread.*gather")
-    REFUSED["pool"] = (lambda: ThreadPoolExecutor(1).submit(int), "Thread.*gather")
 if sys.version_info >= (3, 13):
     REFUSED["sleep"] = (lambda: time.sleep(0), r"time\.sleep.*step\.sleep")
+
+
+def run_alone(script: str, directory: str | None = None) -> str:
+    """What `script` prints in a process of its own, which says nothing of an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(Path(guard.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -129,6 +150,106 @@ def test_an_open_file_can_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "xy"
 
 
+def test_a_thread_that_was_refused_can_be_started_later() -> None:
+    """The refusal leaves nothing behind in the module threading, nor in the thread."""
+    thread = threading.Thread(target=int)
+    with guarded(), pytest.raises(DeterminismError):
+        thread.start()
+    assert thread not in threading.enumerate()
+    thread.start()
+    thread.join()
+
+
+def test_a_start_of_a_thread_is_audited_as_by_later_pythons() -> None:
+    """With the arguments that Python 3.12 gives (3.13 has another event, and others)."""
+    script = """
+        import sys, threading
+        from perdure import guard
+        events = []
+        guard.install()
+        sys.addaudithook(lambda name, args: "thread.start" in name and events.append((name, args)))
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        ((name, args),) = events
+        print(name, args == (thread._bootstrap, (), None))
+    """
+    if sys.version_info < (3, 13):
+        assert run_alone(script) == "_thread.start_new_thread True\n"
+
+
+def test_the_host_starts_threads_as_before() -> None:
+    """All names that users call stay what they are, and do what they did."""
+    script = """
+        import _thread, threading
+        before = (threading.Thread, vars(threading.Thread).copy(), _thread.start_new_thread)
+        from perdure import guard
+        guard.install()
+        assert before == (threading.Thread, vars(threading.Thread), _thread.start_new_thread)
+        ran = []
+        for daemon in (False, True):
+            thread = threading.Thread(target=ran.append, args=(daemon,), daemon=daemon)
+            thread.start()
+            thread.join()
+        print(ran)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            print(error)
+        threading.excepthook = lambda given: print(given.exc_type.__name__)
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        print(threading.enumerate() == [threading.main_thread()])
+        # A daemon does not keep the process; another thread does.
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        threading.Thread(target=lambda: threading.main_thread().join() or print("last")).start()
+    """
+    assert run_alone(script).splitlines() == [
+        "[False, True]",
+        "threads can only be started once",
+        "ZeroDivisionError",
+        "True",
+        "last",
+    ]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later Pythons have the event themselves")
+def test_who_patches_how_threads_start_is_not_disturbed() -> None:
+    """As gevent does, and debuggers: before `install`, or after it; also twice, it is one event."""
+    script = """
+        import sys, threading
+        original, ran = threading._start_new_thread, []
+        def patched(*args):
+            ran.append("patched")
+            return original(*args)
+        def no_memory(*args):
+            raise RuntimeError("can't start new thread")
+        def start():
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+        threading._start_new_thread = patched
+        from perdure import guard
+        sys.addaudithook(lambda name, args: "thread.start" in name and ran.append("audited"))
+        for _ in range(2):
+            guard.install()
+            guard._installed = False
+        start()
+        threading._start_new_thread = patched
+        start()
+        threading._start_new_thread = no_memory
+        guard.install()
+        try:
+            start()
+        except RuntimeError as error:
+            ran.append(str(error))
+        print(ran, threading.enumerate() == [threading.main_thread()])
+    """
+    expected = ["audited", "patched", "patched", "audited", "can't start new thread"]
+    assert run_alone(script) == f"{expected} True\n"
+
+
 def test_a_lazy_import_may_write_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing in a handler works, with its bytecode file and what the module does on import."""
     body = f"open({str(tmp_path / 'made')!r}, 'w').close()\nvalue = 5\n"
@@ -168,6 +289,23 @@ def test_a_log_handler_may_open_its_file(tmp_path: Path) -> None:
         handler.handle(record)
     handler.close()
     assert (tmp_path / "log").read_text() == "line\n"
+
+
+def test_a_log_handler_may_start_its_thread() -> None:
+    """As may what a module that is imported starts for itself."""
+    threads = []
+
+    class Sending(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            thread = threading.Thread(target=int)
+            thread.start()
+            threads.append(thread)
+
+    record = logging.LogRecord("guarded", logging.INFO, __file__, 1, "line", None, None)
+    with guarded():
+        Sending().handle(record)
+    (thread,) = threads
+    thread.join()
 
 
 def test_a_finalizer_may_clean_up(tmp_path: Path) -> None:
@@ -241,10 +379,13 @@ def test_nesting_keeps_the_outer_guard(tmp_path: Path) -> None:
 
 def test_suspended_lets_the_engine_work(tmp_path: Path) -> None:
     """Engine code under a handler may do I/O; afterwards, also on an error, the guard is back."""
+    thread = threading.Thread(target=int)
     with guarded():
         with suppress(KeyError), suspended():
             (tmp_path / "file").touch()
+            thread.start()
             raise KeyError
+        thread.join()
         with pytest.raises(DeterminismError):
             (tmp_path / "other").touch()
     with suspended():
@@ -300,15 +441,6 @@ def test_importing_installs_no_hook_and_a_fork_clears_the_guard() -> None:
         thread.join()
         print(before, os.waitstatus_to_exitcode(status))
     """
-    source = Path(guard.__file__).parents[1]
     with tempfile.TemporaryDirectory() as directory:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(source)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.stderr, done.stdout) == ("", "1 0\n")
+        assert run_alone(script, directory) == "1 0\n"
         assert os.listdir(directory) == ["unguarded"]

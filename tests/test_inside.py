@@ -6,15 +6,16 @@ import asyncio
 import logging
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.bodies import App, play
 from tests.managers import LONG, make
+from tests.naming import stable_name
 
 from perdure import (
     ActionContext,
@@ -39,23 +40,42 @@ class Refused(Exception):
     """What an action declares."""
 
 
-def test_a_declared_error_is_the_same_on_replay(address: str) -> None:
-    """Its class and its arguments, as live; and it is not retried, whatever the policy says."""
+class Coded(Exception):
+    """Its args are not what its constructor takes."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class Unkept(Exception):
+    """Holds what cannot be stored."""
+
+    def __init__(self, held: object) -> None:
+        super().__init__("held")
+        self.held = held
+
+
+def plays_error(address: str, error: Exception) -> list[list[Any]]:
+    """What a handler gets of a declared error: class, text, args and attributes, each time that it
+    runs up to there."""
     told: list[list[Any]] = []
     attempts: list[int] = []
     app = App(address, nothing)
 
-    @app.manager.action(raises=Refused, retry=RetryPolicy(max_attempts=5))
+    @app.manager.action(raises=type(error), retry=RetryPolicy(max_attempts=5))
     async def ask(ctx: ActionContext) -> None:
         attempts.append(ctx.attempt)
-        raise Refused("limit", 100)
+        raise error
 
     @app.manager.workflow
     async def asking(step: Step) -> None:
         try:
             await step.run_action(ask())
-        except Refused as error:
-            told.append([type(error), *error.args])
+        except StepFailed as failed:
+            told.append([str(failed)])
+        except Exception as caught:
+            told.append([type(caught), str(caught), caught.args, vars(caught)])
         await step.await_event("go")
 
     app.manager.sync.start(asking(), id="wf")
@@ -66,8 +86,29 @@ def test_a_declared_error_is_the_same_on_replay(address: str) -> None:
     app.manager.run(until_idle=True)
     app.manager.sync.result("wf", timeout=LONG)
     app.manager.sync.close()
-    assert told == [[Refused, "limit", 100]] * 2
-    assert attempts == [1]
+    assert attempts == [1], "it is not retried, whatever the policy says"
+    return told
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("limit", 100), Coded(5), OSError(2, "gone", "a.txt")], ids=stable_name
+)
+def test_a_declared_error_is_the_same_on_replay(address: str, error: Exception) -> None:
+    """Its class, its text, its arguments and its attributes, as they were raised."""
+    expected = [type(error), str(error), error.args, vars(error)]
+    assert plays_error(address, error) == [expected] * 2
+
+
+def test_a_declared_error_that_cannot_be_stored_is_told(address: str) -> None:
+    """As a failed step, with the class, the reason and the remedy, the same on replay."""
+    ((text,), again) = plays_error(address, Unkept(object()))
+    assert again == [text]
+    assert text == (
+        "step ask failed: Unkept: held (Unkept is declared with raises=, but cannot be raised"
+        " again: its attribute `held`: a value of type object cannot be stored as JSON at $:"
+        " <object object>. Give it attributes that can be stored, with the names of the parameters"
+        " of its __init__, or a __reduce__ that returns (Unkept, (…)))"
+    )
 
 
 def test_options_are_inherited_and_the_original_is_untouched(address: str) -> None:
@@ -284,14 +325,20 @@ def test_unstable_arguments_are_not_compared(address: str, by_default: bool) -> 
         assert sync.result("wf", timeout=LONG) == [2, 1, 7]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 tells nobody that a thread is started")
 def test_a_thread_is_refused(address: str) -> None:
-    """From Python 3.12 on, which tells of it."""
+    """On every Python, whoever starts it."""
 
     async def body(step: Step, app: App) -> Any:
-        try:
-            threading.Thread(target=print).start()
-        except Exception as error:
-            return type(error).__name__
+        refused = []
+        for start in (
+            threading.Thread(target=print).start,
+            threading.Timer(0, print).start,
+            lambda: ThreadPoolExecutor().submit(print),
+        ):
+            try:
+                start()
+            except Exception as error:
+                refused.append(type(error).__name__)
+        return refused
 
-    assert play(address, body)[0] == "DeterminismError"
+    assert play(address, body)[0] == ["DeterminismError"] * 3

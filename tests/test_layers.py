@@ -82,8 +82,8 @@ FLOORS = (
     ),
     Floor(
         "codec",
-        "perdure.codec perdure.annotations perdure.error_form perdure.forms perdure.outcome_form"
-        " perdure.unions",
+        "perdure.codec perdure.annotations perdure.declared_form perdure.error_form perdure.forms"
+        " perdure.outcome_form perdure.unions",
         "records core errors",
         "values are judged the same way in every process, whatever runs there",
     ),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import pytest
 
 from perdure import (
     ActionContext,
+    Canceled,
     InProgress,
     MutationContext,
     NotOpen,
@@ -25,9 +30,11 @@ from perdure import (
     WorkflowFailed,
     WorkflowManager,
 )
+from perdure.opening import Opening
 from perdure.runtime.engine import LoopEngine
 
 LONG = 30
+NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -140,9 +147,153 @@ def test_what_a_first_call_has_opened_makes_way(manager: WorkflowManager) -> Non
         asyncio.run(manager.status(started[0]))
 
 
-def test_a_call_under_way_keeps_it_open(manager: WorkflowManager) -> None:
-    """Another thread waits for a result: whoever would close that is told."""
+@contextmanager
+def call_under_way(manager: WorkflowManager, pool: Executor) -> Iterator[Callable[[], Future[Any]]]:
+    """A call in another thread that takes until what this gives is called."""
+    began, go = threading.Event(), threading.Event()
+
+    @manager.mutation(name=f"held {next(NUMBERS)}")
+    def held(ctx: MutationContext) -> str:
+        began.set()
+        assert go.wait(LONG)
+        return "done"
+
+    answer = pool.submit(manager.sync.run_mutation, held())
+    assert began.wait(LONG)
+
+    def end() -> Future[Any]:
+        go.set()
+        return answer
+
+    yield end
+    go.set()
+
+
+def is_waiting(manager: WorkflowManager) -> bool:
+    """Whether somebody waits for the calls to end."""
+    return manager.sync._is_leaving
+
+
+def test_who_opens_it_waits_for_calls_under_way(manager: WorkflowManager) -> None:
+    """By each of the ways; and calls that come meanwhile wait for whoever that is."""
+
+    async def worker() -> str:
+        async with manager:
+            return "worked"
+
+    async def client() -> str:
+        async with manager.client():
+            return "worked"
+
+    def blocking() -> str:
+        with manager.sync:
+            return "worked"
+
+    ways = (
+        partial(manager.run, until_idle=True),
+        lambda: asyncio.run(worker()),
+        lambda: asyncio.run(client()),
+        blocking,
+    )
+    with ThreadPoolExecutor(4) as pool:
+        for way in ways:
+            with call_under_way(manager, pool) as end:
+                opened = pool.submit(way)
+                while not is_waiting(manager):
+                    assert not opened.done(), opened.result()
+                later = pool.submit(manager.sync.list_workflows)
+                assert end().result(LONG) == "done"
+                opened.result(LONG)
+                assert later.result(LONG).items == []
+    manager.sync.close()
+
+
+def test_who_opens_it_waits_for_a_call_that_opens_it(tmp_path: Path) -> None:
+    """That was there first, and is done soon."""
+    manager = WorkflowManager(tmp_path / "app.db")
+    other = sqlite3.connect(tmp_path / "app.db", check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(manager.sync.list_workflows)
+        while manager._opening is None:
+            assert not answer.done()
+        worker = pool.submit(manager.run, until_idle=True)
+        with pytest.raises(TimeoutError):
+            worker.result(timeout=0.1)
+        other.close()
+        assert answer.result(LONG).items == []
+        worker.result(LONG)
+    manager.sync.close()
+
+
+def test_no_call_comes_between_closing_and_opening(manager: WorkflowManager) -> None:
+    """However many threads call all the time."""
+    ended = threading.Event()
+
+    def calls() -> int:
+        count = 0
+        while not ended.is_set():
+            assert manager.sync.list_workflows().items == []
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(calls) for _ in range(3)]
+        try:
+            for _ in range(10):
+                manager.run(until_idle=True)
+        finally:
+            ended.set()
+        assert all(answer.result(LONG) for answer in answers)
+    manager.sync.close()
+
+
+def test_a_cancelled_opening_that_waits_opens_nothing(manager: WorkflowManager) -> None:
+    """Neither at once, nor when the call has ended."""
+
+    async def opening() -> None:
+        async with manager:
+            raise AssertionError("it was opened")
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(opening())
+        while not is_waiting(manager):  # noqa: ASYNC110  A thread tells nobody of it.
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        end()
+
+    with ThreadPoolExecutor(1) as pool, call_under_way(manager, pool) as end:
+        asyncio.run(cancelled())
+        assert end().result(LONG) == "done"
+    manager.run(until_idle=True)
+
+
+def test_a_watch_goes_on_beside_one_who_waited_in_vain(manager: WorkflowManager) -> None:
+    """Nothing was closed: the watch waits as long, and is none the worse for it."""
     sync = manager.sync
+    sync.patience = 0.1
+    workflow_id = sync.start(call(manager, "doubling", 1))
+    changes = sync.watch(workflow_id)
+    assert isinstance(next(changes), InProgress)
+    with ThreadPoolExecutor(2) as pool, call_under_way(manager, pool) as end:
+        opened = pool.submit(manager.run)
+        while not is_waiting(manager) and not opened.done():
+            pass
+        change = pool.submit(next, changes)
+        with pytest.raises(PerdureError, match="open already"):
+            opened.result(LONG)
+        end().result(LONG)
+        sync.cancel(workflow_id)
+        assert change.result(LONG) == Canceled()
+    sync.close()
+
+
+def test_a_call_that_takes_long_keeps_it_open(manager: WorkflowManager) -> None:
+    """Another thread waits for a result: whoever would close that is told after a while."""
+    sync = manager.sync
+    sync.patience = 0.01
     workflow_id = sync.start(call(manager, "doubling", 1))
     faults: list[BaseException] = []
 
@@ -160,6 +311,7 @@ def test_a_call_under_way_keeps_it_open(manager: WorkflowManager) -> None:
         thread.join(0)  # only lets it run
     with pytest.raises(PerdureError, match="open already"):
         manager.run(until_idle=True)
+    assert sync.list_workflows().items != []
     sync.cancel(workflow_id)
     thread.join(LONG)
     assert [type(fault) for fault in faults] == [WorkflowCanceled]
@@ -168,7 +320,8 @@ def test_a_call_under_way_keeps_it_open(manager: WorkflowManager) -> None:
 
 def test_a_call_waits_for_another_thread_that_opens_it(manager: WorkflowManager) -> None:
     """It is not open, and must not be opened twice: whoever opens it by name is nearly done."""
-    opening = manager._reserve()
+    opening = Opening()
+    manager._reserve(opening)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(manager.sync.list_workflows)
         with pytest.raises(TimeoutError):

@@ -393,8 +393,9 @@ class Definer:
                 None for what the workflow or the manager says.
             timeout: bound of each attempt, a `timedelta` or seconds.
             raises: exception classes that are answers: not retried, and raised again in the
-                handler as ``cls(*args)``. A subclass comes back as the class listed here. The args
-                are stored as the annotations of its ``__init__`` say; else as plain JSON.
+                handler, with their args, text and attributes. A subclass comes back as the class
+                listed here. Values are stored as the annotations of its ``__init__`` say; else as
+                plain JSON.
 
         Raises:
             DefinitionError: the function, its annotations or its name cannot be used.

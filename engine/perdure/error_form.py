@@ -1,32 +1,22 @@
-"""What is kept of an exception, and how a declared one comes back.
+"""What is kept of an exception, and whether a declared one comes back.
 
-Not here: which exceptions are declared (`definitions`), and what a failure leads to.
+Not here: which exceptions are declared (`definitions`), how they are made again (`declared_form`),
+and what a failure leads to.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
 import os
 import traceback
-from typing import Any, cast
 
 import msgspec
 
-from .annotations import resolve
-from .codec import TypeCodec, encode_plain, plain
-from .core.limits import (
-    MESSAGE_LENGTH_MAX,
-    NAME_LENGTH_MAX,
-    TRACEBACK_LENGTH_MAX,
-    VALUE_BYTES_MAX,
-)
+from .core.limits import MESSAGE_LENGTH_MAX, NAME_LENGTH_MAX, TRACEBACK_LENGTH_MAX
 from .core.outcomes import Json
-from .errors import DefinitionError, ErrorInfo, LimitExceeded, ValidationError
+from .declared_form import CannotStore, make_error, store_error
+from .errors import ErrorInfo
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
-_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def encode_error(
@@ -35,16 +25,11 @@ def encode_error(
     """What is kept of an exception; never raises.
 
     The type is the bare class name. An instance of a declared class is kept as that class (the
-    nearest in its method resolution order), with `args` if they can be stored, for
-    `rebuild_error`.
+    nearest in its method resolution order), for `rebuild_error`; if it could not be made again, the
+    reason is kept.
     """
     cls = next((each for each in type(error).__mro__ if each in declared), None)
-    arguments = None
-    if cls is not None:
-        try:
-            arguments = _encode_args(cls, error.args)
-        except Exception:  # by contract: then it comes back as StepFailed
-            arguments = None
+    arguments = None if cls is None else _arguments(error, cls)
     try:
         message = str(error)
     except Exception as failure:
@@ -55,86 +40,49 @@ def encode_error(
     return ErrorInfo(name, _storable(message), _traceback_text(error), arguments)
 
 
+def _arguments(error: BaseException, cls: type[BaseException]) -> Json:
+    try:
+        return store_error(error, cls)
+    except CannotStore as failure:
+        reason = str(failure)
+    except Exception as failure:  # by contract: whatever its class does
+        reason = type(failure).__name__
+    return msgspec.json.encode(_storable(reason)[:MESSAGE_LENGTH_MAX]).decode()
+
+
 def rebuild_error(
     info: ErrorInfo, declared: tuple[type[BaseException], ...]
-) -> BaseException | None:
-    """The declared exception that `info` was made of, as ``cls(*args)``.
+) -> BaseException | str | None:
+    """The declared exception that `info` was made of.
 
-    None if it was not declared, its args could not be stored, or its constructor refuses them.
+    None if it was not declared. Text that says why not, and what to do, if it cannot be made again.
     """
     if info.arguments is None:
         return None
     for cls in declared:
         if cls.__name__ == info.type:
-            try:
-                error = cls(*_decode_args(cls, info.arguments))
-            except Exception:  # by contract: then it comes back as StepFailed
-                return None
-            return error if isinstance(error, cls) else None
+            return _rebuilt(cls, info.arguments)
     return None
 
 
-# ---- its args ----
-
-
-def _encode_args(cls: type[BaseException], args: tuple[Any, ...]) -> Json:
-    texts = [_encode_arg(_codec_of(cls, index), value) for index, value in enumerate(args)]
-    whole = f"[{','.join(texts)}]"
-    if len(whole.encode()) > VALUE_BYTES_MAX:
-        raise LimitExceeded("the args of an exception")
-    return whole
-
-
-def _encode_arg(codec: TypeCodec[Any] | None, value: Any) -> Json:
-    if codec is not None:
-        with contextlib.suppress(ValidationError):  # its __init__ has made args of its own
-            return codec.encode(value, where="args", limit=VALUE_BYTES_MAX)
-    return encode_plain(value, where="args", limit=VALUE_BYTES_MAX)
-
-
-def _decode_args(cls: type[BaseException], text: Json) -> list[Any]:
-    parts = enumerate(_parts(text))
-    return [_decode_arg(_codec_of(cls, index), bytes(part).decode()) for index, part in parts]
-
-
-def _decode_arg(codec: TypeCodec[Any] | None, text: Json) -> Any:
-    if codec is not None:
-        with contextlib.suppress(ValidationError):
-            return codec.decode(text, where="args")
-    return plain(text)
-
-
-def _codec_of(cls: type[BaseException], index: int) -> TypeCodec[Any] | None:
-    codecs, of_rest = _codecs_of(cast(Any, cls))
-    return codecs[index] if index < len(codecs) else of_rest
-
-
-@functools.lru_cache(maxsize=1024)
-def _codecs_of(
-    cls: Any,
-) -> tuple[tuple[TypeCodec[Any] | None, ...], TypeCodec[Any] | None]:
-    """By the annotations of its ``__init__``: of each parameter that takes an arg by position,
-    and of what ``*rest`` takes; None where there is none, or nothing that can be stored."""
-    init = cls.__init__
-    if not inspect.isfunction(init):
-        return (), None
-    codecs: list[TypeCodec[Any] | None] = []
-    of_rest = None
-    for each in list(inspect.signature(init).parameters.values())[1:]:
-        codec = None
-        if each.annotation is not inspect.Parameter.empty:
-            try:
-                codec = TypeCodec.of(resolve(each.annotation, init, where="args"), where="args")
-            except DefinitionError:
-                codec = None
-        if each.kind is inspect.Parameter.VAR_POSITIONAL:
-            of_rest = codec
-        elif each.kind is not inspect.Parameter.KEYWORD_ONLY:
-            codecs.append(codec)
-    return tuple(codecs), of_rest
-
-
-# ---- its texts ----
+def _rebuilt(cls: type[BaseException], arguments: Json) -> BaseException | str:
+    if arguments.startswith('"'):
+        reason = msgspec.json.decode(arguments, type=str)
+    else:
+        try:
+            error = make_error(cls, arguments)
+        except Exception as failure:  # by contract: whatever its class does
+            reason = f"its class refuses what was stored of it, with {type(failure).__name__}"
+        else:
+            if isinstance(error, cls):
+                return error
+            reason = "its class gives something else"
+    name = cls.__name__
+    return (
+        f"{name} is declared with raises=, but cannot be raised again: {reason}. Give it attributes"
+        " that can be stored, with the names of the parameters of its __init__, or a __reduce__"
+        f" that returns ({name}, (…))"
+    )
 
 
 def _traceback_text(error: BaseException) -> str:

@@ -51,8 +51,8 @@ import attrs
 class ErrorInfo:
     """What is kept of an error: the class's name, its text, and the (cut) traceback.
 
-    `arguments` is JSON text of the exception's ``args`` where its class was declared with
-    ``raises=``, so that the handler gets the same exception again; else None.
+    `arguments` is JSON text of the exception's ``args``, and of what else it takes, where its class
+    was declared with ``raises=``, so that the handler gets the same exception again; else None.
     """
 
     type: str
@@ -79,6 +79,16 @@ class LimitExceeded(PerdureError):
 
 class NotOpen(PerdureError):
     """The manager is not open here: use ``async with manager:`` or one of its kin."""
+
+    #: Whether what was asked for may have been begun; where not, it can be asked for again.
+    _has_begun = True
+
+
+def not_begun(message: str) -> NotOpen:
+    """A `NotOpen` of a call of which nothing was begun."""
+    error = NotOpen(message)
+    error._has_begun = False
+    return error
 
 
 class _AboutWorkflow(PerdureError):

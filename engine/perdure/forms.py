@@ -161,6 +161,8 @@ def _dict_by_hand(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any
     for key, item in value.items():
         text = key
         if type(key) is not str:
+            if type(key) is bool:  # no number, though Python counts it as one
+                raise Misfit("a `bool` cannot be a key", under(path, str(key)), key)
             key = as_base(key)
             if _is_no_number(key):
                 raise Misfit("JSON has no such number, also as a key,", path, key)

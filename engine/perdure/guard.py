@@ -3,14 +3,18 @@
 One audit hook (`install`) that refuses sockets, processes, threads and changes to files on the
 thread that advances a handler (between `enter` and `leave`), and on no other.
 
-What it cannot see: clocks, randomness and the environment raise no audit event in any Python,
-threads none before 3.12, and `time.sleep` none before 3.13. There determinism.py helps, which reads
-the code, and clockwatch.py, which watches the calls in `check` and in the simulator. Nothing of the
-standard library is replaced, here or anywhere in the engine.
+What it cannot see: clocks, randomness, the environment and a process that multiprocessing spawns
+raise no audit event in any Python, and `time.sleep` none before 3.13. There determinism.py helps,
+which reads the code, and clockwatch.py, which watches the calls in `check` and in the simulator.
 
-To count threads before and after a handler ran was tried for 3.11 and dropped: any thread of the
-process may start one meanwhile, nothing tells whose a new one is, and no workflow may be blocked
-for what others did.
+Nothing of the standard library is replaced, here or anywhere in the engine, with one exception: a
+start of a thread raises its audit event from Python 3.12 on, and for 3.11 `install` has the module
+threading raise it, the same event at the same place. No name that users call is changed by that:
+`threading.Thread` and `_thread.start_new_thread` stay what they are, only the private alias by
+which the one calls the other is another. (So on 3.11 a direct call of the latter is not seen.)
+Without the exception, a promise would hold on some Pythons only: to count threads before and after
+a handler ran was tried and dropped, since any thread of the process may start one meanwhile, and
+no workflow may be blocked for what others did.
 
 Not here: patched clocks (the simulator's).
 """
@@ -98,17 +102,43 @@ _installed = False
 def install() -> None:
     """Install the audit hook, once per process; it stays for the life of the process.
 
-    While no thread is between `enter` and `leave`, the hook only looks at an empty set.
+    While no thread is between `enter` and `leave`, the hook only looks at an empty set. On Python
+    3.11, starts of threads are audited from now on; see the head of this file.
     """
     global _installed
     with _install_lock:
         if _installed:
             return
         sys.addaudithook(_hook)
+        if sys.version_info < (3, 12):
+            _audit_thread_starts()
         if hasattr(os, "register_at_fork"):
             # The child has none of the other threads, but may give their identities out again.
             os.register_at_fork(after_in_child=_guarded.clear)
         _installed = True
+
+
+def _audit_thread_starts() -> None:
+    """Have each start of a thread raise the audit event that it raises from Python 3.12 on.
+
+    What stands at the alias by now (gevent's, a debugger's) goes on to be what starts the thread;
+    who sets it later takes the event away again, and nothing else.
+    """
+    start: Any = vars(threading).get("_start_new_thread")
+    if start is None or getattr(start, "is_audited", False):
+        return  # Done already, by another copy of this module.
+    audit = sys.audit
+
+    def audited(function: object, args: object, *kwargs: object) -> Any:
+        audit("_thread.start_new_thread", function, args, *(kwargs or (None,)))
+        return start(function, args, *kwargs)
+
+    # As a function of threading's own: whoever asks whose frame this is (`is_housekeeping`,
+    # clockwatch.py) looks past it, as past those around it.
+    code = audited.__code__
+    own: Any = types.FunctionType(code, vars(threading), code.co_name, None, audited.__closure__)
+    own.is_audited = True
+    vars(threading)["_start_new_thread"] = own
 
 
 def refuse_in_handler(event: str, call: str) -> Exception | None:

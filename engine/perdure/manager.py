@@ -27,10 +27,12 @@ from perdure.definitions import (
     WorkflowCall,
 )
 from perdure.errors import (
+    NotOpen,
     StoreReadOnly,
     StoreUnavailable,
     WorkflowCanceled,
     WorkflowFailed,
+    not_begun,
 )
 from perdure.events import Event
 from perdure.inspecting import InspectedManager
@@ -100,9 +102,9 @@ class WorkflowManager(InspectedManager):
                 self._sync = SyncManager(self)
             return self._sync
 
-    def _implicit(self) -> Callable[[], None] | None:
-        sync = self._sync
-        return sync.step_aside if sync is not None and sync.is_implicit else None
+    @property
+    def _aside(self) -> Callable[[Callable[[], None]], None] | None:
+        return None if self._sync is None else self._sync.step_aside
 
     @property
     def _verbs(self) -> Verbs:
@@ -523,6 +525,8 @@ class WorkflowManager(InspectedManager):
             except StoreUnavailable:
                 if clock.monotonic() + pause > until:
                     raise
+            except NotOpen as error:
+                raise not_begun(str(error)) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, READ_PAUSE_MAX)
 

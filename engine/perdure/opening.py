@@ -23,7 +23,7 @@ import attrs
 from perdure.core.limits import Limits
 from perdure.core.retry import RetryPolicy, duration_ms
 from perdure.definitions import Definer, Kind
-from perdure.errors import NotOpen, PerdureError, StoreUnsupported
+from perdure.errors import NotOpen, PerdureError, StoreUnsupported, not_begun
 from perdure.guard import install
 from perdure.runtime import orders
 from perdure.runtime.bridge import bridge_of
@@ -56,12 +56,21 @@ class Opening:
     Attributes:
         access: what may be done with the store.
         is_under_way: a thread opens the store.
-        is_given_up: nobody wants any more what is opened.
+        given_up: nobody wants any more what is opened.
     """
 
     access: Access = "create"
     is_under_way: bool = False
-    is_given_up: bool = False
+    given_up: threading.Event = attrs.field(factory=threading.Event)
+
+    def pause(self, seconds: float) -> None:
+        """Wait between two tries to open the store.
+
+        Raises:
+            NotOpen: there is no need to try again.
+        """
+        if self.given_up.wait(seconds) and self.is_under_way:
+            raise NotOpen("nobody waits any more for what is opened")
 
 
 class _StoppedEarly(BaseException):
@@ -164,22 +173,25 @@ class OpenManager(Definer):
         self._lock = threading.Lock()
         self._has_settled = threading.Condition(self._lock)
 
-    def _make_store(self, access: Access = "create") -> SqliteStore | PostgresStore:
+    def _make_store(self, opening: Opening | None = None) -> SqliteStore | PostgresStore:
         address = self.store_url
         if not isinstance(address, str):
             raise TypeError(
                 f"store={address!r}: give the path of an SQLite file, or 'postgresql://…'"
             )
         if address.startswith(("postgresql://", "postgres://")):
-            return self._make_postgres_store(address, access)
+            return self._make_postgres_store(address, opening or Opening())
         path = address.removeprefix("sqlite:///")
         if not path or "://" in path or "\0" in path:
             raise ValueError(
                 f"store={address!r}: give a path, 'sqlite:///path', ':memory:' or 'postgresql://…'"
             )
-        return SqliteStore(path, durability=self._durability, access=access)
+        opening = opening or Opening()
+        return SqliteStore(
+            path, durability=self._durability, access=opening.access, pause=opening.pause
+        )
 
-    def _make_postgres_store(self, address: str, access: Access) -> PostgresStore:
+    def _make_postgres_store(self, address: str, opening: Opening) -> PostgresStore:
         try:
             from perdure.store.postgres.store import PostgresStore
         except ImportError as error:
@@ -187,7 +199,11 @@ class OpenManager(Definer):
                 f"PostgreSQL needs psycopg ({error}): pip install 'perdure[postgres]'"
             ) from error
         return PostgresStore(
-            address, durability=self._durability, access=access, tell_time=self._clock.follow
+            address,
+            durability=self._durability,
+            access=opening.access,
+            tell_time=self._clock.follow,
+            pause=opening.pause,
         )
 
     def __repr__(self) -> str:
@@ -198,8 +214,7 @@ class OpenManager(Definer):
 
     async def __aenter__(self) -> Self:
         """Open the store and run a worker inside this process."""
-        await self._make_way()
-        await self._open(works=True)
+        await self._open_by_name(works=True)
         return self
 
     async def __aexit__(
@@ -226,20 +241,32 @@ class OpenManager(Definer):
         """
         if access not in ("create", "write", "read"):
             raise ValueError(f"access={access!r}: give 'create', 'write' or 'read'")
-        await self._make_way()
-        await self._open(works=False, access=access)
+        await self._open_by_name(works=False, access=access)
         try:
             yield self
         finally:
             await self._close()
 
-    async def _open(self, *, works: bool, access: Access = "create") -> None:
+    async def _open_by_name(self, *, works: bool, access: Access = "create") -> None:
+        """Open it; before that, close what a first call of `manager.sync` has opened."""
         refuse_inside("open")
-        opening = self._reserve(access)
+        opening, aside = Opening(access), self._aside
+        try:
+            if aside is not None:  # it may wait for calls of other threads
+                await asyncio.to_thread(aside, partial(self._reserve, opening))
+        except BaseException:
+            self._give_up(opening)
+            raise
+        await self._open(works=works, opening=opening)
+
+    async def _open(self, *, works: bool, opening: Opening | None = None) -> None:
+        refuse_inside("open")
+        opening = opening or Opening()
+        self._reserve(opening)
         try:
             engine = ThreadEngine(
                 self._env,
-                self._make_store(access),
+                self._make_store(opening),
                 works=works,
                 bridge=bridge_of(asyncio.get_running_loop()),
                 verbs=self._verbs,
@@ -250,16 +277,17 @@ class OpenManager(Definer):
             self._give_up(opening)
             raise
 
-    def _reserve(self, access: Access = "create") -> Opening:
+    def _reserve(self, opening: Opening) -> None:
         """Only one opens, and stays open: whoever comes first."""
         with self._lock:
+            if opening.given_up.is_set() or self._opening is opening:
+                return
             if self._opening is not None:
                 raise PerdureError(
                     f"{self!r} is open already: leave the block that opened it first, or, where a"
                     " call of manager.sync has opened it as a client, call manager.sync.close()"
                 )
-            self._opening = opening = Opening(access)
-            return opening
+            self._opening = opening
 
     def _free(self, opening: Opening) -> None:
         with self._lock:
@@ -273,10 +301,17 @@ class OpenManager(Definer):
             self._has_settled.wait_for(lambda: self._opening is None or self._engine is not None)
             return self._engine
 
+    def _is_rid_of(self, engine: Engine | None, seconds: float) -> bool:
+        """Whether it is no longer what is open, within that time."""
+        with self._lock:
+            return self._has_settled.wait_for(
+                lambda: engine is None or self._engine is not engine, seconds
+            )
+
     def _open_engine(self, engine: ThreadEngine, opening: Opening) -> None:
         """In a thread, which runs on when the caller is cancelled meanwhile."""
         with self._lock:
-            if opening.is_given_up:
+            if opening.given_up.is_set():
                 return
             opening.is_under_way = True
         try:
@@ -287,27 +322,24 @@ class OpenManager(Definer):
             raise
         with self._lock:
             opening.is_under_way = False
-            is_wanted = not opening.is_given_up
+            is_wanted = not opening.given_up.is_set()
             if is_wanted:
                 self._engine = engine
                 self._has_settled.notify_all()
         if not is_wanted:
             engine.stop()
-            self._join(engine, opening)
+            engine.join()
 
     def _give_up(self, opening: Opening) -> None:
-        """An opening has failed or was cancelled: nothing of it stays open."""
+        """An opening has failed or was cancelled: nothing of it stays open. The manager may be
+        opened again at once; what was opened, or still is, closes beside that."""
         with self._lock:
-            opening.is_given_up = True
-            if opening.is_under_way:
-                return  # its thread will close what it opens
+            opening.given_up.set()
             engine = self._engine if self._opening is opening else None
+        self._free(opening)
         if isinstance(engine, ThreadEngine):
             engine.stop()
-            ending = partial(self._join, engine, opening)
-            threading.Thread(target=ending, name="perdure-closing", daemon=True).start()
-        else:
-            self._free(opening)
+            threading.Thread(target=engine.join, name="perdure-closing", daemon=True).start()
 
     def _join(self, engine: ThreadEngine, opening: Opening) -> None:
         try:
@@ -338,10 +370,9 @@ class OpenManager(Definer):
         refuse_loop("run", "use `async with manager:`")
         if not isinstance(until_idle, bool):
             raise TypeError(f"until_idle={until_idle!r}: give True or False")
-        close = self._implicit()
-        if close is not None:
-            close()
-        opening = self._reserve()
+        opening, aside = Opening(), self._aside
+        claim = partial(self._reserve, opening)
+        claim() if aside is None else aside(claim)
         try:
             install()
             OwnLoop().run(self._run(until_idle))
@@ -378,16 +409,10 @@ class OpenManager(Definer):
         """Whether what is stored is gone when it is closed."""
         return str(self.store_url).removeprefix("sqlite:///") == ":memory:"
 
-    async def _make_way(self) -> None:
-        """Close what a first call of `manager.sync` has opened, if nobody uses it just now."""
-        refuse_inside("open")
-        close = self._implicit()
-        if close is not None:
-            await asyncio.to_thread(close)
-
+    @property
     @abstractmethod
-    def _implicit(self) -> Callable[[], None] | None:
-        """What closes that; None if there is nothing to close."""
+    def _aside(self) -> Callable[[Callable[[], None]], None] | None:
+        """`SyncManager.step_aside`; None if `manager.sync` was never used."""
 
     @property
     @abstractmethod
@@ -397,7 +422,7 @@ class OpenManager(Definer):
     def _open_one(self) -> Engine:
         engine = self._engine
         if engine is None:
-            raise NotOpen(
+            raise not_begun(
                 f"{self!r} is not open: use `async with manager:` or `async with"
                 " manager.client():`, or, without a loop, manager.sync"
             )

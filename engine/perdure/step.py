@@ -522,8 +522,10 @@ class Step:
 # --- what a recorded outcome means ----------------------------------------------------------------
 
 
-def _failure(error: ErrorInfo, step_name: str) -> Raise:
+def _failure(error: ErrorInfo, step_name: str, remark: str | None = None) -> Raise:
     message = f"step {step_name} failed: {error.type}: {error.message}"
+    if remark is not None:
+        message = f"{message} ({remark})"
     # The number of attempts is filled in with the fact that brings the outcome.
     return Raise(StepFailed(message, error=error, step_name=step_name, attempts=0))
 
@@ -540,7 +542,9 @@ def _resolver(definition: Definition[..., Any], step_name: str) -> Resolve:
         if isinstance(outcome, Failed):
             declared = getattr(definition, "raises", ())
             error = rebuild_error(outcome.error, declared) if declared else None
-            return _failure(outcome.error, step_name) if error is None else Raise(error)
+            if isinstance(error, BaseException):
+                return Raise(error)
+            return _failure(outcome.error, step_name, error)
         return _canceled(step_name)
 
     return resolve

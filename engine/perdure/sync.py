@@ -38,10 +38,14 @@ class SyncManager:
 
     ``with manager.sync:`` opens the store and runs a worker in this process, with a loop of its
     own in a thread for `async def` actions. On a manager that is not open, the first call opens
-    the store as a client; `close` closes it, and so does whoever opens the manager otherwise, but
-    not while another thread waits in a call, and not a database in memory. It may be used from any
-    thread, also beside an open manager.
+    the store as a client; `close` closes it, and so does whoever opens the manager otherwise, after
+    the calls of other threads. (But not while one of them takes longer than some seconds, as
+    `result` may, and not a database in memory.) It may be used from any thread, also beside an open
+    manager.
     """
+
+    #: How long whoever opens the manager otherwise waits for calls under way, in seconds.
+    patience = 5.0
 
     def __init__(self, manager: WorkflowManager) -> None:
         self._manager = manager
@@ -56,16 +60,13 @@ class SyncManager:
         self._calls = 0
         self._is_leaving = False
         self._calls_lock = threading.Lock()
+        self._calls_changed = threading.Condition(self._calls_lock)
 
     def __enter__(self) -> Self:
         """Open the store and run a worker inside this process."""
         refuse_inside("sync")
         refuse_loop("sync", "use `async with manager:`")
-        self._refuse_fork()
-        self.step_aside()
-        with self._lock:
-            self._call(self._manager._open(works=True))
-            self._opened = True
+        self.step_aside(self._open_by_name)
         return self
 
     def __exit__(
@@ -84,22 +85,39 @@ class SyncManager:
             thread = self._close()
         _join(thread)
 
-    def step_aside(self) -> None:
-        """Close what a first call has opened, for somebody who opens the manager by name. Not
-        while a call is under way, and not a database in memory, which would be gone."""
-        if not self.is_implicit or self._manager._is_in_memory:
-            return
+    def step_aside(self, claim: Callable[[], T]) -> T:
+        """Close what a first call has opened, for somebody who opens the manager by name and has
+        `claim` do so, or see to it that nobody else does: no call comes in between.
+
+        Waits for calls under way, but no longer than `patience`, after which nothing is closed; nor
+        is a database in memory, which would be gone.
+        """
         self._refuse_fork()
-        with self._lock:
+        thread: threading.Thread | None = None
+        try:
+            with self._lock:
+                if self.is_implicit and not self._manager._is_in_memory:
+                    thread = self._leave()
+                return claim()
+        finally:
+            _join(thread)
+
+    def _leave(self) -> threading.Thread | None:
+        """Close it after the calls under way, with the lock held; the thread that ends, if so."""
+        try:
             with self._calls_lock:
-                if not self.is_implicit or self._calls:
-                    return
                 self._is_leaving = True
-            try:
-                thread = self._close()
-            finally:
+                if not self._calls_changed.wait_for(lambda: self._calls == 0, self.patience):
+                    return None
+            return self._close()
+        finally:
+            with self._calls_lock:
                 self._is_leaving = False
-        _join(thread)
+                self._calls_changed.notify_all()
+
+    def _open_by_name(self) -> None:
+        self._call(self._manager._open(works=True))
+        self._opened = True
 
     def _close(self) -> threading.Thread | None:
         """Close it, with the lock held; the thread that ends."""
@@ -168,6 +186,8 @@ class SyncManager:
         try:
             while status is None or isinstance(status, InProgress):
                 # Closed with the loop that it lives on, it would end as if there were no more.
+                with self._calls_lock:  # whoever wants to close it may wait in vain
+                    self._calls_changed.wait_for(lambda: not self._is_leaving)
                 if not self._begin_call(engine):
                     raise NotOpen("the manager has been closed")
                 try:
@@ -319,11 +339,17 @@ class SyncManager:
     def _do(
         self, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **options: P.kwargs
     ) -> T:
-        self._be_ready(method.__name__.removeprefix("_"))
-        try:
-            return self._call(method(*args, **options))
-        finally:
-            self._end_call()
+        while True:
+            self._be_ready(method.__name__.removeprefix("_"))
+            engine = self._manager._engine
+            try:
+                return self._call(method(*args, **options))
+            except NotOpen as error:
+                # Whoever had it open by name has closed it since: this is a first call again.
+                if error._has_begun or not self._manager._is_rid_of(engine, self.patience):
+                    raise
+            finally:
+                self._end_call()
 
     def _be_ready(self, verb: str) -> None:
         """Open the store as a client if nothing is open; refuse what would wait for ever. Until
@@ -358,6 +384,7 @@ class SyncManager:
     def _end_call(self) -> None:
         with self._calls_lock:
             self._calls -= 1
+            self._calls_changed.notify_all()
 
     def _refuse_fork(self) -> None:
         """Raise in the child of a fork, which has neither our thread nor whoever held a lock."""

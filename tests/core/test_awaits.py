@@ -39,19 +39,12 @@ def test_an_event_is_for_the_step_that_awaits_it_by_id_else_by_name_the_longest(
     assert awaits.waiting_for("any", OPEN.live) is None
 
 
-def test_each_step_takes_one_event() -> None:
-    """By name one after the other; by id once, and then by name."""
-    awaits = Awaits(OPEN.awaiting, OPEN.live)
-    assert [awaits.take(event("e"), OPEN.live) for _ in range(3)] == [1, 3, None]
-    assert [awaits.take(event("f", "mine"), OPEN.live) for _ in range(3)] == [0, 2, None]
-
-
 def test_steps_that_have_ended_are_passed_over() -> None:
     """Nobody tells of them."""
     awaits = Awaits(OPEN.awaiting, OPEN.live)
     less = without(without(OPEN, 0), 1)
     assert awaits.taker(event("e"), less.live) == 3
-    assert awaits.take(event("f", "mine"), less.live) == 2
+    assert awaits.taker(event("f", "mine"), less.live) == 2
     assert awaits.waiting_for("mine", less.live) is None
 
 
@@ -60,15 +53,15 @@ def test_a_further_step_waits_behind_the_others() -> None:
     awaits = Awaits((1,), OPEN.live)
     awaits.add(OPEN.live[2])
     awaits.add(OPEN.live[3])
-    found = [awaits.take(event(name), OPEN.live) for name in ("e", "f", "e")]
-    assert found == [1, 2, 3]
+    assert [awaits.taker(event(name), OPEN.live) for name in "ef"] == [1, 2]
+    assert list(awaits.by_name("e", OPEN.live)) == [1, 3]
 
 
 def test_a_stale_id_leaves_its_event_to_the_name() -> None:
     """The await by id has ended; a step that waits for the event's name takes it."""
     awaits = Awaits(OPEN.awaiting, OPEN.live)
     less = without(OPEN, 0)
-    assert [awaits.take(event("e", "mine"), less.live) for _ in range(2)] == [1, 3]
+    assert awaits.taker(event("e", "mine"), less.live) == 1
 
 
 def test_a_workflow_that_has_ended_takes_nothing() -> None:

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from tests.core.playbook import (
     NOW,
     after,
-    asked,
     await_event,
     await_id,
     child,
@@ -39,11 +38,9 @@ from perdure.core.outcomes import Canceled
 from perdure.core.workflow import (
     PARK_AFTER_MS,
     WorkflowState,
-    created_event_for,
     due_timers,
     is_parkable,
     match_event,
-    match_events,
     next_fact,
     next_wake,
 )
@@ -146,11 +143,13 @@ def test_each_wait_is_matched_with_its_event() -> None:
     state = after(waiting(), made, sent(1, value="1"), sent(2, value="2"), sent(3, "other"))
     commands = (await_id("e2"), await_event(), await_event())
     state = after(state, Asked(steps=tuple(enumerate(commands))))
-    pairs = [(event.event_id, number) for event, number in match_events(state)]
+    queue = state.queue()
+    pairs = []
+    while (found := queue.first(state.live)) is not None:
+        pairs.append((found[0].event_id, found[1]))
+        queue.remove(found[0], state.live)
+        state = replace(state, live={n: r for n, r in state.live.items() if n != found[1]})
     assert pairs == [("e1", 1), ("e2", 0)]
-    first = match_event(state)
-    assert first is not None
-    assert (first[0].event_id, first[1]) == pairs[0]
 
 
 def test_no_match_without_a_wait_or_an_event() -> None:
@@ -276,22 +275,3 @@ def test_settled_steps_out_of_order_are_noticed() -> None:
     state = finished(HEALTHY, 2, NOW + 5)
     with pytest.raises(AssertionError):
         replace(state, settled=tuple(reversed(state.settled))).check()
-
-
-def test_a_send_by_name_is_for_whoever_waits_longest() -> None:
-    """By name: a new event; by id: that one; nobody: the oldest that was created, or a new one."""
-    old, young = (
-        SentEvent(event_id=each, name="e", made=n) for n, each in enumerate(("old", "young"))
-    )
-    other = SentEvent(event_id="other", name="f", made=0)
-    queue = [EventSent(event=event) for event in (young, old, other)]
-    nobody = after(waiting(), *queue)
-    assert created_event_for(nobody, "e") == old
-    assert created_event_for(nobody, "f") == other
-    assert created_event_for(nobody, "g") is None
-    by_id = after(nobody, asked(await_id("young"), await_event()))
-    assert created_event_for(by_id, "e") == young
-    by_name = after(nobody, asked(await_event(), await_id("young")))
-    assert created_event_for(by_name, "e") is None
-    assert created_event_for(after(by_name, sent(1)), "e") == young  # the first one is served
-    assert created_event_for(after(by_name, sent(1)), "f") == other

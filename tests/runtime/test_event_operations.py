@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -364,6 +365,66 @@ def test_a_send_to_a_workflow_whose_rows_are_damaged_is_stored(rigs: Make) -> No
     assert worker.rows("UPDATE perdure_steps SET options = 'x' RETURNING number") == [(0,)]
     sent = rig.done(send(rig, "go", workflow_id=workflow_id, value=1))
     assert (sent.value, sent.error) == (event_id, None)
+
+
+def naive(created: list[str], queued: list[str], waits: list[str]) -> str | None:
+    """The created event that a send by name is for, by the rule as it is written down.
+
+    What a step waits for is "name", or an event's id; all events are of that name.
+    """
+    left = list(waits)
+    for event_id in queued:
+        by_id = event_id if event_id in left else "name"
+        if by_id in left:
+            left.remove(by_id)
+    heard = [wait for wait in left if wait == "name" or wait in created]
+    if not heard:
+        return created[0] if created else None
+    return None if heard[0] == "name" else heard[0]
+
+
+@d.mutation
+def mixed(ctx: MutationContext, workflow_id: str, others: int) -> list[str]:
+    for _ in range(others):
+        ctx.create_event("other", workflow_id=workflow_id)
+    return [ctx.create_event("e", workflow_id=workflow_id) for _ in range(4)]
+
+
+@d.workflow
+async def mixes(step: Step, plan: list[int | None]) -> int:
+    """Waits for everything at a time: an event by its number, or (None) the name."""
+    ids = await step.run_mutation(mixed(step.workflow_id, 1))
+    waits = [
+        step.await_event("e") if number is None else step.await_event(id=ids[number])
+        for number in plan
+    ]
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    return len(done)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_send_by_name_is_for_whoever_waits_longest(rigs: Make, seed: int) -> None:
+    """Of those that no queued event is for; whatever is awaited, and sent meanwhile."""
+    chance = random.Random(seed)
+    rig, client = rigs(d), rigs(d, works=False)
+    plan: list[int | None] = [*chance.sample(range(4), chance.randrange(4))]
+    for _ in range(chance.randrange(3)):
+        plan.insert(chance.randrange(len(plan) + 1), None)
+    workflow_id = rig.start(mixes([*plan]))
+    rig.settle()
+    rows = rig.rows("SELECT id FROM perdure_events WHERE name = 'e' ORDER BY made")
+    created = [str(row[0]) for row in rows]
+    waits = ["name" if number is None else created[number] for number in plan]
+    queued: list[str] = []
+    for _ in range(6):
+        # The worker takes no turn meanwhile: all that is sent lies there.
+        by_id = chance.random() < 0.3 and created
+        wanted = chance.choice(created) if by_id else naive(created, queued, waits)
+        where = {"id": wanted} if by_id else {"workflow_id": workflow_id}
+        event_id = client.value(send(client, None if by_id else "e", **where))
+        assert wanted in (event_id, None) and (wanted is not None or event_id not in created)
+        queued.append(event_id)
+        created = [each for each in created if each != event_id]
 
 
 def test_two_awaits_of_one_name_each_get_their_own(rigs: Make) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.runtime.harness import Rig
+from tests.runtime.harness import Answer, Rig, Where
 from tests.runtime.restarting import (
     Make,
     answer,
@@ -36,6 +36,7 @@ from perdure.definitions import Definer
 from perdure.errors import (
     PerdureError,
     StepNotFound,
+    StoreBusy,
     WorkflowNotFound,
     WorkflowRunning,
 )
@@ -245,6 +246,86 @@ def test_one_that_was_canceled_while_it_was_blocked(rigs: Make) -> None:
     assert third.state(w).blocked is None
     send(third, w, 2)
     assert third.outcome(w) == [1, 2]
+
+
+# --- a commit whose outcome is not known ----------------------------------------------------------
+
+
+def doubtful(client: Rig, workflow_id: str, from_step: int | None, where: Where) -> Answer:
+    """A restart whose commit fails, or only seems to; it is tried again in the next turn."""
+    reply = client.ask(restart_order(workflow_id, from_step))
+    client.store.fail(where, StoreBusy("somebody else writes"))
+    client.turn()
+    assert reply.is_open
+    return reply
+
+
+def test_a_restart_that_was_not_stored_is_no_success_because_others_go_on(rigs: Make) -> None:
+    """The code that fits came back meanwhile: from no step was it run anew."""
+    rig, client = rigs(d), rigs(d, works=False)
+    w = begun(rig, two_waits())
+    second = taken_over(rigs, rig, w)
+    reply = doubtful(client, w, 0, "commit")
+    second.close()
+    third = rigs(d)
+    third.settle()
+    assert not third.state(w).is_blocked
+    client.pass_time(10)
+    assert isinstance(reply.error, WorkflowRunning)
+    send(third, w, 2)
+    assert third.outcome(w) == [1, 2]
+
+
+def test_a_restart_that_was_stored_is_not_made_again_where_it_is_blocked_again(rigs: Make) -> None:
+    """What it has run anew since is not thrown away."""
+    rig, client = rigs(d), rigs(d, works=False)
+    w = begun(rig, two_waits())
+    second = taken_over(rigs, rig, w)
+    reply = doubtful(client, w, 0, "applied")
+    second.settle()
+    second.close()
+    third = rigs(d)
+    send(third, w, 2, name="else")
+    assert third.state(w).is_blocked
+    client.pass_time(10)
+    assert client.value(reply) is None
+    assert client.rows("SELECT name FROM perdure_steps") == [("else",)]
+
+
+def test_a_restart_that_was_not_stored_is_made_though_another_one_was(rigs: Make) -> None:
+    """The other one kept what this one runs anew."""
+    rig, client = rigs(d), rigs(d, works=False)
+    w = begun(rig, chain())
+    finish_chain(rig, "1", "2")
+    reply = doubtful(client, w, 1, "commit")
+    restart(rig, w)
+    assert rig.outcome(w) == [1, 2]
+    client.pass_time(10)
+    assert client.value(reply) is None
+    rig.settle()
+    finish_chain(rig, "3")
+    assert rig.outcome(w) == [1, 3]
+
+
+@pytest.mark.parametrize("where", ["commit", "applied"])
+@pytest.mark.parametrize("from_step", [None, 1])
+def test_a_restart_in_doubt_is_made_once(rigs: Make, from_step: int | None, where: Where) -> None:
+    """Whatever became of the first commit: one further end."""
+    rig, client = rigs(d), rigs(d, works=False)
+    w = begun(rig, chain(), on_complete=ended_noted)
+    finish_chain(rig, "1", "2")
+    reply = doubtful(client, w, from_step, where)
+    rig.settle()  # it takes up what was stored
+    if where == "applied" and from_step is not None:
+        finish_chain(rig, "2")
+    client.pass_time(10)
+    assert client.value(reply) is None
+    rig.settle()
+    if where == "commit" and from_step is not None:
+        finish_chain(rig, "2")
+    assert rig.outcome(w) == [1, 2]
+    assert count(rig, "steps") == 2
+    assert rig.rows("SELECT text FROM notes") == [(f"{w} success",)] * 2
 
 
 # --- events ---------------------------------------------------------------------------------------

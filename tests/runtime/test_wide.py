@@ -161,6 +161,35 @@ async def created_alike(step: Step, count: int) -> int:
 
 
 @d.workflow
+async def created_and_awaited(step: Step, count: int) -> int:
+    """Each send takes the event of whoever waits longest for one of the name by its id."""
+    ids = await step.run_mutation(made_alike(step.workflow_id, count))
+    waits = [step.await_event(id=each) for each in ids]
+    await step.run_mutation(send_all(step.workflow_id, ["e"] * count))
+    return len(await asyncio.gather(*waits))
+
+
+@d.workflow
+async def created_beside_others(step: Step, count: int) -> int:
+    """Nobody awaits them, while others are awaited by their ids."""
+    others = await step.run_mutation(made(step.workflow_id, count))
+    _unheard = [step.await_event(id=each) for each in others]
+    await step.run_mutation(made_alike(step.workflow_id, count))
+    await step.run_mutation(send_all(step.workflow_id, ["e"] * count))
+    return count
+
+
+@d.workflow
+async def created_behind_a_name(step: Step, count: int) -> int:
+    """Half of the sends are for those who wait for the name, and wait longest."""
+    ids = await step.run_mutation(made_alike(step.workflow_id, count))
+    waits = [step.await_event("e") for _ in range(count // 2)]
+    waits += [step.await_event(id=each) for each in ids]
+    await step.run_mutation(send_all(step.workflow_id, ["e"] * len(waits)))
+    return len(await asyncio.gather(*waits)) - count // 2
+
+
+@d.workflow
 async def canceled(step: Step, count: int) -> int:
     futures = [step.run_action(fetched(i)) for i in range(count)]
     await step.sleep(0.5)
@@ -193,6 +222,9 @@ WIDE = {
         one_by_one,
         timed_out,
         created_alike,
+        created_and_awaited,
+        created_beside_others,
+        created_behind_a_name,
         beside_others,
         timed_out_beside_others,
         canceled,
@@ -266,4 +298,13 @@ def work(name: str, events: Events, count: int) -> int:
 def test_work_grows_no_faster_than_the_number_of_steps(name: str, events: Events) -> None:
     """Four times the steps take about four times the calls."""
     few, many = (work(name, events, count) for count in (FEW, MANY))
+    assert many / few < FACTOR_MAX, (few, many)
+
+
+@pytest.mark.parametrize(
+    "name", ["created_and_awaited", "created_beside_others", "created_behind_a_name"]
+)
+def test_a_send_by_name_costs_no_more_beside_many_waits(name: str) -> None:
+    """The store itself finds the event that it is for. (Fewer of them: it looks at each wait.)"""
+    few, many = (work(name, nothing, count // 5) for count in (FEW, MANY))
     assert many / few < FACTOR_MAX, (few, many)

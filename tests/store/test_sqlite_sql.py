@@ -69,7 +69,6 @@ READS: dict[str, Callable[[SqliteReader], Any]] = {
     "active": lambda reader: reader.count_active(["w"], 5),
     "claimable": lambda reader: reader.claimable(["w"], 5, 10),
     "next wake": lambda reader: reader.next_wake(["w"]),
-    "event": lambda reader: reader.find_event("e"),
 }
 
 

@@ -68,17 +68,6 @@ class Awaits:
             queue.popleft()
         return queue[0] if queue else None
 
-    def take(self, event: SentEvent, live: Mapping[int, StepRecord]) -> int | None:
-        """The same; that step takes no other event."""
-        number = self.taker(event, live)
-        if number is None:
-            return None
-        if self._by_id.get(event.event_id) == number:
-            del self._by_id[event.event_id]
-        else:
-            self._by_name[event.name].popleft()
-        return number
-
     def by_name(self, name: str, live: Mapping[int, StepRecord]) -> Iterator[int]:
         """The open steps that wait for a name, the one that has waited longest first."""
         return (number for number in self._by_name.get(name, ()) if _is_open(live, number))

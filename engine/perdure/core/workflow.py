@@ -6,14 +6,13 @@ The state is a value. The only way from one to the next is `transition` (in tran
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import field
 
 from ..errors import ErrorInfo
 from .awaits import Awaits, Queue
-from .commands import AwaitEvent
 from .effects import SetTimer
 from .frozen import Frozen
 from .ids import Epoch, WorkerId, WorkflowId
@@ -212,41 +211,6 @@ def next_fact(state: Waiting, now: int) -> Fact | None:
 def match_event(state: Waiting) -> tuple[SentEvent, int] | None:
     """The event that is delivered next, and to which wait; None if none fits."""
     return state.queue().first(state.live)
-
-
-def match_events(state: Waiting) -> Iterator[tuple[SentEvent, int]]:
-    """Which waiting step gets which sent event: each event, in the order sent, goes to the step
-    that awaits it by its id, else to the one that has waited longest for its name."""
-    if not state.events:
-        return
-    awaits, live = Awaits(state.awaiting, state.live), state.live
-    for event in state.events:
-        number = None if event.outcome is None else awaits.take(event, live)
-        if number is not None:
-            yield event, number
-
-
-def created_event_for(state: Waiting, name: str) -> SentEvent | None:
-    """The created event that a send to `name` turns into a sent one; None if it makes one anew.
-
-    It is for the step that waits longest of those that no queued event is for. If that one awaits
-    a created event by its id, it is this event; if any of that name, a new one. If nobody waits,
-    it is the created event that is oldest.
-    """
-    created = [event for event in state.events if event.outcome is None and event.name == name]
-    created.sort(key=lambda event: event.made or 0)
-    served = {number for _, number in match_events(state)}
-    for number in state.awaiting:
-        command = state.live[number].command
-        assert isinstance(command, AwaitEvent)
-        if number in served:
-            continue
-        if command.event_name == name:
-            return None
-        for event in created:
-            if event.event_id == command.event_id:
-                return event
-    return created[0] if created else None
 
 
 def next_wake(state: Waiting) -> int | None:

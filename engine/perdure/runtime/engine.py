@@ -21,7 +21,7 @@ from perdure.core.ids import WorkflowId
 from perdure.core.loop import hook_asyncgens
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader
-from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
+from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError, not_begun
 from perdure.sometimes import sometimes
 from perdure.store.base import Fenced, Store, WorkflowFilter
 
@@ -167,7 +167,7 @@ class Engine:
         if self.failure is not None:
             raise _failed(self.failure) from self.failure
         if self._is_closed:
-            raise NotOpen("the manager has been closed")
+            raise not_begun("the manager has been closed")
 
     def holds(self, workflow_id: WorkflowId) -> WorkflowHeader | None:
         """See `Worker.holds`; the list is that of `waiters`."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from perdure.core.commands import AwaitEvent
 from perdure.core.ids import EventId, WorkflowId
 from perdure.core.messages import EventSent, SentEvent
 from perdure.core.outcomes import Outcome
-from perdure.core.workflow import WorkflowState, created_event_for
-from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound, StoreCorrupt
+from perdure.core.workflow import WorkflowState
+from perdure.errors import ErrorInfo, EventAlreadySent, EventNotFound
 from perdure.sometimes import sometimes
 from perdure.store.base import InboxRow
 
@@ -137,24 +136,21 @@ def _found(scope: Scope, order: EventOrder) -> tuple[WorkflowId, SentEvent]:
 
 
 def _created_event(scope: Scope, workflow_id: WorkflowId, oldest: SentEvent) -> SentEvent | None:
-    """Of the created events of a name the one that a send by name is for; None for a new one."""
+    """Of the created events of a name the one that a send by name is for; None for a new one.
+
+    It is for the step that waits longest of those that no queued event is for. If that one awaits
+    a created event by its id, it is this event; if any of that name, a new one. If nobody waits,
+    it is the created event that is oldest.
+    """
     tx, name = scope.tx, oldest.name
-    try:
-        commands = [record.command for record in tx.open_steps(workflow_id)]
-    except StoreCorrupt:  # of this workflow alone, which is blocked; its events are kept
-        return oldest
-    waits = [command for command in commands if isinstance(command, AwaitEvent)]
-    if any(wait.event_name == name for wait in waits):
-        # It hangs on which of them the queued events are for.
-        (loaded,) = tx.load([workflow_id])
-        return created_event_for(loaded.state, name)
-    for event_id in filter(None, (wait.event_id for wait in waits)):
-        found = tx.find_event(event_id)
-        if found is not None and found[0] == workflow_id:
-            event = found[1]
-            if event.sequence is None and event.name == name:
-                return event
-    return oldest
+    by_id = tx.awaited_event(workflow_id, name)
+    number, event = (None, oldest) if by_id is None else by_id
+    # Nearly always nobody waits longer for the name: then there is no need to know who is served.
+    if tx.waits_for_name(workflow_id, name, below=number) is None:
+        return event
+    served = tx.count_queued(workflow_id, name)
+    is_next = tx.waits_for_name(workflow_id, name, below=number, skip=served) is None
+    return event if is_next else None
 
 
 def _send_again(scope: Scope, stored: tuple[WorkflowId, SentEvent, bool]) -> EventId:

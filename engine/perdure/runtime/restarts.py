@@ -33,18 +33,48 @@ from .scope import Scope
 FromStep: TypeAlias = int | str
 
 
+class _Tried(msgspec.Struct, frozen=True):
+    """A workflow as it was before a restart of it.
+
+    Attributes:
+        epoch: of its life, which had ended, or was blocked.
+        number: of the step from which it was restarted.
+        asked_epoch: the life in which that step was asked for.
+    """
+
+    epoch: Epoch
+    was_blocked: bool
+    number: int | None
+    asked_epoch: Epoch | None
+
+    def is_restarted(self, found: Loaded) -> bool:
+        """Whether it has been restarted since: as wished, or from an earlier step.
+
+        Its epoch alone does not tell: it changes also where a worker tries a blocked workflow. But
+        no step of a new life was asked for in an old one. Where all steps are kept, a workflow that
+        is no longer blocked is as good as restarted.
+        """
+        if found.state.epoch == self.epoch:
+            return False
+        if self.number is None:
+            return not (self.was_blocked and found.state.is_blocked)
+        return _asked_epoch(found, self.number) != self.asked_epoch
+
+
+def _asked_epoch(loaded: Loaded, number: int | None) -> Epoch | None:
+    return next((each.asked_epoch for each in loaded.steps if each.number == number), None)
+
+
 class RestartOrder(msgspec.Struct, kw_only=True):
     """A checked wish to restart a workflow; `from_step` None keeps every outcome.
 
-    `seen` is the epoch in which it was found ended, `was_blocked` that it was found blocked: if it
-    has another epoch, or goes on, when a commit that seemed to fail is tried again, it was stored
-    after all.
+    Attributes:
+        tried: what was found when it was carried out, should the commit of that only seem to fail.
     """
 
     workflow_id: WorkflowId
     from_step: FromStep | None = None
-    seen: Epoch | None = None
-    was_blocked: bool = False
+    tried: _Tried | None = None
 
     def execute(self, scope: Scope) -> None:
         """Carry it out, as a request."""
@@ -54,7 +84,8 @@ class RestartOrder(msgspec.Struct, kw_only=True):
 class CleanupOrder(msgspec.Struct, kw_only=True):
     """A checked wish to delete a workflow; `force`: though it runs.
 
-    `seen` is when the workflow that was found was created: see `RestartOrder`.
+    `seen` is when the workflow that was found was created: if it is gone, or another one has its
+    id, when a commit that seemed to fail is tried again, it was stored after all.
     """
 
     workflow_id: WorkflowId
@@ -82,7 +113,7 @@ def restart(scope: Scope, order: RestartOrder) -> None:
         raise not_found(workflow_id)
     state = found[0].state
     is_running = state.status == "in_progress"
-    if (order.was_blocked and not state.is_blocked) or order.seen not in (None, state.epoch):
+    if order.tried is not None and order.tried.is_restarted(found[0]):
         sometimes("a restart that was carried out is asked for again")
         return
     if is_running and not state.is_blocked:
@@ -94,13 +125,12 @@ def restart(scope: Scope, order: RestartOrder) -> None:
     if damage is not None:
         raise InternalError(f"workflow {workflow_id!r} cannot be restarted: {damage.message}")
     number = _number_of(found[0], order)
+    asked_epoch = _asked_epoch(found[0], number)
+    order.tried = _Tried(state.epoch, state.is_blocked, number, asked_epoch)
     if is_running:
         sometimes("a blocked workflow is restarted")
-        order.was_blocked = True
         _stop(scope, state)
         found = scope.tx.load([workflow_id])
-    else:
-        order.seen = state.epoch
     again = [(found[0], number)]
     while again:
         loaded, number = again.pop()

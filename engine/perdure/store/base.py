@@ -195,6 +195,23 @@ class Reader(Protocol):
         created first. Cheap, however many there are."""
         ...
 
+    def awaited_event(self, workflow_id: WorkflowId, name: str) -> tuple[int, SentEvent] | None:
+        """Of those events the one that an open step awaits by its id, and that step's number: of
+        several the one with the lowest. (Ids of events have no character that JSON escapes.)"""
+        ...
+
+    def waits_for_name(
+        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
+    ) -> int | None:
+        """The number, under `below`, of the open step that awaits events of that name; the lowest
+        but for `skip` ones."""
+        ...
+
+    def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
+        """How many events of that name were sent and not consumed, without those that an open step
+        awaits by their ids."""
+        ...
+
     def workers(self) -> list[WorkerRow]: ...
 
     def inbox_of(self, worker_id: WorkerId) -> list[InboxRow]:

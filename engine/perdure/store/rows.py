@@ -227,6 +227,11 @@ def _options(command: StepCommand) -> Json | None:
             )
 
 
+def awaits_name(name: str) -> str:
+    """What the options of a step that awaits events of that name have in them, and no others."""
+    return f'"event_name":{_text(name)}}}'
+
+
 def outcome_columns(outcome: Outcome | None) -> tuple[str | None, Json | None, Json | None]:
     """(kind, value, error)."""
     if outcome is None:

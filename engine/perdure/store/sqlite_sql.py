@@ -43,6 +43,7 @@ from .rows import (
     state_from_row,
     step_from_row,
 )
+from .sqlite_events import EventReads
 from .sqlite_moving import refuse_moved
 from .sqlite_rows import STATE, STEP, Statement, step_row, workflow_insert, workflow_update
 
@@ -71,9 +72,8 @@ _SELECT_TICKS = (
     f"SELECT workflow_id, position, now FROM perdure_ticks WHERE workflow_id {_IN}"
     " ORDER BY workflow_id, position"
 )
-_EVENT = ", ".join(EVENT_COLUMNS)
 _SELECT_EVENTS = (
-    f"SELECT workflow_id, {_EVENT} FROM perdure_events"
+    f"SELECT workflow_id, {columns(EVENT_COLUMNS)} FROM perdure_events"
     f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
@@ -155,7 +155,7 @@ def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
     return loaded
 
 
-class SqliteReader:
+class SqliteReader(EventReads):
     """Reads, through whatever executes a statement."""
 
     #: Several reads of one moment: in a transaction, which has none, all of them are.
@@ -164,7 +164,7 @@ class SqliteReader:
     def __init__(
         self, execute: Execute, at_once: Callable[[], AbstractContextManager[Execute]] | None = None
     ) -> None:
-        self._execute = execute
+        super().__init__(execute)
         self._at_once = at_once
 
     def load(self, ids: Collection[WorkflowId]) -> list[Loaded]:
@@ -288,29 +288,6 @@ class SqliteReader:
         )
         rows = self._execute(sql, (worker_id, worker_id))
         return [InboxRow(**dict(zip(_INBOX_FIELDS, row, strict=True))) for row in rows]
-
-    def find_event(self, event_id: EventId) -> tuple[WorkflowId, SentEvent, bool] | None:
-        return self._find_event("id", event_id)
-
-    def find_send(self, token: str) -> tuple[WorkflowId, SentEvent, bool] | None:
-        """See `base.Reader.find_send`. By the index on token."""
-        return self._find_event("token", token)
-
-    def _find_event(self, column: str, key: str) -> tuple[WorkflowId, SentEvent, bool] | None:
-        sql = f"SELECT workflow_id, consumed_by, {_EVENT} FROM perdure_events WHERE {column} = ?"
-        row = self._execute(sql, (key,)).fetchone()
-        if row is None:
-            return None
-        return row[0], event_from_row(row[2:]), row[1] is not None
-
-    def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
-        """See `base.Reader.created_event`. By the index on those that are only created."""
-        sql = (
-            f"SELECT {_EVENT} FROM perdure_events INDEXED BY perdure_events_created"
-            " WHERE workflow_id = ? AND name = ? AND sequence IS NULL ORDER BY made LIMIT 1"
-        )
-        row = self._execute(sql, (workflow_id, name)).fetchone()
-        return None if row is None else event_from_row(row)
 
 
 class SqliteTransaction(SqliteReader):
@@ -512,7 +489,7 @@ class SqliteTransaction(SqliteReader):
 
     def put_event(self, workflow_id: WorkflowId, event: SentEvent, now: int) -> None:
         sql = (
-            f"INSERT INTO perdure_events (workflow_id, created_at, {_EVENT})"
+            f"INSERT INTO perdure_events (workflow_id, created_at, {columns(EVENT_COLUMNS)})"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workflow_id, id) DO UPDATE SET"
             " sequence = excluded.sequence, sent_at = excluded.sent_at,"
             " value = excluded.value, error = excluded.error, token = excluded.token"

@@ -1,8 +1,8 @@
 """`check_store`: the conformance suite of a store adapter, for the contract of perdure.store.base.
 
 Each check is a small function with the promise it is about as its docstring; they are in
-store.py, rows.py, cuts.py, taken.py and alone.py. All share one database and so use ids, names and
-events of their own; they expect nothing of what else is in it.
+store.py, rows.py, events.py, cuts.py, taken.py and alone.py. All share one database and so use ids,
+names and events of their own; they expect nothing of what else is in it.
 
 What does not belong here: speed, crashes of processes, and what only one database can do.
 """
@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 from perdure.store.base import Store
 
-from . import alone, cuts, rows, store, taken
+from . import alone, cuts, events, rows, store, taken
 from .bench import Bench, Broken, Check
 
 #: All checks by name, in the order in which they are run.
 CHECKS: dict[str, Check] = {
     check.name: check
-    for suite in (store.suite, rows.suite, cuts.suite, taken.suite, alone.suite)
+    for suite in (store.suite, rows.suite, events.suite, cuts.suite, taken.suite, alone.suite)
     for check in suite.checks
 }
 

@@ -1,14 +1,11 @@
-"""Checks of `check_store` on rows: workflows, their journals, events, the inbox, and listings."""
+"""Checks of `check_store` on rows: workflows, their journals, the inbox, and listings."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from perdure.core.commands import AwaitEvent
 from perdure.core.journal import StepRecord, TickRecord
-from perdure.core.messages import SentEvent
 from perdure.core.outcomes import Canceled, Failed, Succeeded
 from perdure.core.workflow import RESTARTED, Blocked, WorkflowState
 from perdure.store.base import InboxRow, StateWrite, WorkflowFilter
@@ -401,74 +398,7 @@ def ticks_come_back_in_order(bench: Bench) -> None:
     expect(bench.load("b").ticks, (TickRecord(3, 1),), "ticks belong to their workflow")
 
 
-# --- events and the inbox -------------------------------------------------------------------------
-
-
-def _sent(bench: Bench, label: str, sequence: int, outcome: object) -> SentEvent:
-    return SentEvent(
-        event_id=bench.id(label),
-        name=ODD,
-        sequence=sequence,
-        sent_at=-sequence,
-        outcome=outcome,  # type: ignore[arg-type]
-    )
-
-
-def _put_events(bench: Bench, label: str, events: Iterable[SentEvent]) -> None:
-    with bench.store.transaction() as tx:
-        for number, event in enumerate(events):
-            tx.put_event(bench.id(label), event, number)
-
-
-@suite.check
-def events_come_back_in_order(bench: Bench) -> None:
-    """A workflow's events come back whole, in the order sent, only created ones last; consumed
-    ones are not loaded any more, but can be found."""
-    state = bench.state("a")
-    bench.put(state, bench.state("b"))
-    created = SentEvent(event_id=bench.id("0"), name="created")
-    second = _sent(bench, "1", 20, Failed(sample_error()))
-    third = _sent(bench, "2", LARGE, Succeeded(SPACED))
-    first = _sent(bench, "3", 3, Succeeded(HUGE))
-    _put_events(bench, "a", (created, second, third, first))
-    ordered = [first, second, third, created]
-    expect(bench.load("a").state, whole(state, (), ordered), "load() gives them in the order sent")
-    expect(bench.load("b").state.events, (), "events belong to their workflow")
-    expect(bench.one("a").events, (), "states() gives none")
-    with bench.store.transaction() as tx:
-        tx.consume_event(bench.id("a"), second.event_id, 4)
-    expect(bench.load("a").state.events, (first, third, created), "a consumed event is not loaded")
-    reader, a = bench.reader(), bench.id("a")
-    expect(reader.find_event(second.event_id), (a, second, True), "a consumed event can be found")
-    expect(reader.find_event(created.event_id), (a, created, False), "a created one can be, too")
-    expect(reader.find_event(bench.id("none")), None, "an unknown event cannot")
-
-
-@suite.check
-def created_events_can_be_sent(bench: Bench) -> None:
-    """`put_event` turns a created event into a sent one: it is still one event."""
-    bench.put(bench.state("a"))
-    created = SentEvent(event_id=bench.id("1"), name="e")
-    _put_events(bench, "a", (created,))
-    sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"))
-    _put_events(bench, "a", (sent,))
-    expect(bench.load("a").state.events, (sent,), "the event is sent, once")
-    expect(bench.reader().find_event(sent.event_id), (bench.id("a"), sent, False), "it is found")
-
-
-@suite.check
-def created_events_are_told_apart(bench: Bench) -> None:
-    """A name's oldest unsent one is found, and a sent one by its send's token."""
-    bench.put(bench.state("a"))
-    reader, a, token = bench.reader(), bench.id("a"), bench.id("token")
-    later, created = (SentEvent(event_id=bench.id(n), name="e", made=LARGE - int(n)) for n in "01")
-    expect(reader.find_send(token), None, "nothing was sent by this token")
-    _put_events(bench, "a", (later, created, _sent(bench, "2", 3, Succeeded("null"))))
-    expect([reader.created_event(a, n) for n in "ef"], [created, None], "the oldest is found")
-    sent = replace(created, sequence=7, sent_at=8, outcome=Succeeded("null"), token=token)
-    _put_events(bench, "a", (replace(sent, made=None),))
-    expect(reader.created_event(a, "e"), later, "it is sent now")
-    expect(reader.find_send(token), (a, sent, False), "it is found by the token, as it was made")
+# --- the inbox ------------------------------------------------------------------------------------
 
 
 @suite.check

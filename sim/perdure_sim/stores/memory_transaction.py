@@ -6,11 +6,12 @@ and ends (memory.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
 
+from perdure.core.commands import AwaitEvent
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
@@ -190,14 +191,49 @@ class Reads:
 
     def created_event(self, workflow_id: WorkflowId, name: str) -> SentEvent | None:
         """See `base.Reader.created_event`. Looks at all events of the workflow: see `find_send`."""
-        journal = self._tables.journals.get(workflow_id)
         found: SentEvent | None = None
-        for row in () if journal is None else journal.events.values():
+        for row in self._events(workflow_id).values():
             event = row.event
             if event.sequence is None and event.name == name:
                 if found is None or (event.made or 0) < (found.made or 0):
                     found = event
         return found
+
+    def awaited_event(self, workflow_id: WorkflowId, name: str) -> tuple[int, SentEvent] | None:
+        """See `base.Reader.awaited_event`."""
+        for number, command in self._open_waits(workflow_id):
+            row = self._events(workflow_id).get(command.event_id or "")
+            if row is not None and row.event.sequence is None and row.event.name == name:
+                return number, row.event
+        return None
+
+    def waits_for_name(
+        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
+    ) -> int | None:
+        """See `base.Reader.waits_for_name`."""
+        waits = self._open_waits(workflow_id)
+        numbers = [number for number, command in waits if command.event_name == name]
+        return next((n for n in numbers[skip:] if below is None or n < below), None)
+
+    def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
+        """See `base.Reader.count_queued`."""
+        awaited = {command.event_id for _, command in self._open_waits(workflow_id)}
+        return sum(
+            row.consumed_by is None and row.event.sequence is not None and row.event.name == name
+            for event_id, row in self._events(workflow_id).items()
+            if event_id not in awaited
+        )
+
+    def _events(self, workflow_id: WorkflowId) -> Mapping[EventId, EventRow]:
+        journal = self._tables.journals.get(workflow_id)
+        return {} if journal is None else journal.events
+
+    def _open_waits(self, workflow_id: WorkflowId) -> list[tuple[int, AwaitEvent]]:
+        return [
+            (record.number, record.command)
+            for record in self._steps(workflow_id)
+            if isinstance(record.command, AwaitEvent) and record.state == "asked"
+        ]
 
     def workers(self) -> list[WorkerRow]:
         """See `base.Reader.workers`. In the order of their ids."""

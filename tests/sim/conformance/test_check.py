@@ -257,6 +257,25 @@ class ShufflesEvents(BrokenStore):
             ]
 
 
+class ServesNobody(BrokenStore):
+    """Knows no wait but the first one."""
+
+    class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
+        def waits_for_name(
+            self, workflow_id: str, name: str, *, below: int | None, skip: int = 0
+        ) -> int | None:
+            return super().waits_for_name(workflow_id, name, below=below)
+
+
+class CountsWhatIsAwaited(BrokenStore):
+    """Counts events also that are awaited by their ids."""
+
+    class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
+        def count_queued(self, workflow_id: str, name: str) -> int:
+            events = (each for one in self.load([workflow_id]) for each in one.state.events)
+            return sum(each.name == name and each.outcome is not None for each in events)
+
+
 class ClaimsTheNewest(BrokenStore):
     """Starves those that are due for long."""
 
@@ -368,6 +387,8 @@ BROKEN: dict[type[SqliteStore], str] = {
     ForgetsTakeovers: "a_worker_gives_up_all_it_owns",
     WakesLater: "waking_is_only_ever_sooner",
     SendsMailAround: "inbox_rows_reach_their_worker",
+    ServesNobody: "awaited_events_are_found",
+    CountsWhatIsAwaited: "awaited_events_are_found",
     ShufflesEvents: "events_come_back_in_order",
     ClaimsTheNewest: "due_workflows_can_be_claimed",
     ClaimsEarly: "due_workflows_can_be_claimed",

@@ -88,6 +88,50 @@ def test_what_must_not_be_stored_cannot_be(
         execute(postgres_url, sql)
 
 
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("UPDATE perdure_workers SET permits = -1", "permits -1 and wanting 0 of worker 'me'"),
+        (
+            "UPDATE perdure_workflows SET status = 'failed'",
+            (
+                "workflow 'w' with status 'failed', epoch 1, owner NULL, ended_at NULL, wake_at"
+                " NULL, parent NULL NULL; has value: f, has error: t"
+            ),
+        ),
+        (
+            "UPDATE perdure_steps SET state = 'lost'",
+            (
+                "step 0 of workflow 'w' with kind 'action', state 'lost', outcome NULL, attempt 0,"
+                " runner NULL, positions 0 NULL NULL; has value: t, has error: f"
+            ),
+        ),
+    ],
+)
+def test_what_was_refused_is_told_without_values_of_users(
+    store: PostgresStore, postgres_url: str, sql: str, told: str
+) -> None:
+    """An error may go into a log: it says which row, and what is wrong with it."""
+    execute(
+        postgres_url,
+        "INSERT INTO perdure_workflows (id, name, arguments, context, rules, created_at, start_at,"
+        " status, epoch) VALUES ('w', 'w', '\"secret\"', '\"secret\"', 1, 1, 1, 'in_progress', 1)",
+    )
+    execute(postgres_url, "INSERT INTO perdure_workers VALUES ('me', false, 1, now())")
+    execute(
+        postgres_url,
+        "INSERT INTO perdure_steps (workflow_id, number, kind, name, arguments, asked_position,"
+        " asked_at, asked_epoch, state)"
+        " VALUES ('w', 0, 'action', 'a', '\"secret\"', 0, 0, 1, 'asked')",
+    )
+    column = "error" if "workflows" in sql else "value"
+    secret = "" if "workers" in sql else f", {column} = '\"secret\"'"
+    with pytest.raises(psycopg.IntegrityError) as caught:
+        execute(postgres_url, f"{sql}{secret}")
+    assert str(caught.value).splitlines()[0] == f"perdure must not store {told}"
+    assert "secret" not in str(caught.value)
+
+
 @pytest.fixture
 def place(postgres_url: str) -> Place:
     """The same database."""

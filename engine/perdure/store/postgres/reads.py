@@ -29,6 +29,7 @@ from ..rows import (
     PROGRESS_COLUMNS,
     STATE_COLUMNS,
     STATUSES,
+    awaits_name,
     event_from_row,
     is_open,
     state_from_row,
@@ -101,6 +102,25 @@ _READY = (
     f" WHERE s.kind = 'action' AND s.function {ANY}"
     " AND w.ended_at IS NULL AND coalesce(w.owner, $2) <> $2"
     " ORDER BY s.due_at, s.number DESC, s.workflow_id LIMIT $3"
+)
+#: What a step awaits is in its options, at their end, and has no index: those of a workflow are
+#: read in order. Not as JSON: what is damaged, and none, would end the transaction. Ids of events
+#: are the engine's, and have nothing that JSON escapes.
+_OPEN_WAITS = "perdure_steps s WHERE s.workflow_id = $1 AND s.kind = 'event' AND s.state = 'asked'"
+_AWAITED_ID = 'substring(s.options FROM \'"event_id":"([^"]*)"}$\')'
+_AWAITED_EVENT = (
+    f"SELECT s.number, e.* FROM (SELECT number, {_AWAITED_ID} AS id FROM {_OPEN_WAITS}"
+    f" ORDER BY number) s CROSS JOIN LATERAL (SELECT {EVENT} FROM perdure_events"
+    " WHERE workflow_id = $1 AND id = s.id AND name = $2 AND sent_at IS NULL OFFSET 0) e LIMIT 1"
+)
+_WAITS_FOR_NAME = (
+    f"SELECT s.number FROM {_OPEN_WAITS} AND strpos(s.options, $2) > 0"
+    " AND s.number < coalesce($3, 9223372036854775807) ORDER BY s.number LIMIT 1 OFFSET $4"
+)
+_COUNT_QUEUED = (
+    "SELECT count(*) FROM perdure_events e WHERE e.workflow_id = $1 AND e.name = $2"
+    " AND e.sequence IS NOT NULL AND e.consumed_by IS NULL AND e.id NOT IN"
+    f" (SELECT a.id FROM (SELECT {_AWAITED_ID} AS id FROM {_OPEN_WAITS}) a WHERE a.id IS NOT NULL)"
 )
 _INBOX = "i.id, i.workflow_id, i.kind, i.body, i.accepted_at, i.number, i.worker"
 
@@ -334,3 +354,21 @@ class PostgresReader:
         )
         row = self._execute(sql, (workflow_id, name)).fetchone()
         return None if row is None else event_from_row(row)
+
+    def awaited_event(self, workflow_id: WorkflowId, name: str) -> tuple[int, SentEvent] | None:
+        """See `base.Reader.awaited_event`. Reads the workflow's steps up to that one."""
+        row = self._execute(_AWAITED_EVENT, (workflow_id, name)).fetchone()
+        return None if row is None else (row[0], event_from_row(row[1:]))
+
+    def waits_for_name(
+        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
+    ) -> int | None:
+        """See `base.Reader.waits_for_name`. Reads the workflow's steps up to that one."""
+        values = (workflow_id, awaits_name(name), below, skip)
+        row = self._execute(_WAITS_FOR_NAME, values).fetchone()
+        return None if row is None else row[0]
+
+    def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
+        """See `base.Reader.count_queued`. Reads the workflow's steps and events."""
+        count: int = self._execute(_COUNT_QUEUED, (workflow_id, name)).fetchone()[0]
+        return count

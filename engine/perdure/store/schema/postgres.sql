@@ -34,7 +34,10 @@ CREATE TABLE perdure_workers (
 CREATE FUNCTION perdure_check_worker() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF NOT (new.permits >= 0 AND new.wanting >= 0) THEN
-            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+            RAISE check_violation USING MESSAGE = format(
+                'perdure must not store permits %s and wanting %s of worker %L',
+                new.permits, new.wanting, new.id
+            );
         END IF;
         RETURN new;
     END
@@ -87,7 +90,13 @@ CREATE FUNCTION perdure_check_workflow() RETURNS trigger LANGUAGE plpgsql AS $$
             AND (new.status = 'in_progress' OR (new.owner IS NULL AND new.wake_at IS NULL))
             AND (new.parent_id IS NULL) = (new.parent_number IS NULL)
         ) THEN
-            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+            -- Not the whole row: arguments and values of users have no place in a log.
+            RAISE check_violation USING MESSAGE = format(
+                'perdure must not store workflow %L with status %L, epoch %s, owner %L, ended_at'
+                ' %L, wake_at %L, parent %L %L; has value: %s, has error: %s',
+                new.id, new.status, new.epoch, new.owner, new.ended_at, new.wake_at,
+                new.parent_id, new.parent_number, new.value IS NOT NULL, new.error IS NOT NULL
+            );
         END IF;
         RETURN new;
     END
@@ -170,7 +179,13 @@ CREATE FUNCTION perdure_keep_step() RETURNS trigger LANGUAGE plpgsql AS $$
             )
             AND (new.canceled_position IS NULL OR new.outcome = 'canceled')
         ) THEN
-            RAISE check_violation USING MESSAGE = format('perdure must not store %s', new);
+            RAISE check_violation USING MESSAGE = format(
+                'perdure must not store step %s of workflow %L with kind %L, state %L, outcome %L,'
+                ' attempt %s, runner %L, positions %s %L %L; has value: %s, has error: %s',
+                new.number, new.workflow_id, new.kind, new.state, new.outcome, new.attempt,
+                new.runner, new.asked_position, new.delivered_position, new.canceled_position,
+                new.value IS NOT NULL, new.error IS NOT NULL
+            );
         END IF;
         new.is_ready := new.state = 'ready';
         new.away_runner := CASE WHEN new.away AND new.state = 'started' THEN new.runner END;
