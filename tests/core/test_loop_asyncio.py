@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any
 
 import pytest
 
-from perdure.core.loop import WorkflowLoop
+from perdure.core.loop import WorkflowLoop, hook_asyncgens, unhook_asyncgens
 
 START = 1_700_000_000_000
 
@@ -502,3 +503,30 @@ def test_two_runs_of_one_history_are_the_same() -> None:
         logs.append(handler.log)
     assert logs == [logs[0]] * 3
     assert len(logs[0]) == 12
+
+
+def test_hooks_may_be_set_once_around_many_handlers() -> None:
+    """Each async generator ends with the loop in which it began; then all is as it was."""
+
+    async def numbers(h: Handler, name: str) -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            h.log.append(name)
+
+    async def reads(h: Handler, name: str) -> None:
+        async for _ in numbers(h, name):
+            await h.step("a")
+
+    before = sys.get_asyncgen_hooks()
+    hooks = hook_asyncgens()
+    try:
+        one, two = Handler(lambda h: reads(h, "one")), Handler(lambda h: reads(h, "two"))
+        assert hook_asyncgens() is None
+        two.loop.close_tasks()
+        assert (one.log, two.log) == ([], ["two"])
+        one.loop.close_tasks()
+        assert one.log == ["one"]
+    finally:
+        unhook_asyncgens(hooks)
+    assert sys.get_asyncgen_hooks() == before

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeAlias
 
-from msgspec import Struct
-
+from .frozen import Frozen
 from .ids import EventId, WorkflowId
 from .outcomes import Json, is_same_json
 from .retry import AT_MOST_ONCE, RetryPlan
@@ -19,7 +18,7 @@ FunctionKind: TypeAlias = Literal["query", "mutation", "action"]
 StepKind: TypeAlias = Literal["query", "mutation", "action", "workflow", "sleep", "event"]
 
 
-class RunStep(Struct, frozen=True, kw_only=True):
+class RunStep(Frozen, frozen=True, kw_only=True):
     """Run a query, a mutation or an action."""
 
     kind: FunctionKind
@@ -33,7 +32,7 @@ class RunStep(Struct, frozen=True, kw_only=True):
     timeout_ms: int | None = None
 
 
-class RunChild(Struct, frozen=True, kw_only=True):
+class RunChild(Frozen, frozen=True, kw_only=True):
     """Start another workflow and wait for its outcome."""
 
     name: str
@@ -45,7 +44,7 @@ class RunChild(Struct, frozen=True, kw_only=True):
     kind: ClassVar[Literal["workflow"]] = "workflow"
 
 
-class Sleep(Struct, frozen=True, kw_only=True):
+class Sleep(Frozen, frozen=True, kw_only=True):
     """Wait until an instant."""
 
     name: str
@@ -53,7 +52,7 @@ class Sleep(Struct, frozen=True, kw_only=True):
     kind: ClassVar[Literal["sleep"]] = "sleep"
 
 
-class AwaitEvent(Struct, frozen=True, kw_only=True):
+class AwaitEvent(Frozen, frozen=True, kw_only=True):
     """Wait for an event, by its name or by its id, until `due_at` at the latest.
 
     `name` is the step's name; `event_name` and `event_id` say what is awaited: exactly one is set.
@@ -66,7 +65,7 @@ class AwaitEvent(Struct, frozen=True, kw_only=True):
     kind: ClassVar[Literal["event"]] = "event"
 
 
-class CancelStep(Struct, frozen=True):
+class CancelStep(Frozen, frozen=True):
     """The handler cancelled the future of step `number`."""
 
     number: int

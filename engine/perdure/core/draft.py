@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 from ..errors import ErrorInfo
 from .awaits import Awaits, Queue
 from .effects import Effect, PutStep, WarnJournalSize, Write
+from .frozen import Frozen
 from .ids import Epoch, EventId, WorkerId
 from .journal import StepRecord, command_bytes, outcome_bytes, record_canceled
 from .limits import JOURNAL_WARNING_SHARE, Limits
@@ -28,7 +29,7 @@ from .workflow import STEP_EDGES, Blocked, WorkflowHeader, WorkflowState, Workfl
 T = TypeVar("T")
 
 
-class Decision(Struct, frozen=True):
+class Decision(Frozen, frozen=True):
     """What a transition decided.
 
     Attributes:

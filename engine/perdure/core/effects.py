@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from msgspec import Struct
-
 from .commands import RunChild
+from .frozen import Frozen
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .journal import StepRecord
 from .outcomes import Outcome
@@ -19,7 +18,7 @@ from .outcomes import Outcome
 # --- inside the transaction ---------------------------------------------------------------------
 
 
-class PutStep(Struct, frozen=True):
+class PutStep(Frozen, frozen=True):
     """Insert (`is_new`) or update the row of one step.
 
     `was_ready`: it was a ready action, which another worker may have taken meanwhile: if the stored
@@ -31,21 +30,21 @@ class PutStep(Struct, frozen=True):
     was_ready: bool = False
 
 
-class PutTick(Struct, frozen=True):
+class PutTick(Frozen, frozen=True):
     """Insert a journaled tick."""
 
     position: int
     now: int
 
 
-class ConsumeEvent(Struct, frozen=True):
+class ConsumeEvent(Frozen, frozen=True):
     """The event was delivered to step `number`."""
 
     event_id: EventId
     number: int
 
 
-class CheckEvent(Struct, frozen=True):
+class CheckEvent(Frozen, frozen=True):
     """Look whether the event that step `number` awaits by its id is there to be awaited; if not,
     it is answered by `EventMissing`. (Events that are only created are not told to anybody.)"""
 
@@ -53,19 +52,19 @@ class CheckEvent(Struct, frozen=True):
     number: int
 
 
-class CallFunction(Struct, frozen=True):
+class CallFunction(Frozen, frozen=True):
     """Run the query or mutation of step `number`; answered by `FunctionEnded` at once."""
 
     number: int
 
 
-class CallOnComplete(Struct, frozen=True):
+class CallOnComplete(Frozen, frozen=True):
     """Run the workflow's `on_complete` with its outcome."""
 
     outcome: Outcome
 
 
-class StartChild(Struct, frozen=True):
+class StartChild(Frozen, frozen=True):
     """Insert the child workflow of step `number`; a refusal is answered by `ChildEnded`."""
 
     number: int
@@ -73,7 +72,7 @@ class StartChild(Struct, frozen=True):
     command: RunChild
 
 
-class CancelChild(Struct, frozen=True):
+class CancelChild(Frozen, frozen=True):
     """Cancel a step's child and all below it.
 
     The number of the step tells whose child it is: of two steps that ask for one id, the second is
@@ -84,7 +83,7 @@ class CancelChild(Struct, frozen=True):
     child_id: WorkflowId
 
 
-class RevokeAttempt(Struct, frozen=True):
+class RevokeAttempt(Frozen, frozen=True):
     """Tell the worker that runs an attempt of step `number`, and is not the workflow's owner, that
     nobody waits for it any more."""
 
@@ -92,7 +91,7 @@ class RevokeAttempt(Struct, frozen=True):
     runner: WorkerId
 
 
-class TellParent(Struct, frozen=True):
+class TellParent(Frozen, frozen=True):
     """Put this workflow's outcome into its parent's inbox."""
 
     parent_id: WorkflowId
@@ -116,13 +115,13 @@ Write: TypeAlias = (
 # --- after the commit ---------------------------------------------------------------------------
 
 
-class RunAttempt(Struct, frozen=True):
+class RunAttempt(Frozen, frozen=True):
     """Run an attempt of an action; answered by `AttemptEnded` or `AttemptLost`."""
 
     record: StepRecord
 
 
-class CancelAttempt(Struct, frozen=True):
+class CancelAttempt(Frozen, frozen=True):
     """Nobody waits for this attempt any more: tell its code."""
 
     number: int
@@ -130,14 +129,14 @@ class CancelAttempt(Struct, frozen=True):
     attempt: int
 
 
-class SetTimer(Struct, frozen=True):
+class SetTimer(Frozen, frozen=True):
     """Send `StepDue(number)` at `due_at`; without a number, look for due timers of the handler."""
 
     due_at: int
     number: int | None = None
 
 
-class WarnJournalSize(Struct, frozen=True):
+class WarnJournalSize(Frozen, frozen=True):
     """The journal has passed half of its limit."""
 
     journal_bytes: int

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.errors import ErrorInfo
 
 from .commands import RunStep, StepCommand, describe, is_alike, is_same
+from .frozen import Frozen
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .limits import STEP_BYTES
 from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
@@ -25,7 +25,7 @@ from .outcomes import Canceled, Failed, Json, Outcome, Succeeded
 StepState: TypeAlias = Literal["asked", "ready", "started", "backoff", "settled"]
 
 
-class StepRecord(Struct, frozen=True, kw_only=True):
+class StepRecord(Frozen, frozen=True, kw_only=True):
     """One step of one workflow: a row.
 
     Attributes:
@@ -96,11 +96,11 @@ def record_canceled(record: StepRecord, now: int) -> StepRecord:
     )
 
 
-class Started(Struct, frozen=True):
+class Started(Frozen, frozen=True):
     """The fact at position 0: the handler begins."""
 
 
-class StepEnded(Struct, frozen=True):
+class StepEnded(Frozen, frozen=True):
     """The outcome of step `number` is there, after so many attempts."""
 
     number: int
@@ -108,7 +108,7 @@ class StepEnded(Struct, frozen=True):
     attempts: int = 0
 
 
-class Tick(Struct, frozen=True):
+class Tick(Frozen, frozen=True):
     """It is `now`: timers of the handler's own (`asyncio.sleep`, `timeout`) are due."""
 
     now: int
@@ -117,14 +117,14 @@ class Tick(Struct, frozen=True):
 Fact: TypeAlias = Started | StepEnded | Tick
 
 
-class TickRecord(Struct, frozen=True):
+class TickRecord(Frozen, frozen=True):
     """A journaled tick: a row."""
 
     position: int
     now: int
 
 
-class Delivery(Struct, frozen=True):
+class Delivery(Frozen, frozen=True):
     """A fact on its way to the handler, with the position and the stamp that it got."""
 
     position: int

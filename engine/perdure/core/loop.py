@@ -52,6 +52,34 @@ class HandlerSpins(PerdureError):
     """A handler ran more callbacks for one fact than the limit: most likely an endless loop."""
 
 
+def _asyncgen_started(generator: AsyncGenerator[Any, Any]) -> None:
+    loop = _get_running_loop()
+    if isinstance(loop, WorkflowLoop):
+        loop._keep_asyncgen(generator)
+
+
+def hook_asyncgens() -> Any:
+    """Have this thread's async generators end with the workflow loop in which they begin.
+
+    To set the hooks costs as much as a small handler takes to run, since each of them is an audit
+    event: so whoever advances many handlers does it once, around all of them.
+
+    Returns:
+        For `unhook_asyncgens`, in the end.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.firstiter is _asyncgen_started:
+        return None
+    sys.set_asyncgen_hooks(_asyncgen_started, asyncgen_collected)
+    return hooks
+
+
+def unhook_asyncgens(hooks: Any) -> None:
+    """What `hook_asyncgens` returned becomes this thread's again."""
+    if hooks is not None:
+        sys.set_asyncgen_hooks(*hooks)
+
+
 class WorkflowFuture(asyncio.Future[Any]):
     """A future whose hash is the same in every run; equality stays identity."""
 
@@ -178,8 +206,7 @@ class WorkflowLoop(_Base):
         if self._entered or self._closed:
             raise RuntimeError(f"{self!r} cannot be entered")
         self._outer_loop = outer
-        self._outer_hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._asyncgen_started, asyncgen_collected)
+        self._outer_hooks = hook_asyncgens()
         _set_running_loop(self)
         self._entered = True
 
@@ -187,7 +214,7 @@ class WorkflowLoop(_Base):
         """Give the thread back to the loop, if any, that was running before `enter()`."""
         self._entered = False
         _set_running_loop(self._outer_loop)
-        sys.set_asyncgen_hooks(*self._outer_hooks)
+        unhook_asyncgens(self._outer_hooks)
         self._outer_loop = self._outer_hooks = None
 
     @contextmanager
@@ -528,7 +555,7 @@ class WorkflowLoop(_Base):
 
     # ── async generators ─────────────────────────────────────────────────────────────────────
 
-    def _asyncgen_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def _keep_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
         # Held strongly: one that is left behind is closed at the handler's end and not when the
         # collector finds it, since that moment differs between two runs.
         generators = self._asyncgens

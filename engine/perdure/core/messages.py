@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from msgspec import Struct
-
 from ..errors import ErrorInfo
 from .commands import CancelStep, StepCommand
+from .frozen import Frozen
 from .ids import Epoch, EventId, WorkerId, WorkflowId
 from .journal import Fact
 from .outcomes import Outcome
 
 
-class SentEvent(Struct, frozen=True, kw_only=True):
+class SentEvent(Frozen, frozen=True, kw_only=True):
     """An event of one workflow that is not consumed.
 
     `sent_at` and `sequence` are None while it is only created. Queue order is by `sequence`.
@@ -37,13 +36,13 @@ class SentEvent(Struct, frozen=True, kw_only=True):
     token: str | None = None
 
 
-class FactDelivered(Struct, frozen=True, kw_only=True):
+class FactDelivered(Frozen, frozen=True, kw_only=True):
     """The handler is about to be given `fact` (which `next_fact` chose)."""
 
     fact: Fact
 
 
-class Admission(Struct, frozen=True):
+class Admission(Frozen, frozen=True):
     """What the pool lets start at once, of what a handler asks for.
 
     Attributes:
@@ -57,7 +56,7 @@ class Admission(Struct, frozen=True):
     functions: bool
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class Asked(Frozen, frozen=True, kw_only=True):
     """The handler reacted and waits again.
 
     Attributes:
@@ -73,7 +72,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     admission: Admission | None = None
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+class Ended(Frozen, frozen=True, kw_only=True):
     """The handler returned or raised."""
 
     outcome: Outcome
@@ -81,27 +80,27 @@ class Ended(Struct, frozen=True, kw_only=True):
     cancels: tuple[CancelStep, ...] = ()
 
 
-class HandlerBlocked(Struct, frozen=True, kw_only=True):
+class HandlerBlocked(Frozen, frozen=True, kw_only=True):
     """The handler cannot go on: its code does not fit the journal, or it spins."""
 
     error: ErrorInfo
 
 
-class StepAdmitted(Struct, frozen=True, kw_only=True):
+class StepAdmitted(Frozen, frozen=True, kw_only=True):
     """Step `number`, which is ready, may start now, on `runner`."""
 
     number: int
     runner: WorkerId
 
 
-class FunctionEnded(Struct, frozen=True, kw_only=True):
+class FunctionEnded(Frozen, frozen=True, kw_only=True):
     """The query or mutation of step `number` ran inside the transaction."""
 
     number: int
     outcome: Outcome
 
 
-class AttemptStarted(Struct, frozen=True, kw_only=True):
+class AttemptStarted(Frozen, frozen=True, kw_only=True):
     """Another worker has taken step `number`, which was ready, from this workflow's owner.
 
     Its row is written already: the attempt runs on `runner`, whose outcome will come.
@@ -114,7 +113,7 @@ class AttemptStarted(Struct, frozen=True, kw_only=True):
     started_at: int
 
 
-class AttemptEnded(Struct, frozen=True, kw_only=True):
+class AttemptEnded(Frozen, frozen=True, kw_only=True):
     """An attempt of an action ended.
 
     `epoch` and `attempt` are those of its recorded start: what does not fit is late and dropped.
@@ -128,7 +127,7 @@ class AttemptEnded(Struct, frozen=True, kw_only=True):
     is_retryable: bool = True
 
 
-class AttemptLost(Struct, frozen=True, kw_only=True):
+class AttemptLost(Frozen, frozen=True, kw_only=True):
     """The worker that ran an attempt is gone, and what it did is not known."""
 
     number: int
@@ -137,20 +136,20 @@ class AttemptLost(Struct, frozen=True, kw_only=True):
     accepted_at: int
 
 
-class EventSent(Struct, frozen=True, kw_only=True):
+class EventSent(Frozen, frozen=True, kw_only=True):
     """An event was sent to this workflow (or created, when it has no outcome yet)."""
 
     event: SentEvent
 
 
-class EventMissing(Struct, frozen=True, kw_only=True):
+class EventMissing(Frozen, frozen=True, kw_only=True):
     """The event that step `number` awaits by its id cannot come: the store says why."""
 
     number: int
     error: ErrorInfo
 
 
-class ChildEnded(Struct, frozen=True, kw_only=True):
+class ChildEnded(Frozen, frozen=True, kw_only=True):
     """The child workflow of step `number` ended (or could not be started)."""
 
     number: int
@@ -159,19 +158,19 @@ class ChildEnded(Struct, frozen=True, kw_only=True):
     accepted_at: int
 
 
-class StepDue(Struct, frozen=True, kw_only=True):
+class StepDue(Frozen, frozen=True, kw_only=True):
     """A time that step `number` waits for may have come."""
 
     number: int
 
 
-class CancelWorkflow(Struct, frozen=True, kw_only=True):
+class CancelWorkflow(Frozen, frozen=True, kw_only=True):
     """End it as canceled. `epoch` is the new one."""
 
     epoch: Epoch
 
 
-class FailWorkflow(Struct, frozen=True, kw_only=True):
+class FailWorkflow(Frozen, frozen=True, kw_only=True):
     """End it as failed because of a fault of the engine or an overfull journal."""
 
     error: ErrorInfo

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from msgspec import Struct
 from sortedcontainers import SortedKeyList
 
+from .frozen import Frozen
 from .ids import WorkerId, WorkflowId
 
 
-class ReadyStep(Struct, frozen=True):
+class ReadyStep(Frozen, frozen=True):
     """An action that may start: a place in the queue. Oldest first."""
 
     ready_at: int
@@ -24,7 +24,7 @@ class ReadyStep(Struct, frozen=True):
     number: int
 
 
-class Share(Struct, frozen=True):
+class Share(Frozen, frozen=True):
     """The permits of one worker, and how many it lacks."""
 
     worker_id: WorkerId

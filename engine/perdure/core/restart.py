@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from .commands import AwaitEvent, RunChild, RunStep
+from .frozen import Frozen
 from .ids import Epoch, WorkflowId
 from .journal import StepRecord, TickRecord, command_bytes, outcome_bytes
 from .limits import TICK_BYTES
@@ -22,7 +22,7 @@ from .outcomes import Canceled
 from .workflow import RESTARTED, Blocked, WorkflowState
 
 
-class Restart(Struct, frozen=True, kw_only=True):
+class Restart(Frozen, frozen=True, kw_only=True):
     """What becomes of a workflow that is restarted.
 
     Attributes:
@@ -116,7 +116,7 @@ def restarted(
     )
 
 
-class _Cut(Struct, frozen=True):
+class _Cut(Frozen, frozen=True):
     """Where the journal is cut, and what is before and behind it.
 
     Attributes:

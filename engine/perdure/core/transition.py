@@ -14,7 +14,8 @@ and each place that drops one says why.
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Any, Final, assert_never, get_args
 
 from msgspec.structs import replace
 
@@ -38,7 +39,6 @@ from .effects import (
 )
 from .ids import WorkerId, child_id
 from .journal import (
-    Fact,
     Started,
     StepEnded,
     StepRecord,
@@ -95,46 +95,14 @@ def advance(draft: Draft, message: Message) -> None:
     if draft.status != "in_progress":
         sometimes("a message comes after the end of its workflow")
         return
-    match message:  # the most frequent first
-        case AttemptEnded():
-            _on_attempt_ended(draft, message)
-        case FactDelivered():
-            _on_fact_delivered(draft, message.fact)
-        case Asked():
-            _on_asked(draft, message)
-        case StepAdmitted():
-            _on_step_admitted(draft, message)
-        case FunctionEnded():
-            _on_function_ended(draft, message)
-        case StepDue():
-            _on_step_due(draft, message.number)
-        case Ended():
-            _on_ended(draft, message)
-        case EventSent():
-            draft.add_event(message.event)
-        case EventMissing():
-            _on_event_missing(draft, message)
-        case ChildEnded():
-            _on_child_ended(draft, message)
-        case HandlerBlocked():
-            _on_handler_blocked(draft, message.error)
-        case AttemptStarted():
-            _on_attempt_started(draft, message)
-        case AttemptLost():
-            _on_attempt_lost(draft, message)
-        case CancelWorkflow():
-            draft.epoch = message.epoch
-            _end(draft, Canceled())
-        case FailWorkflow():
-            _end(draft, Failed(message.error))
-        case _:
-            assert_never(message)
+    _ON[type(message)](draft, message)
 
 
 # --- the handler --------------------------------------------------------------------------------
 
 
-def _on_fact_delivered(draft: Draft, fact: Fact) -> None:
+def _on_fact_delivered(draft: Draft, message: FactDelivered) -> None:
+    fact = message.fact
     position = draft.position = draft.position + 1
     stamp = max(draft.stamp, draft.now)
     draft.blocked = None  # progress: that its code did not fit before is forgotten
@@ -295,12 +263,12 @@ def _may_start(command: RunStep, admission: Admission, permits: int) -> bool:
     return command.inline or admission.functions
 
 
-def _on_handler_blocked(draft: Draft, error: ErrorInfo) -> None:
+def _on_handler_blocked(draft: Draft, message: HandlerBlocked) -> None:
     before = draft.blocked
     count = 1 if before is None else before.count + 1
     wait = min(BLOCKED_RETRY_MS_MIN * 2 ** min(count - 1, 20), BLOCKED_RETRY_MS_MAX)
     retry_at = draft.now + wait
-    blocked = Blocked(error=error, count=count, retry_at=retry_at)
+    blocked = Blocked(error=message.error, count=count, retry_at=retry_at)
     draft.blocked, draft.owner, draft.wake_at = blocked, None, retry_at
 
 
@@ -423,6 +391,10 @@ def _settle(draft: Draft, record: StepRecord, outcome: Outcome, accepted_at: int
     draft.put(record, settled)
 
 
+def _on_event_sent(draft: Draft, message: EventSent) -> None:
+    draft.add_event(message.event)
+
+
 def _on_event_missing(draft: Draft, message: EventMissing) -> None:
     record = draft.live.get(message.number)
     if record is None or record.state != "asked":
@@ -438,8 +410,8 @@ def _on_child_ended(draft: Draft, message: ChildEnded) -> None:
     _settle(draft, record, message.outcome, message.accepted_at)
 
 
-def _on_step_due(draft: Draft, number: int) -> None:
-    record, now = draft.live.get(number), draft.now
+def _on_step_due(draft: Draft, message: StepDue) -> None:
+    record, now = draft.live.get(message.number), draft.now
     at = None if record is None else next_time(record)
     if record is None or at is None or at > now:
         sometimes("a timer fires for a step that has gone on")
@@ -498,6 +470,15 @@ def _stop(draft: Draft, record: StepRecord) -> None:
 # --- the end ------------------------------------------------------------------------------------
 
 
+def _on_cancel(draft: Draft, message: CancelWorkflow) -> None:
+    draft.epoch = message.epoch
+    _end(draft, Canceled())
+
+
+def _on_fail(draft: Draft, message: FailWorkflow) -> None:
+    _end(draft, Failed(message.error))
+
+
 def _end(draft: Draft, outcome: Outcome) -> None:
     """Everything open is canceled; the outcome is recorded, once, and told."""
     header = draft.header
@@ -514,3 +495,24 @@ def _end(draft: Draft, outcome: Outcome) -> None:
         draft.writes.append(CallOnComplete(outcome))
     if header.parent_id is not None and header.parent_number is not None:
         draft.writes.append(TellParent(header.parent_id, header.parent_number, outcome))
+
+
+#: What each message does. (A table and no `match`, which would ask one class after the other.)
+_ON: Final[dict[type[Message], Callable[[Draft, Any], None]]] = {
+    AttemptEnded: _on_attempt_ended,
+    AttemptLost: _on_attempt_lost,
+    AttemptStarted: _on_attempt_started,
+    Asked: _on_asked,
+    CancelWorkflow: _on_cancel,
+    ChildEnded: _on_child_ended,
+    Ended: _on_ended,
+    EventMissing: _on_event_missing,
+    EventSent: _on_event_sent,
+    FactDelivered: _on_fact_delivered,
+    FailWorkflow: _on_fail,
+    FunctionEnded: _on_function_ended,
+    HandlerBlocked: _on_handler_blocked,
+    StepAdmitted: _on_step_admitted,
+    StepDue: _on_step_due,
+}
+assert _ON.keys() == set(get_args(Message)), "each message has its transition"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import field
 
 from ..errors import ErrorInfo
 from .awaits import Awaits, Queue
 from .commands import AwaitEvent
 from .effects import SetTimer
+from .frozen import Frozen
 from .ids import Epoch, WorkerId, WorkflowId
 from .journal import Fact, Started, StepEnded, StepRecord, StepState, Tick
 from .messages import SentEvent
@@ -49,7 +50,7 @@ STEP_EDGES: frozenset[tuple[StepState | None, StepState]] = frozenset(
 )
 
 
-class WorkflowHeader(Struct, frozen=True, kw_only=True):
+class WorkflowHeader(Frozen, frozen=True, kw_only=True):
     """What never changes in a workflow's life."""
 
     workflow_id: WorkflowId
@@ -65,7 +66,7 @@ class WorkflowHeader(Struct, frozen=True, kw_only=True):
     rules: int = RULES
 
 
-class Blocked(Struct, frozen=True, kw_only=True):
+class Blocked(Frozen, frozen=True, kw_only=True):
     """Why a workflow cannot go on for now, how often it was tried, and when it is tried again."""
 
     error: ErrorInfo
@@ -78,7 +79,7 @@ class Blocked(Struct, frozen=True, kw_only=True):
 RESTARTED = ErrorInfo("Restarted", "it was restarted, and its code has not run since")
 
 
-class WorkflowState(Struct, frozen=True):
+class WorkflowState(Frozen, frozen=True):
     """A workflow, all but the part of its journal that is closed.
 
     Attributes:

@@ -180,7 +180,9 @@ class Decider:
             if isinstance(reaction, Asked):
                 if reaction.steps:
                     reaction = replace(reaction, admission=_left(admission, draft))
-            elif isinstance(reaction, Ended):
+                advance(draft, reaction)
+                continue
+            if isinstance(reaction, Ended):
                 reaction = self._end(draft, reaction)
             if isinstance(reaction, HandlerBlocked):
                 self._block(unit, reaction, now)
@@ -271,7 +273,7 @@ def attempts(draft: Draft) -> int:
     """How many attempts of actions it starts: permits that it uses."""
     count = 0
     for effect in draft.effects:
-        count += isinstance(effect, RunAttempt)
+        count += type(effect) is RunAttempt
     return count
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
-import msgspec
-
+from perdure.core.frozen import Frozen
 from perdure.core.ids import Epoch, WorkflowId
 from perdure.core.journal import StepRecord
 
@@ -14,7 +13,7 @@ from perdure.core.journal import StepRecord
 AttemptKey: TypeAlias = tuple[WorkflowId, int, Epoch, int]
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(Frozen, frozen=True):
     """An attempt of an action: recorded, and to be run now. `Attempt.of` makes one.
 
     Attributes:

@@ -12,6 +12,7 @@ import time
 from typing import Protocol
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
 
 
 class Clock(Protocol):
@@ -67,4 +68,4 @@ class RealClock:
     def new_id(self) -> str:
         """26 characters: 48 bits of milliseconds, then 80 random bits."""
         number = (self.now_ms() << 80) | int.from_bytes(os.urandom(10), "big")
-        return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+        return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

@@ -14,6 +14,7 @@ import attrs
 from perdure.core.commands import RunStep
 from perdure.core.draft import Draft
 from perdure.core.ids import WorkerId, WorkflowId
+from perdure.core.loop import hook_asyncgens, unhook_asyncgens
 from perdure.core.messages import Admission, Message, StepAdmitted
 from perdure.core.transition import advance
 from perdure.definitions import Workflow
@@ -56,6 +57,18 @@ class DecidePhase:
         """Fill `batch.units`. The units that failed are returned: to be tried again, reloaded."""
         failed: list[Unit] = []
         self._free = self._free_permits()
+        hooks = hook_asyncgens()  # once for all handlers
+        try:
+            self._advance(batch, failed)
+        finally:
+            unhook_asyncgens(hooks)
+        self._admit_actions(batch)
+        for unit in batch.units.values():
+            self._decider.finish(unit, is_draining=self.is_draining)
+        return failed
+
+    def _advance(self, batch: Batch, failed: list[Unit]) -> None:
+        """Give messages and starts to their handlers."""
         for workflow_id, messages in batch.messages.items():
             actor = self.actors.get(workflow_id)
             if actor is not None:
@@ -63,7 +76,7 @@ class DecidePhase:
                 unit.inbox = batch.inbox.get(workflow_id, [])
                 self._decide(unit, batch, failed)
         if self.actors.runner is None:
-            return failed  # a client decides nothing
+            return  # a client decides nothing
         tickets = []
         for ticket in batch.tickets:
             order = ticket.request
@@ -73,10 +86,6 @@ class DecidePhase:
             else:
                 tickets.append(ticket)
         batch.tickets = tickets
-        self._admit_actions(batch)
-        for unit in batch.units.values():
-            self._decider.finish(unit, is_draining=self.is_draining)
-        return failed
 
     def _starts_here(self, order: StartOrder, batch: Batch) -> bool:
         """Whether a new workflow is ours from its first moment: its start is one commit then.

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import attrs
 
 from perdure.core.ids import WorkflowId
+from perdure.core.loop import hook_asyncgens
 from perdure.core.outcomes import Outcome
 from perdure.core.workflow import WorkflowHeader
 from perdure.errors import NotOpen, PerdureError, StoreError, StoreVersionError
@@ -402,6 +403,7 @@ class ThreadEngine(Engine):
 
     def _main(self) -> None:
         self._watchdog.start()
+        hook_asyncgens()  # for good: the thread is the engine's
         try:
             while (wait := self._turn()) is not None:
                 if wait > 0:

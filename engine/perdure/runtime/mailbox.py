@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from perdure.core.frozen import Frozen
 from perdure.core.ids import WorkflowId
 from perdure.core.messages import Message
 
@@ -18,7 +19,7 @@ from .commit import Request
 from .operations import StartOrder
 
 
-class Post(msgspec.Struct, frozen=True):
+class Post(Frozen, frozen=True):
     """A message for a workflow."""
 
     workflow_id: WorkflowId

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from perdure.core.frozen import Frozen
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
 from perdure.core.journal import StepRecord, TickRecord
 from perdure.core.messages import SentEvent
@@ -30,7 +31,7 @@ Access: TypeAlias = Literal["create", "write", "read"]
 InboxKind: TypeAlias = Literal["attempt", "child", "event", "revoked"]
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class Loaded(Frozen, frozen=True, kw_only=True):
     """A workflow with its whole journal. `state.live` holds the open steps of `steps`.
 
     If a row of it cannot be read, `damage` says which, and that row is missing: the workflow must
@@ -59,7 +60,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     wanting: int
 
 
-class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
+class InboxRow(Frozen, frozen=True, kw_only=True):
     """A message of another process; `row_id` is 0 until it is stored.
 
     It is for whoever owns the workflow, or, if `worker` is set, for that worker.
@@ -74,7 +75,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     row_id: int = 0
 
 
-class StepWrite(msgspec.Struct, frozen=True, kw_only=True):
+class StepWrite(Frozen, frozen=True, kw_only=True):
     """A step's row to insert or to update.
 
     `must_be_ready`: update it only if the stored row is `ready`. (Never together with `is_new`.)
@@ -88,7 +89,7 @@ class StepWrite(msgspec.Struct, frozen=True, kw_only=True):
     is_taken: bool = False
 
 
-class ReadyStep(msgspec.Struct, frozen=True, kw_only=True):
+class ReadyStep(Frozen, frozen=True, kw_only=True):
     """A ready action, and the epoch of its workflow."""
 
     workflow_id: WorkflowId
@@ -96,7 +97,7 @@ class ReadyStep(msgspec.Struct, frozen=True, kw_only=True):
     record: StepRecord
 
 
-class StateWrite(msgspec.Struct, frozen=True, kw_only=True):
+class StateWrite(Frozen, frozen=True, kw_only=True):
     """A workflow's new row, and the epoch that the stored one must still have.
 
     `before` is what the writer believes to be stored, if it knows: a store may then leave out

@@ -10,6 +10,8 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from perdure.core.ids import Epoch, EventId, WorkerId, WorkflowId
@@ -32,23 +34,17 @@ from .connection import Connection
 from .rows import (
     COMMAND_COLUMNS,
     EVENT_COLUMNS,
-    HEADER_COLUMNS,
     PROGRESS_COLUMNS,
-    PROGRESS_STATE_COLUMNS,
-    STATE_COLUMNS,
     STATUSES,
     event_columns,
     event_from_row,
-    header_row,
     is_open,
     is_progress_only,
-    progress_state_row,
     state_from_row,
-    state_row,
     step_from_row,
 )
 from .sqlite_moving import refuse_moved
-from .sqlite_steps import STEP, assignments, columns, marks, step_row
+from .sqlite_rows import STATE, STEP, Statement, step_row, workflow_insert, workflow_update
 
 #: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
 READY_LOOK = 256
@@ -57,7 +53,6 @@ T = TypeVar("T")
 Execute = Callable[..., sqlite3.Cursor]
 
 
-_STATE = columns(HEADER_COLUMNS, STATE_COLUMNS)
 # A JSON array as parameter: one statement text for any number of ids.
 _IN = "IN (SELECT value FROM json_each(?))"
 
@@ -67,8 +62,8 @@ _IS_BLOCKED = (
     f" THEN json_extract(blocked, '$.error.type') IS NOT '{RESTARTED.type}' ELSE TRUE END"
 )
 
-_SELECT_STATES = f"SELECT {_STATE} FROM perdure_workflows WHERE id {_IN}"
-_SELECT_STATE = f"SELECT {_STATE} FROM perdure_workflows WHERE id = ?"
+_SELECT_STATES = f"SELECT {STATE} FROM perdure_workflows WHERE id {_IN}"
+_SELECT_STATE = f"SELECT {STATE} FROM perdure_workflows WHERE id = ?"
 _SELECT_STEPS = (
     f"SELECT {STEP} FROM perdure_steps WHERE workflow_id {_IN} ORDER BY workflow_id, number"
 )
@@ -82,21 +77,6 @@ _SELECT_EVENTS = (
     f" WHERE workflow_id {_IN} AND consumed_by IS NULL"
     " ORDER BY workflow_id, sequence IS NULL, sequence, created_at, id"
 )
-_INSERT_WORKFLOW = (
-    f"INSERT INTO perdure_workflows ({_STATE}) VALUES ({marks(HEADER_COLUMNS, STATE_COLUMNS)})"
-)
-_UPDATE_WORKFLOW = (
-    f"UPDATE perdure_workflows SET {assignments(STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
-)
-# SQLite writes an index anew when a column of it is assigned, the same value or not: so these are
-# left out where they are the same, which halves the pages that a step costs.
-_UPDATE_PROGRESS = (
-    f"UPDATE perdure_workflows SET {assignments(PROGRESS_STATE_COLUMNS)} WHERE id = ? AND epoch = ?"
-)
-# The worker's fence within the statement that every commit has: a look of its own would cost more.
-_AND_NOT_FENCED = " AND EXISTS (SELECT 1 FROM perdure_workers WHERE id = ? AND fenced = 0)"
-_UPDATE_PROGRESS_FENCED = _UPDATE_PROGRESS + _AND_NOT_FENCED
-_UPDATE_WORKFLOW_FENCED = _UPDATE_WORKFLOW + _AND_NOT_FENCED
 _STILL_READY = " AND state = 'ready'"
 _MARK_AWAY = "UPDATE perdure_steps SET away = 1 WHERE workflow_id = ? AND number = ?"
 #: Those with the name `n.value` that nobody owns, by the index on them.
@@ -134,7 +114,7 @@ def _listing(which: WorkflowFilter) -> tuple[str, list[object]]:
         index = " INDEXED BY perdure_workflows_name"
     elif which.status is not None:
         index = " INDEXED BY perdure_workflows_status"
-    one = f"SELECT seq, {_STATE} FROM perdure_workflows{index} WHERE {' AND '.join(wheres)}"
+    one = f"SELECT seq, {STATE} FROM perdure_workflows{index} WHERE {' AND '.join(wheres)}"
     tail = f" ORDER BY seq {order} LIMIT {int(which.limit)}"
     if which.is_blocked or which.name is None or which.status is not None:
         return one + tail, values
@@ -349,6 +329,16 @@ class SqliteTransaction(SqliteReader):
         """The path, for messages."""
         return self._connection.path
 
+    def _write_all(self, statements: Iterable[Statement]) -> int:
+        """Write rows of which none depends on another; how many there were to write."""
+        batches: dict[str, list[tuple[Any, ...]]] = {}
+        for sql, row in statements:
+            if sql in batches:
+                batches[sql].append(row)
+            else:
+                batches[sql] = [row]
+        return sum([self._write(sql, rows) for sql, rows in batches.items()])
+
     def be_certain(self) -> None:
         """See `base.Transaction.be_certain`. A commit is in doubt only if its disk is."""
 
@@ -397,29 +387,22 @@ class SqliteTransaction(SqliteReader):
     # --- workflows
 
     def insert_workflows(self, states: Sequence[WorkflowState]) -> None:
-        self._write(
-            _INSERT_WORKFLOW, [header_row(state.header) + state_row(state) for state in states]
-        )
+        # In their order, which is that of listings.
+        for sql, statements in groupby(map(workflow_insert, states), itemgetter(0)):
+            self._write(sql, [row for _, row in statements])
 
     def update_workflows(
         self, writes: Sequence[StateWrite], *, fence: WorkerId | None = None
     ) -> set[WorkflowId]:
-        whole, progress = [], []
-        last = () if fence is None else (fence,)
-        for write in writes:
-            state = write.state
-            key = (state.header.workflow_id, write.expected_epoch, *last)
-            if is_progress_only(write.before, state):
-                progress.append(progress_state_row(state) + key)
-            else:
-                whole.append(state_row(state) + key)
-        count = 0
-        if progress:
-            sql = _UPDATE_PROGRESS if fence is None else _UPDATE_PROGRESS_FENCED
-            count += self._write(sql, progress)
-        if whole:
-            sql = _UPDATE_WORKFLOW if fence is None else _UPDATE_WORKFLOW_FENCED
-            count += self._write(sql, whole)
+        count = self._write_all(
+            workflow_update(
+                write.state,
+                write.expected_epoch,
+                fence,
+                is_progress=is_progress_only(write.before, write.state),
+            )
+            for write in writes
+        )
         if count == len(writes):
             self._mark_away(writes)
             return set()
@@ -502,21 +485,17 @@ class SqliteTransaction(SqliteReader):
     # --- journal, events, inbox
 
     def put_steps(self, writes: Iterable[StepWrite]) -> set[WorkflowId]:
-        batches: dict[str, list[tuple[Any, ...]]] = {}
+        rest: list[Statement] = []
         taken: set[WorkflowId] = set()
         for write in writes:
             sql, row = step_row(write)
-            if write.must_be_ready:
-                if self._write(sql + _STILL_READY, [row]) == 0:
-                    taken.add(write.workflow_id)
-                elif write.is_taken:
-                    self._write(_MARK_AWAY, [(write.workflow_id, write.record.number)])
-            elif sql in batches:
-                batches[sql].append(row)
-            else:
-                batches[sql] = [row]
-        for sql, rows in batches.items():
-            self._write(sql, rows)
+            if not write.must_be_ready:
+                rest.append((sql, row))
+            elif self._write(sql + _STILL_READY, [row]) == 0:
+                taken.add(write.workflow_id)
+            elif write.is_taken:
+                self._write(_MARK_AWAY, [(write.workflow_id, write.record.number)])
+        self._write_all(rest)
         return taken
 
     def cut_journal(self, workflow_id: WorkflowId, number: int, position: int) -> None:

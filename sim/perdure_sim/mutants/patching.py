@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +43,7 @@ class MutantError(Exception):
     """A mutant no longer fits the source that it changes."""
 
 
-def _function(mutant: Mutant) -> tuple[Any, str, FunctionType]:
+def _function(mutant: Mutant) -> FunctionType:
     module_name, _, path = mutant.target.partition(":")
     owner: Any = importlib.import_module(f"perdure.{module_name}")
     *classes, name = path.split(".")
@@ -54,14 +53,17 @@ def _function(mutant: Mutant) -> tuple[Any, str, FunctionType]:
     function = _bare(found)
     if not isinstance(function, FunctionType):
         raise MutantError(f"{mutant.name}: {mutant.target} is no plain function")
-    return owner, name, function
+    return function
 
 
 def _bare(found: Any) -> Any:
-    """The function in a static method or a property."""
+    """The function in a static method, a property or a decorator."""
     if isinstance(found, staticmethod):
-        return found.__func__
-    return found.fget if isinstance(found, property) else found
+        found = found.__func__
+    if isinstance(found, property):
+        found = found.fget
+    assert callable(found)
+    return inspect.unwrap(found)
 
 
 def changed(mutant: Mutant) -> FunctionType:
@@ -70,7 +72,7 @@ def changed(mutant: Mutant) -> FunctionType:
     Raises:
         MutantError: the piece of source does not occur, or more than once.
     """
-    _, name, function = _function(mutant)
+    function = _function(mutant)
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(mutant.old) != 1:
         raise MutantError(
@@ -81,34 +83,28 @@ def changed(mutant: Mutant) -> FunctionType:
     code = compile("from __future__ import annotations\n" + source, mutant.target, "exec")
     names: dict[str, Any] = {}
     exec(code, function.__globals__, names)
-    made = _bare(names[name])
+    made = _bare(names[function.__name__])
     assert isinstance(made, FunctionType)
     return made
 
 
-def _as_it_is(function: FunctionType) -> FunctionType:
-    return function
-
-
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
-    """Plant a bug for the length of a block, wherever its function is known."""
-    owner, name, function = _function(mutant)
+    """Plant a bug for the length of a block: the function stays itself, wherever it is known, and
+    gets other code."""
+    function = _function(mutant)
     bad = changed(mutant)
-    places = [(owner, name)]
-    if inspect.ismodule(owner):
-        for module in list(sys.modules.values()):
-            if module is not None and module.__name__.startswith(("perdure.", "perdure_sim.")):
-                for known, value in list(vars(module).items()):  # under another name, too
-                    if value is function and (module, known) not in places:
-                        places.append((module, known))
-    found = inspect.getattr_static(owner, name)
-    wrap = type(found) if isinstance(found, staticmethod | property) else _as_it_is
-    before = [(place, known, inspect.getattr_static(place, known)) for place, known in places]
+    before = _body(function)
     try:
-        for place, known in places:
-            setattr(place, known, wrap(bad))
+        _become(function, _body(bad))
         yield
     finally:
-        for place, known, old in before:
-            setattr(place, known, old)
+        _become(function, before)
+
+
+def _body(function: FunctionType) -> tuple[Any, ...]:
+    return function.__code__, function.__defaults__, function.__kwdefaults__
+
+
+def _become(function: FunctionType, body: tuple[Any, ...]) -> None:
+    function.__code__, function.__defaults__, function.__kwdefaults__ = body

@@ -120,9 +120,17 @@ REFUSED: dict[str, tuple[Callable[[Transaction], object], str]] = {
         steps(run_step(0, state="ready", outcome=Failed(ERROR)), is_new=False),
         "'ready' with an outcome",
     ),
+    "success of an open step": (
+        steps(run_step(0, state="ready", outcome=Succeeded("1")), is_new=False),
+        "'ready' with an outcome",
+    ),
     "step without value": (steps(run_step(5, **DONE | {"outcome": Succeeded(None)})), "without va"),
     "started by nobody": (steps(run_step(5, state="started", attempt=1)), "without runner"),
     "started never": (steps(run_step(5, state="started", runner="w")), "without runner or attempt"),
+    "delivery of an open step": (
+        steps(run_step(0, delivered_position=3), is_new=False),
+        "something of an end",
+    ),
     "delivered too early": (
         steps(run_step(5, **DONE, asked_position=3, delivered_position=3)),
         "delivered at 3, before it was asked",
@@ -177,14 +185,6 @@ ALTERED: dict[str, tuple[Callable[[Transaction], object], str]] = {
     "canceled without outcome": (change(status="canceled", ended_at=3), "'canceled' with outcome"),
     "in progress but canceled": (change(outcome=Canceled()), "'in_progress' with outcome"),
     "end of an open step": (steps(run_step(5, settled_at=3)), "something of an end"),
-    "delivery of an open step": (
-        steps(run_step(0, delivered_position=3), is_new=False),
-        "something of an end",
-    ),
-    "success of an open step": (
-        steps(run_step(0, state="ready", outcome=Succeeded("1")), is_new=False),
-        "'ready' with an outcome",
-    ),
     "outcome of an event not sent": (
         event(sequence=None, sent_at=None, outcome=Canceled()),
         r"\(None, Canceled\(\)\)",

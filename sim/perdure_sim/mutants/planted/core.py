@@ -9,7 +9,7 @@ CORE = (
     Mutant(
         "a cancel keeps the epoch",
         "fencing",
-        "core.transition:advance",
+        "core.transition:_on_cancel",
         "draft.epoch = message.epoch",
         "pass",
         found_by=("cancels", "", "NotTheOwner"),

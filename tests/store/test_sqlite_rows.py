@@ -10,7 +10,7 @@ import pytest
 from perdure.core.journal import StepRecord
 from perdure.store.base import StepWrite
 from perdure.store.rows import COMMAND_COLUMNS, PROGRESS_COLUMNS, step_from_row
-from perdure.store.sqlite_steps import STEP, step_row
+from perdure.store.sqlite_rows import STEP, step_row
 from perdure_sim.conformance.bench import sample_steps
 
 STEPS = sample_steps()
