@@ -60,6 +60,7 @@ from perdure.store.base import (
 )
 from perdure.store.sqlite import SqliteStore
 from perdure_sim.stores.memory import MemoryDatabase, MemoryStore
+from perdure_sim.stores.memory_users import image_of
 
 USER_TABLES = """
     CREATE TABLE item (x INTEGER UNIQUE);
@@ -95,10 +96,8 @@ def by_id(found: list[Any]) -> list[Any]:
 
 
 @functools.cache
-def template() -> tuple[bytes, sqlite3.Connection]:
+def template() -> tuple[bytes, bytes]:
     """A file with all tables, and a database with the user's alone: made once."""
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(USER_TABLES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.db"
         store = SqliteStore(str(path))
@@ -106,7 +105,7 @@ def template() -> tuple[bytes, sqlite3.Connection]:
         store.close()
         with contextlib.closing(sqlite3.connect(path)) as user:
             user.executescript(USER_TABLES)
-        return path.read_bytes(), connection
+        return path.read_bytes(), image_of(lambda db: db.executescript(USER_TABLES))
 
 
 class _Undo(Exception):
@@ -127,11 +126,11 @@ class StoresMachine(RuleBasedStateMachine):
 
     def begin_database(self) -> None:
         """A file, and the same in memory."""
-        file, connection = template()
+        file, image = template()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "app.db"
         self.path.write_bytes(file)
-        self.database = MemoryDatabase(connection)
+        self.database = MemoryDatabase(image)
 
     def end_database(self) -> None:
         """The file is gone."""

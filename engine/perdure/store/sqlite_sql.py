@@ -103,7 +103,7 @@ def _listing(which: WorkflowFilter) -> tuple[str, list[object]]:
     values: list[object] = []
     for column, value in (("name", which.name), ("status", which.status)):
         if value is not None:
-            wheres.append(f"{column} = ?{len(values) + 1}")
+            wheres.append(f"{column} = ?")
             values.append(value)
     index = ""
     if which.is_blocked is not None:
@@ -120,7 +120,8 @@ def _listing(which: WorkflowFilter) -> tuple[str, list[object]]:
         return one + tail, values
     # The index is in order of seq within each status only.
     pieces = [f"SELECT * FROM ({one} AND status = '{each}'{tail})" for each in STATUSES]
-    return f"{' UNION ALL '.join(pieces)} ORDER BY 1 {order} LIMIT {int(which.limit)}", values
+    sql = f"{' UNION ALL '.join(pieces)} ORDER BY 1 {order} LIMIT {int(which.limit)}"
+    return sql, values * len(pieces)
 
 
 def _load(execute: Execute, ids: Collection[WorkflowId]) -> list[Loaded]:
@@ -248,26 +249,27 @@ class SqliteReader(EventReads):
         waiting = "perdure_workflows_wake WHERE owner IS NULL AND wake_at IS NOT NULL"
         counts = [
             f"(SELECT count(*) FROM (SELECT 1 FROM perdure_workflows INDEXED BY {which}"
-            " AND name IN (SELECT value FROM json_each(?1)) LIMIT ?2))"
+            f" AND name {_IN} LIMIT ?))"
             for which in (owned, waiting)
         ]
-        sql = f"SELECT min({' + '.join(counts)}, ?2)"
-        count: int = self._execute(sql, (_ids(names), most)).fetchone()[0]
+        sql = f"SELECT min({' + '.join(counts)}, ?)"
+        ids = _ids(names)
+        count: int = self._execute(sql, (ids, most, ids, most, most)).fetchone()[0]
         return count
 
     def claimable(self, names: Collection[str], now: int, limit: int) -> list[WorkflowId]:
         """See `base.Reader.claimable`. By the index on (name, wake_at), up to `limit` of a name."""
         sql = (
-            "SELECT w.id FROM json_each(?1) n CROSS JOIN perdure_workflows w ON w.seq IN"
-            f" (SELECT seq {_WAITING} AND wake_at <= ?2 ORDER BY wake_at, seq LIMIT ?3)"
-            " ORDER BY w.wake_at, w.seq LIMIT ?3"
+            "SELECT w.id FROM json_each(?) n CROSS JOIN perdure_workflows w ON w.seq IN"
+            f" (SELECT seq {_WAITING} AND wake_at <= ? ORDER BY wake_at, seq LIMIT ?)"
+            " ORDER BY w.wake_at, w.seq LIMIT ?"
         )
-        return [row[0] for row in self._execute(sql, (_ids(set(names)), now, limit))]
+        return [row[0] for row in self._execute(sql, (_ids(set(names)), now, limit, limit))]
 
     def next_wake(self, names: Collection[str]) -> int | None:
         """See `base.Reader.next_wake`. By the index on (name, wake_at): the first of each name."""
         first = f"(SELECT wake_at {_WAITING} ORDER BY wake_at LIMIT 1)"
-        row = self._execute(f"SELECT min({first}) FROM json_each(?1) n", (_ids(names),)).fetchone()
+        row = self._execute(f"SELECT min({first}) FROM json_each(?) n", (_ids(names),)).fetchone()
         at: int | None = row[0]
         return at
 

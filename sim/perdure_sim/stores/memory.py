@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -46,17 +45,18 @@ class MemoryDatabase:
     """What a disk would hold, and which workers live.
 
     Args:
-        template: a database whose tables and rows the user's tables begin with. It is copied when
-            they are first needed, which in most simulations is never: leave it as it is.
+        template: the tables and rows that the user's tables begin with, as
+            `memory_users.image_of` gives them. They are copied when they are first needed, which
+            in most simulations is never.
     """
 
-    def __init__(self, template: sqlite3.Connection | None = None) -> None:
+    def __init__(self, template: bytes = b"") -> None:
         self._tables = Tables()
         self._users = UserTables(template)
         self._held: dict[WorkerId, MemoryStore] = {}
         self._open: _OpenTransaction | None = None
         self._commits = 0
-        self._kept: list[tuple[list[Change], sqlite3.Connection | None]] | None = None
+        self._kept: list[tuple[list[Change], bytes | None]] | None = None
 
     def snapshot(self) -> Snapshot:
         """All committed rows but the user's, to be compared. Costs a copy of some dicts."""
@@ -111,27 +111,18 @@ class MemoryDatabase:
         No store may be open."""
         assert self._open is None and self._kept is not None
         lost, self._kept = self._kept[count:], self._kept[:count]
-        for changes, copy in reversed(lost):
+        for changes, _ in reversed(lost):
             self._tables.take_back(changes)
-            if copy is not None:
-                copy.close()
-        copies = [copy for _, copy in self._kept if copy is not None]
-        self._users.restore(copies[-1] if copies else None)
+        images = [image for _, image in self._kept if image is not None]
+        self._users.restore(images[-1] if images else b"")
 
     def _keep(self, changes: list[Change], *, has_users: bool) -> None:
         assert self._kept is not None
-        copy = None
-        if has_users:
-            copy = sqlite3.connect(":memory:")
-            self._users.connection.backup(copy)
-        self._kept.append((changes, copy))
+        self._kept.append((changes, self._users.image() if has_users else None))
 
     def close(self) -> None:
         """The disk itself is of no use any more: the user's tables are given back."""
         assert self._open is None, "a transaction is open: crash its store before"
-        for _, copy in self._kept or ():
-            if copy is not None:
-                copy.close()
         self._users.close()
 
     @contextlib.contextmanager

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 
 from perdure.errors import StoreError
 from perdure.store.connection import Connection
+
+
+def image_of(make_tables: Callable[[sqlite3.Connection], object]) -> bytes:
+    """A database with the tables and rows that a function makes. As bytes: they need no owner who
+    closes them, and nobody can write to them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        make_tables(connection)
+        connection.commit()
+        return _image(connection)
+
+
+def _image(connection: sqlite3.Connection) -> bytes:
+    """All that was committed. Without any table SQLite has no bytes to give."""
+    (pages,) = sqlite3.Cursor(connection).execute("PRAGMA page_count").fetchone()
+    return connection.serialize() if pages else b""
 
 
 class UserTables:
@@ -15,10 +31,10 @@ class UserTables:
     Its transaction begins when user code first runs in one of the engine's, and ends with that.
 
     Args:
-        template: copied into the new database, at the time at which it is made.
+        template: what the new database begins with, as `image_of` gives it.
     """
 
-    def __init__(self, template: sqlite3.Connection | None) -> None:
+    def __init__(self, template: bytes) -> None:
         self._template = template
         self._connection: Connection | None = None
         self._changes = 0
@@ -29,8 +45,8 @@ class UserTables:
         """The one connection: made at the first time."""
         if self._connection is None:
             connection = sqlite3.connect(":memory:", factory=Connection)
-            if self._template is not None:
-                self._template.backup(connection)
+            if self._template:
+                connection.deserialize(self._template)
             connection.engine_execute("PRAGMA foreign_keys = ON")  # as in `SqliteStore`
             self._connection = connection
         return self._connection
@@ -58,12 +74,16 @@ class UserTables:
                 self.connection.rollback()
             self.is_begun = False
 
-    def restore(self, copy: sqlite3.Connection | None) -> None:
-        """Make the tables what they were in `copy`; None: what they begin with."""
-        if copy is None:
-            self.close()
+    def image(self) -> bytes:
+        """All that was committed, for `restore`."""
+        return _image(self.connection)
+
+    def restore(self, image: bytes) -> None:
+        """Make the tables what they were at an `image`; empty: what they begin with."""
+        if image:
+            self.connection.deserialize(image)
         else:
-            copy.backup(self.connection)
+            self.close()
 
     def close(self) -> None:
         """Forget the tables."""

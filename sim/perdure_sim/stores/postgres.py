@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -62,6 +63,7 @@ class PostgresSchemas:
         self._engine_address = _with_schemas(address, self._engine)
         self._keeper: psycopg.Connection[Any] | None = None
         self._clear = b""
+        self._end: Callable[[], object] | None = None
 
     def __call__(self) -> Disk:
         """The disk of the next run."""
@@ -108,14 +110,14 @@ class PostgresSchemas:
 
     def close(self) -> None:
         """Drop the schemas."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            for name in (self._app, self._engine):
-                keeper.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE".encode())
-            keeper.close()
+        self._keeper = None
+        if self._end is not None:
+            self._end()
 
     def _begin(self) -> psycopg.Connection[Any]:
         keeper = self.connect()
+        # A fuzzer runs a test as often as it likes, and does not say when it has ended.
+        self._end = weakref.finalize(self, _end, keeper, (self._app, self._engine))
         name = self._engine  # it may be left from a process that was killed
         keeper.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}".encode())
         store = _Maker(self._engine_address)
@@ -136,6 +138,12 @@ class PostgresSchemas:
         ]
         self._clear = "; ".join(statements).encode()
         return keeper
+
+
+def _end(keeper: psycopg.Connection[Any], schemas: Sequence[str]) -> None:
+    with closing(keeper):
+        for name in schemas:
+            keeper.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE".encode())
 
 
 def _with_schemas(address: str, *names: str) -> str:

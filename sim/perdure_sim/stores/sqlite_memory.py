@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.errors import NotOpen
 from perdure.store.base import Store
@@ -24,6 +25,8 @@ from perdure.store.sqlite_guest import Guest
 from ..world.disks import Disk, over_sqlite
 
 Setup = Callable[[sqlite3.Connection], object]
+
+AnyConnection = TypeVar("AnyConnection", bound=sqlite3.Connection)
 
 _numbers = itertools.count()
 
@@ -72,14 +75,26 @@ class SqliteMemory:
 
 
 class _Database:
-    """The database, what it is put back to, and the connections that nobody uses now."""
+    """The database, what it is put back to, and the connections that nobody uses now.
+
+    A fuzzer runs a test as often as it likes, and does not say when it has ended: so its
+    connections are closed with it at the latest, by whichever thread is the last to know of it.
+    """
 
     def __init__(self, setup: Setup | None) -> None:
         self._uri = f"file:/perdure-simulation-{next(_numbers)}?vfs=memdb"
         self.idle: list[Connection] = []
-        self._taken: list[Connection] = []
+        self._open: list[sqlite3.Connection] = []
+        weakref.finalize(self, _close, self._open)
+        try:
+            self._make(setup)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, setup: Setup | None) -> None:
         # Held open: the database is gone with its last connection.
-        self._keeper = self.connect()
+        self._keeper = self._connect(sqlite3.Connection)
         store = _Maker(self)
         store.open(max_parallelism=None)
         store.close()
@@ -96,32 +111,36 @@ class _Database:
             marks = ", ".join("?" * len(rows[0])) if rows else ""
             insert = f'INSERT INTO "{name}" VALUES ({marks})'
             self._rows.append((f'DELETE FROM "{name}"', insert, rows))
-        self.reader = sqlite3.connect(self._uri, uri=True)
+        self.reader = self._connect(sqlite3.Connection)
         self.reader.execute("PRAGMA query_only = ON")
 
     def connect(self) -> sqlite3.Connection:
         """A connection of the application's own."""
         return sqlite3.connect(self._uri, uri=True)
 
+    def _connect(self, kind: type[AnyConnection]) -> AnyConnection:
+        connection = sqlite3.connect(self._uri, uri=True, factory=kind, check_same_thread=False)
+        self._open.append(connection)
+        return connection
+
     def take(self) -> Connection:
         """A connection for an engine."""
         if self.idle:
             connection = self.idle.pop()
         else:
-            connection = sqlite3.connect(self._uri, uri=True, factory=Connection)
+            connection = self._connect(Connection)
             connection.path = "memory"
             connection.engine_execute("PRAGMA foreign_keys = ON")
-        self._taken.append(connection)
         return connection
 
     def give_back(self, connection: Connection) -> None:
         """The engine has ended, in whatever state its connection is."""
-        self._taken.remove(connection)
         if connection.in_transaction:
             connection.rollback()
         if connection.engine_execute("SELECT 1 FROM sqlite_temp_schema").fetchone() is None:
             self.idle.append(connection)
         else:
+            self._open.remove(connection)
             connection.close()
 
     def reset(self) -> bool:
@@ -139,12 +158,17 @@ class _Database:
         return True
 
     def close(self) -> None:
-        """Close all connections."""
-        for connection in (*self.idle, *self._taken, self._keeper, self.reader):
-            connection.close()
+        """Close all connections, but those of the application's own."""
+        _close(self._open)
 
     def _schema_version(self) -> object:
         return self._keeper.execute("PRAGMA schema_version").fetchone()[0]
+
+
+def _close(connections: list[sqlite3.Connection]) -> None:
+    while connections:  # whoever is interrupted here leaves the others in the list
+        connections[-1].close()
+        connections.pop()
 
 
 class _Maker(SqliteStore):
@@ -156,8 +180,12 @@ class _Maker(SqliteStore):
 
     def _connect(self, max_parallelism: int | None, *, works: bool) -> Connection:
         connection = sqlite3.connect(self._file, uri=True, factory=Connection)
-        connection.path = "memory"
-        self._prepare(connection, max_parallelism)
+        try:
+            connection.path = "memory"
+            self._prepare(connection, max_parallelism)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 

@@ -14,6 +14,7 @@ from perdure.definitions import Definer
 from perdure.manager import WorkflowManager
 
 from ..stores.memory import MemoryDatabase, MemoryStore
+from ..stores.memory_users import image_of
 from ..stores.sqlite_memory import SqliteMemory
 from ..world.disks import Disk
 from .database import Database
@@ -121,14 +122,12 @@ class MemoryDisks:
 
     def __init__(self, setup: Setup | None) -> None:
         self._setup = setup
-        self._template: sqlite3.Connection | None = None
+        self._template: bytes | None = None
 
     def __call__(self) -> Disk:
         """See `Disks`."""
-        if self._template is None and self._setup is not None:
-            self._template = sqlite3.connect(":memory:")
-            self._setup(self._template)
-            self._template.commit()
+        if self._template is None:
+            self._template = b"" if self._setup is None else image_of(self._setup)
         database = MemoryDatabase(self._template)
         return Disk(
             open=lambda: MemoryStore(database),
@@ -145,9 +144,6 @@ class MemoryDisks:
 
     def close(self) -> None:
         """See `Disks`."""
-        if self._template is not None:
-            self._template.close()
-            self._template = None
 
 
 class PostgresDisks:

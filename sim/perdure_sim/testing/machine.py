@@ -71,9 +71,13 @@ class WorkflowMachine(RuleBasedStateMachine):
             faults=ALL,
             store=store_of(cls.manager, cls.store),
         )
-        self.sim = self._stage.make(FaultPlan())
-        self.runs = []
-        self.prepare()
+        try:
+            self.sim = self._stage.make(FaultPlan())
+            self.runs = []
+            self.prepare()
+        except BaseException:  # Hypothesis has no machine yet that it could tear down
+            self._close()
+            raise
 
     def prepare(self) -> None:
         """Called before the first rule: the place for stubs."""
@@ -135,8 +139,12 @@ class WorkflowMachine(RuleBasedStateMachine):
             if not sim._deployed:
                 check_repeatable(type(self).manager, world, self._stage.seen)
         finally:
-            world.close()
-            self._stage.close()
+            self._close()
+
+    def _close(self) -> None:
+        if hasattr(self, "sim"):
+            self.sim._world.close()
+        self._stage.close()
 
     def check_end(self) -> None:
         """Called when nothing moves any more: the place for what holds in the end."""

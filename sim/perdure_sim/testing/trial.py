@@ -184,15 +184,18 @@ class Trial:
     def stage(self) -> Stage:
         """Where the runs take place."""
         if self._stage is None:
-            self._stage = Stage(
-                manager=self.manager,
-                setup=self.setup,
-                workers=self.workers,
-                faults=self.faults,
-                store=self.store,
-                events_max=self.events_max,
-            )
+            self._stage = self._make_stage()
         return self._stage
+
+    def _make_stage(self) -> Stage:
+        return Stage(
+            manager=self.manager,
+            setup=self.setup,
+            workers=self.workers,
+            faults=self.faults,
+            store=self.store,
+            events_max=self.events_max,
+        )
 
     def _set_up(self, inner: Any) -> None:
         """What Hypothesis shall do, if the test's own settings do not say it."""
@@ -525,23 +528,28 @@ class Trial:
 
         In a thread: no test of Hypothesis may run inside another.
         """
-        space = Space()
+        space, stage = Space(), self._make_stage()
+        errors: list[BaseException] = []
 
         def run(drawn: Arguments) -> None:
-            finished = self._run(drawn, FaultPlan())
+            finished = stage.run(self.script(drawn), FaultPlan())
             if finished.passed is not None:
                 raise finished.passed
             space.add(finished.world.faults.census, finished.ranges, finished.lateness)
 
         def explore() -> None:
-            self._call(run, SWEPT_EXAMPLES)
-            if self._stage is not None:  # its connections belong to this thread
-                self._stage.close()
-                self._stage = None
+            try:
+                self._call(run, SWEPT_EXAMPLES)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                stage.close()
 
         thread = threading.Thread(target=explore, name="perdure-census")
         thread.start()
         thread.join()
+        if errors:
+            raise errors[0]
         self.space = space
 
 

@@ -15,6 +15,7 @@ from perdure.store.connection import translate
 from perdure.store.sqlite import SqliteStore
 
 from ..stores.memory import MemoryDatabase, MemoryStore
+from ..stores.memory_users import image_of
 from .faulty_store import Over
 
 T = TypeVar("T")
@@ -113,15 +114,11 @@ def sqlite_disk(path: Path) -> Disk:
 def memory_disk() -> Disk:
     """The model store: fast, and the one whose workers can be taken for dead while they live."""
     database = MemoryDatabase()
-    template: sqlite3.Connection | None = None
 
     def prepare(make_tables: Callable[[sqlite3.Connection], object]) -> None:
-        nonlocal database, template
-        template = sqlite3.connect(":memory:")
-        make_tables(template)
-        template.commit()
+        nonlocal database
         database.close()
-        database = MemoryDatabase(template)
+        database = MemoryDatabase(image_of(make_tables))
 
     def crash(store: Store) -> None:
         assert isinstance(store, MemoryStore)
@@ -151,8 +148,6 @@ def memory_disk() -> Disk:
 
     def close() -> None:
         database.close()
-        if template is not None:
-            template.close()
 
     return Disk(
         open=lambda: MemoryStore(database),

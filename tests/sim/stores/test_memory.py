@@ -19,6 +19,7 @@ from perdure.store.sqlite import SqliteStore
 from perdure_sim import check_store
 from perdure_sim.conformance.bench import run_step
 from perdure_sim.stores.memory import MemoryDatabase, MemoryStore
+from perdure_sim.stores.memory_users import image_of
 
 
 class Stop(Exception):
@@ -493,11 +494,10 @@ def test_a_poisoned_commit_leaves_nothing(database: MemoryDatabase) -> None:
 
 
 def test_user_tables_are_made_when_they_are_needed() -> None:
-    """A simulation without tables has no SQLite; with them it begins with a copy of the template,
-    in which nothing is changed."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as template:
-        template.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1)")
-        database = MemoryDatabase(template)
+    """A simulation without tables has no SQLite; with them each begins with what was set up."""
+    image = image_of(lambda db: db.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1)"))
+    for _ in range(2):
+        database = MemoryDatabase(image)
         store = opened(database)
         fill(store)
         assert database._users._connection is None
@@ -505,5 +505,20 @@ def test_user_tables_are_made_when_they_are_needed() -> None:
             insert(tx, 2)
         found = database.user_tables.engine_execute("SELECT x FROM t").fetchall()
         assert found == [(1,), (2,)]
-        assert template.execute("SELECT x FROM t").fetchall() == [(1,)]
         database.close()
+
+
+def test_an_application_without_tables() -> None:
+    """One that makes none begins with none, and power that was lost takes back its first one."""
+    assert image_of(lambda db: None) == b""
+    with contextlib.closing(MemoryDatabase(image_of(lambda db: db.commit()))) as database:
+        database.keep_commits()
+        store = opened(database)
+        with store.transaction() as tx:
+            tx.run_user_code(lambda: tx.db.execute("SELECT 1"), read_only=False)
+        with store.transaction() as tx:
+            tx.run_user_code(lambda: tx.db.execute("CREATE TABLE t (x)"), read_only=False)
+        store.close()
+        database.undo_commits(1)
+        names = database.user_tables.engine_execute("SELECT name FROM sqlite_schema").fetchall()
+        assert names == []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import random
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import strategies as st
 from tests.postgres import Server
 
 from perdure import MutationContext, Step, WorkflowManager
@@ -52,9 +55,47 @@ def test_workflows_are_simulated_on_a_server(
     run_it: Any = test
     run_it()
     assert len(runs) > 3
+    assert left_in(address) == []
+
+
+def left_in(address: str) -> list[tuple[str]]:
+    """The simulator's schemas that are in a database."""
     with psycopg.connect(address) as connection:
         sql = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'perdure%'"
-        assert connection.execute(sql).fetchall() == []
+        found: list[tuple[str]] = connection.execute(sql).fetchall()
+        return found
+
+
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_nothing_is_left_by_a_fuzzer(
+    is_bad: bool, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says when it has ended: what is in the database goes with the test. Also if the
+    application's tables cannot be made."""
+    address = postgres_server.create_database()
+    monkeypatch.setenv(POSTGRESQL, address)
+
+    def setup(connection: psycopg.Connection[Any]) -> None:
+        make_tables(connection)
+        if is_bad:
+            make_tables(connection)
+
+    def fuzz() -> None:
+        @simulate(d, setup=setup, store="postgresql", amount=st.integers(1, 9))
+        def test(sim: Simulation, amount: int) -> None:
+            sim.start(shop(amount))
+
+        rng, call = random.Random(1), vars(test)["hypothesis"].fuzz_one_input
+        if is_bad:
+            with pytest.raises(psycopg.errors.DuplicateTable):
+                call(rng.randbytes(200))
+        else:
+            assert [call(rng.randbytes(200)) for _ in range(3)] != [None] * 3
+            assert len(left_in(address)) == 2
+
+    fuzz()
+    gc.collect()
+    assert left_in(address) == []
 
 
 def test_without_an_address_it_is_said_where_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
