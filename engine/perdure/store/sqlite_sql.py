@@ -45,7 +45,7 @@ from .rows import (
 )
 from .sqlite_events import EventReads
 from .sqlite_moving import refuse_moved
-from .sqlite_rows import STATE, STEP, Statement, step_row, workflow_insert, workflow_update
+from .sqlite_rows import STATE, STEP, Statement, columns, step_row, workflow_insert, workflow_update
 
 #: Ready steps that a worker looks at for some to take: as many as it takes at once, or more.
 READY_LOOK = 256
