@@ -16,23 +16,23 @@ from perdure.core.messages import SentEvent
 from .rows import EVENT_COLUMNS, awaits_name, event_from_row
 
 _EVENT = ", ".join(EVENT_COLUMNS)
-_OPEN_WAITS = "perdure_steps s WHERE s.workflow_id = ?1 AND s.kind = 'event' AND s.state = 'asked'"
+_OPEN_WAITS = "perdure_steps s WHERE s.workflow_id = ? AND s.kind = 'event' AND s.state = 'asked'"
 _KEY = 'instr(s.options, \'"event_id":"\')'
 #: The id that a step awaits, up to the quote and the brace behind it.
 _AWAITED_ID = f"substr(s.options, {_KEY} + 12, length(s.options) - {_KEY} - 13)"
 _AWAITED_EVENT = (
     f"SELECT s.number, {', '.join(f'e.{column}' for column in EVENT_COLUMNS)}"
     " FROM perdure_steps s CROSS JOIN perdure_events e"
-    f" ON e.workflow_id = ?1 AND e.id = {_AWAITED_ID}"
-    f" WHERE s.workflow_id = ?1 AND s.kind = 'event' AND s.state = 'asked' AND {_KEY} > 0"
-    " AND e.name = ?2 AND e.sequence IS NULL ORDER BY s.number LIMIT 1"
+    f" ON e.workflow_id = s.workflow_id AND e.id = {_AWAITED_ID}"
+    f" WHERE s.workflow_id = ? AND s.kind = 'event' AND s.state = 'asked' AND {_KEY} > 0"
+    " AND e.name = ? AND e.sequence IS NULL ORDER BY s.number LIMIT 1"
 )
 _WAITS_FOR_NAME = (
-    f"SELECT s.number FROM {_OPEN_WAITS} AND instr(s.options, ?2) > 0"
-    " AND s.number < coalesce(?3, 9223372036854775807) ORDER BY s.number LIMIT 1 OFFSET ?4"
+    f"SELECT s.number FROM {_OPEN_WAITS} AND instr(s.options, ?) > 0"
+    " AND s.number < coalesce(?, 9223372036854775807) ORDER BY s.number LIMIT 1 OFFSET ?"
 )
 _COUNT_QUEUED = (
-    "SELECT count(*) FROM perdure_events e WHERE e.workflow_id = ?1 AND e.name = ?2"
+    "SELECT count(*) FROM perdure_events e WHERE e.workflow_id = ? AND e.name = ?"
     " AND e.sequence IS NOT NULL AND e.consumed_by IS NULL"
     f" AND e.id NOT IN (SELECT {_AWAITED_ID} FROM {_OPEN_WAITS} AND {_KEY} > 0)"
 )
@@ -83,5 +83,5 @@ class EventReads:
 
     def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
         """See `base.Reader.count_queued`. Reads the workflow's steps and events."""
-        count: int = self._execute(_COUNT_QUEUED, (workflow_id, name)).fetchone()[0]
+        count: int = self._execute(_COUNT_QUEUED, (workflow_id, name, workflow_id)).fetchone()[0]
         return count
