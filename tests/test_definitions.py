@@ -69,6 +69,8 @@ def test_options_are_kept(manager: Definer) -> None:
     assert (action.raises, action.is_async) == ((KeyError,), True)
     other = manager.action(timeout=timedelta(minutes=1), raises=(KeyError, OSError))(plain_def)
     assert (other.timeout_ms, other.raises, other.retry) == (60_000, (KeyError, OSError), None)
+    listed = manager.action(name="listed", raises=[KeyError, OSError])(plain_def)
+    assert listed.raises == (KeyError, OSError)
     assert manager.workflow(name="w", retry=False)(async_def).retry is False
     assert manager.query(name="q")(plain_def).name == "q"
     assert manager.mutation(name="m")(plain_def).name == "m"
@@ -230,8 +232,9 @@ def test_a_lambda_with_a_name_is_a_definition(manager: Definer) -> None:
         ({"timeout": 0}, ValueError, "timeout=0: give a duration above 0"),
         ({"timeout": -1}, ValueError, "cannot be negative"),
         ({"timeout": "1s"}, TypeError, "give a timedelta or a number"),
-        ({"raises": [KeyError]}, TypeError, "Exception: give a class or a tuple of classes"),
         ({"raises": (KeyError, 5)}, TypeError, "5 is not a subclass of Exception"),
+        ({"raises": "KeyError"}, TypeError, "Exception: give a class, or several in a tuple"),
+        ({"raises": 5}, TypeError, "5 is not a subclass of Exception"),
         ({"raises": KeyboardInterrupt}, TypeError, "not a subclass of Exception"),
         ({"raises": StopIteration}, ValueError, "no coroutine raise StopIteration"),
         ({"raises": (KeyError, type("KeyError", (Exception,), {}))}, ValueError, "two classes"),

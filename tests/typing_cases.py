@@ -75,7 +75,7 @@ def in_thread(ctx: object, numbers: list[int]) -> int:
     return sum(numbers)
 
 
-@manager.action(raises=(LookupError, KeyError))
+@manager.action(raises=[LookupError, KeyError])
 def in_thread_more(ctx: object, numbers: list[int]) -> int:
     """A plain action with options."""
     return sum(numbers)

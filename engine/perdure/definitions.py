@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import CodeType
 from typing import (
@@ -48,7 +48,7 @@ R_co = TypeVar("R_co", covariant=True)
 #: A function's kind: what its context may do, and how it is run.
 Kind: TypeAlias = Literal["query", "mutation", "action", "workflow"]
 
-_Classes: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+_Classes: TypeAlias = type[Exception] | Iterable[type[Exception]]
 
 
 @attrs.frozen(unsafe_hash=False)
@@ -557,13 +557,17 @@ def _timeout_ms(timeout: timedelta | float | None) -> int | None:
 
 
 def _classes(raises: _Classes) -> tuple[type[Exception], ...]:
-    classes = raises if isinstance(raises, tuple) else (raises,)
+    classes: tuple[type[Exception], ...]
+    if isinstance(raises, type) or not isinstance(raises, Iterable):
+        classes = (raises,)
+    else:
+        classes = tuple(raises)  # a list too, as `non_retryable` takes it
     names: set[str] = set()
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             raise TypeError(
-                f"raises={raises!r}: {cls!r} is not a subclass of Exception: give a class or a"
-                " tuple of classes"
+                f"raises={raises!r}: {cls!r} is not a subclass of Exception: give a class, or"
+                " several in a tuple or a list"
             )
         if issubclass(cls, StopIteration):
             raise ValueError(

@@ -339,12 +339,14 @@ def ended_order(run: Run) -> None:
     run("worker", "--until-idle")
 
 
-@pytest.mark.parametrize("step", ["decision", "1"])
-def test_a_restart_runs_anew_from_a_step(run: Run, step: str) -> None:
-    """By the step's name or by its number; what was before it is kept."""
+@pytest.mark.parametrize(
+    ("option", "step"), [("--from", "decision"), ("--from", "1"), ("--from-step", "1")]
+)
+def test_a_restart_runs_anew_from_a_step(run: Run, option: str, step: str) -> None:
+    """By the step's name or by its number; what was before it is kept. Also by Python's word."""
     ended_order(run)
     before = run("show", "one", "--json").json["steps"][0]
-    assert run("restart", "one", "--from", step) == Ran(0, "restarted one\n", "")
+    assert run("restart", "one", option, step) == Ran(0, "restarted one\n", "")
     run("send", "one", "decision", '"no"')
     run("worker", "--until-idle")
     shown = run("show", "one", "--json").json

@@ -62,6 +62,40 @@ def test_a_reader_that_goes_away_ends_it_quietly(run: Run, app: str) -> None:
     assert process.returncode == 141
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["show", "one"],
+        ["show", "one", "--json"],
+        ["journal", "one"],
+        ["watch", "one", "--json"],
+        ["show", "\N{SNOWMAN}", "--json"],
+    ],
+)
+def test_characters_that_the_terminal_lacks_are_escaped(
+    run: Run, app: str, words: list[str], encoding: str
+) -> None:
+    """Ends as elsewhere, and what is printed as JSON is JSON."""
+    run("start", "order", '{"user": "\N{SNOWMAN}\N{WOMAN}"}', "--id", "one")
+    run("send", "one", "decision")
+    run("worker", "--until-idle")
+    ran = subprocess.run(
+        command(app, *words),
+        capture_output=True,
+        env=environment() | {"PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    assert b"Traceback" not in ran.stderr
+    assert ran.returncode == (1 if "\N{SNOWMAN}" in words else 0)
+    if "--json" in words or "journal" in words:
+        printed = (ran.stdout or ran.stderr).decode()
+        values = [json.loads(line) for line in printed.splitlines()]
+        assert "\N{SNOWMAN}" in json.dumps(values, ensure_ascii=False)
+
+
 def test_output_that_cannot_be_written_is_told(run: Run, app: str) -> None:
     """The disk is full, say; no traceback."""
     if not Path("/dev/full").exists():

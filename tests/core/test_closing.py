@@ -132,6 +132,28 @@ def test_awaiting_while_closed_ends_there() -> None:
     assert log == ["before", "inner"]
 
 
+def test_a_stubborn_coroutine_below_another_is_closed_again() -> None:
+    """The one that awaits it has ended by then, and reaches it no more."""
+    log: list[str] = []
+
+    async def stubborn() -> None:
+        while len(log) < 3:
+            try:
+                await asyncio.sleep(1)
+            except BaseException as error:
+                log.append(type(error).__name__)
+
+    async def between() -> None:
+        await stubborn()
+
+    async def main() -> None:
+        await between()
+
+    loop, _ = started(main)
+    loop.close()
+    assert log == ["GeneratorExit"] * 3
+
+
 def test_a_task_group_is_closed_silently() -> None:
     """TaskGroup answers GeneratorExit with cancelling its children and awaiting them."""
     log: list[str] = []

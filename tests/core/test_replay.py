@@ -462,6 +462,24 @@ def test_commands_are_accepted_only_while_the_handler_runs() -> None:
     assert live.value == 1
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_handler_leaves_behind_is_refused_too(ends: bool) -> None:
+    """After its end, or once it was dropped, nobody would ever answer: an error, not a wait."""
+    held: list[Steps] = []
+
+    async def main(steps: Steps) -> Any:
+        held.append(steps)
+        return await steps.run("f")
+
+    live = LiveRun(main)
+    if ends:
+        live.answer("f", 1)
+    else:
+        live.handler.close()
+    with pytest.raises(DeterminismError, match=r"action g \[\]: refused"):
+        held[0].run("g")
+
+
 def test_a_timer_of_a_parked_handler_is_set_again_by_replay() -> None:
     """Timers are not journaled: running the code makes them anew, at the same time."""
     live = LiveRun(with_timeout)

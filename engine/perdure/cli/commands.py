@@ -220,7 +220,13 @@ def cancel(workflow_id: str) -> None:
 
 @command_line.command()
 @click.argument("workflow_id", metavar="ID")
-@click.option("--from", "step", metavar="STEP", help="Anew from here: a step's number or name.")
+@click.option(
+    "--from",
+    "--from-step",
+    "step",
+    metavar="STEP",
+    help="Anew from here: a step's number or name.",
+)
 @shared_options
 def restart(workflow_id: str, step: str | None) -> None:
     """Run a workflow that has ended, or is blocked, once more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ def main() -> None:
     130 after Ctrl-C, 141 when whoever reads the output has gone. With ``--json`` an error is a
     JSON object on stderr, and stdout is empty.
     """
+    _escape_what_cannot_be_printed()
     if "_PERDURE_COMPLETE" in os.environ:
         command_line.main(prog_name="perdure")  # a shell asks how to go on
     try:
@@ -55,6 +58,19 @@ def main() -> None:
         _tell(type(error).__name__, str(error))
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Print characters that the encoding of the output lacks as JSON writes them: it stays JSON."""
+
+    def escape(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("perdure.cli", escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="perdure.cli")
 
 
 def _tell(kind: str, message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
+from types import CoroutineType
 from typing import Any
 
 #: A task may answer its cancelling or closing with one more await: so often it is asked again.
@@ -15,6 +16,18 @@ ROUNDS_MAX = 10
 
 
 def close_coroutine(coro: Coroutine[Any, Any, Any]) -> None:
+    # Those that it waits for are looked up first: it ends with the first await that one of them
+    # answers its closing with, and then holds it no more.
+    chain: list[Coroutine[Any, Any, Any]] = []
+    inner: Any = coro
+    while isinstance(inner, CoroutineType):
+        chain.append(inner)
+        inner = inner.cr_await
+    for each in chain or [coro]:
+        _close(each)
+
+
+def _close(coro: Coroutine[Any, Any, Any]) -> None:
     for _ in range(ROUNDS_MAX):
         try:
             coro.close()

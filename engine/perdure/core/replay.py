@@ -187,7 +187,7 @@ class Handler:
             DeterminismError: the workflow is not advancing (the call comes from another thread,
                 from a finalizer, or after the end), or its code does not fit the journal.
         """
-        if self._is_over or self._violation is not None:
+        if (self._is_over or self._violation is not None) and self.loop.is_running():
             # Refused by never answering: code that catches every error and tries again would
             # otherwise loop for ever. It is closed where it waits.
             return self._future(-1, resolve)

@@ -36,10 +36,13 @@ class FaultSet:
         """A set of what is named: kinds (``"raises"``), or ``"site=kind"``.
 
         Raises:
+            TypeError: it is no set of names.
             ValueError: a name that nothing has; the message tells those that there are.
         """
         if isinstance(faults, FaultSet):
             return faults
+        if not isinstance(faults, Iterable):
+            raise TypeError(f"faults={faults!r}: give names of faults, or () for none")
         names = [faults] if isinstance(faults, str) else list(faults)
         found: set[str] = set()
         for name in names:

@@ -58,6 +58,12 @@ def test_a_name_that_nothing_has() -> None:
         FaultSet.of([7])  # type: ignore[list-item]
 
 
+def test_what_is_no_set_of_names() -> None:
+    """None could mean none, or what is usual: the message says how to write none."""
+    with pytest.raises(TypeError, match=r"faults=None: .* or \(\) for none"):
+        FaultSet.of(None)  # type: ignore[arg-type]
+
+
 def test_a_plan_is_cut_to_a_set() -> None:
     """Choices of time are no faults, and stay."""
     plan = FaultPlan.parse("pd1:w0/turn#1=crash;w0/turn#2=jump;client/after#1=37s")
