@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import pathlib
 import sqlite3
 import sys
@@ -514,3 +515,11 @@ def test_translate_by_code(expected: type[Any]) -> None:
     # Lack of memory arrives as MemoryError; what carries no code is not the store's.
     assert type(guarded.translate(MemoryError())) is errors.StoreError
     assert guarded.translate(sqlite3.ProgrammingError("closed")) is None
+
+
+def test_no_statement_of_the_engines_leaves_anything_in_memory(db: Connection) -> None:
+    """A connection keeps a weak reference to each cursor: those of dead cursors go again."""
+    for _ in range(2_000):
+        db.engine_execute("SELECT 1").fetchone()
+    kept = [len(each) for each in gc.get_referents(db) if isinstance(each, list)]
+    assert kept and max(kept) < 1_000

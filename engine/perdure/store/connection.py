@@ -134,6 +134,17 @@ def _noting(name: str) -> Any:
     return method
 
 
+def new_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    """A cursor for a statement of the engine's; its rows are tuples.
+
+    Not by `sqlite3.Cursor(connection)`: a connection keeps a weak reference to each of its cursors,
+    and drops those that are dead only where its method `cursor` is called.
+    """
+    cursor = sqlite3.Connection.cursor(connection)
+    cursor.row_factory = None
+    return cursor
+
+
 class Cursor(sqlite3.Cursor):
     """The cursor that user code gets: it marks statements, explains refusals, notes trouble.
 
@@ -221,7 +232,7 @@ class Connection(sqlite3.Connection):
         trouble of the database's, and `sqlite3.Error` for a fault of our own.
         """
         try:
-            return sqlite3.Cursor(self).execute(sql, parameters)
+            return new_cursor(self).execute(sql, parameters)
         except (sqlite3.Error, MemoryError) as error:
             self._raise_store_error(error)
             raise

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from perdure.errors import ConnectionMisuse, StoreError
 
 from .base import TransactionLost
-from .connection import Connection, Parameters, translate
+from .connection import Connection, Parameters, new_cursor, translate
 from .guest import VERB, UserTransaction, ended, engines_own
 from .sqlite_sql import SqliteTransaction
 
@@ -41,12 +41,10 @@ class Guest(UserTransaction, SqliteTransaction):
         self._write = self._run_many
 
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        cursor = sqlite3.Cursor(self._guest)
-        cursor.row_factory = None  # the user's may make dicts
-        return cursor.execute(sql, parameters)
+        return new_cursor(self._guest).execute(sql, parameters)
 
     def _run_many(self, sql: str, rows: Sequence[Parameters]) -> int:
-        return sqlite3.Cursor(self._guest).executemany(sql, rows).rowcount
+        return new_cursor(self._guest).executemany(sql, rows).rowcount
 
     @property
     def _where(self) -> str:
