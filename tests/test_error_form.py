@@ -133,3 +133,14 @@ def test_what_is_no_stack_is_told_in_its_place() -> None:
     assert info.message == "bad"
     assert info.traceback == "<the traceback could not be written: AttributeError>"
     assert isinstance(rebuild_error(info, (Untraceable,)), Untraceable)
+
+
+@pytest.mark.parametrize("method", ["__reduce__", "__str__"])
+def test_an_error_whose_class_exits_is_kept(method: str) -> None:
+    """What its class raises must not be an `Exception`: the attempt is reported all the same."""
+
+    def leave(self: Exception) -> object:
+        raise SystemExit(3)
+
+    cls = type("Leaving", (Exception,), {method: leave})
+    assert encode_error(cls("x"), declared=(cls,)).type == "Leaving"

@@ -32,7 +32,7 @@ def encode_error(
     arguments = None if cls is None else _arguments(error, cls)
     try:
         message = str(error)
-    except Exception as failure:
+    except BaseException as failure:  # else the attempt would never be reported
         message = f"<str() of the exception raised {type(failure).__name__}>"
     if len(message) > MESSAGE_LENGTH_MAX:
         message = message[: MESSAGE_LENGTH_MAX - 1] + "…"
@@ -45,7 +45,7 @@ def _arguments(error: BaseException, cls: type[BaseException]) -> Json:
         return store_error(error, cls)
     except CannotStore as failure:
         reason = str(failure)
-    except Exception as failure:  # by contract: whatever its class does
+    except BaseException as failure:  # by contract: also where its class exits
         reason = type(failure).__name__
     return msgspec.json.encode(_storable(reason)[:MESSAGE_LENGTH_MAX]).decode()
 
