@@ -7,7 +7,6 @@ engine, or be reported when the remains are collected.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Coroutine
 from types import CoroutineType
 from typing import Any
@@ -41,10 +40,11 @@ def _close(coro: Coroutine[Any, Any, Any]) -> None:
 
 def end_task(task: asyncio.Task[Any]) -> None:
     waiter = task._fut_waiter  # type: ignore[attr-defined]
-    if sys.version_info >= (3, 14):  # a future holds who waits for it, which holds what it awaits
-        for future in (task, waiter):
-            for waiting in getattr(future, "_asyncio_awaited_by", None) or ():
-                asyncio.future_discard_from_awaited_by(future, waiting)
+    # From 3.14 on a future holds who waits for it, which holds what it awaits.
+    let_go = getattr(asyncio, "future_discard_from_awaited_by", None)
+    for future in (task, waiter) if let_go is not None else ():
+        for waiting in getattr(future, "_asyncio_awaited_by", None) or ():
+            let_go(future, waiting)
     # As a Future: a task that is done is not reported as destroyed while pending. Its waiter too,
     # which drops the callback by which the two hold each other.
     asyncio.Future.cancel(task)
