@@ -41,7 +41,7 @@ def _close(coro: Coroutine[Any, Any, Any]) -> None:
 def end_task(task: asyncio.Task[Any]) -> None:
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     # From 3.14 on a future holds who waits for it, which holds what it awaits.
-    let_go = getattr(asyncio, "future_discard_from_awaited_by", None)
+    let_go: Any = getattr(asyncio, "future_discard_from_awaited_by", None)
     for future in (task, waiter) if let_go is not None else ():
         for waiting in getattr(future, "_asyncio_awaited_by", None) or ():
             let_go(future, waiting)
