@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from tests.core.playbook import after, await_event, await_id, sent, waiting
 
-from perdure.core.awaits import Awaits, Queue
+from perdure.core.awaits import Awaits, Queue, is_for_created
 from perdure.core.commands import AwaitEvent
 from perdure.core.journal import StepRecord
 from perdure.core.messages import Asked, CancelWorkflow, SentEvent
@@ -25,6 +25,17 @@ def event(name: str, event_id: str = "any") -> SentEvent:
 def without(state: WorkflowState, number: int) -> WorkflowState:
     """The state after a step is gone, as far as `live` tells."""
     return replace(state, live={n: r for n, r in state.live.items() if n != number})
+
+
+@pytest.mark.parametrize(
+    ("waits_before", "queued", "expected"),
+    [(0, 0, True), (0, 2, True), (1, 0, False), (1, 1, True), (3, 2, False), (3, 4, True)],
+)
+def test_a_send_by_name_is_for_a_created_event_if_all_who_wait_longer_are_served(
+    waits_before: int, queued: int, expected: bool
+) -> None:
+    """Else it is a new event, for the first of those."""
+    assert is_for_created(waits_before, queued) is expected
 
 
 def test_an_event_is_for_the_step_that_awaits_it_by_id_else_by_name_the_longest() -> None:

@@ -25,7 +25,7 @@ READS: dict[str, Callable[[EventReads], Any]] = {
     "send": lambda reader: reader.find_send("e"),
     "created": lambda reader: reader.created_event("a", "e"),
     "awaited": lambda reader: reader.awaited_event("a", "e"),
-    "waits": lambda reader: reader.waits_for_name("a", "e", below=None),
+    "waits": lambda reader: reader.count_waits("a", "e", below=None),
     "queued": lambda reader: reader.count_queued("a", "e"),
 }
 
@@ -73,7 +73,7 @@ def test_later_steps_are_not_looked_at(tmp_path: Path) -> None:
         counts.append(
             [
                 steps_of(path, READS["awaited"]),
-                steps_of(path, lambda reader: reader.waits_for_name("a", "e", below=0)),
+                steps_of(path, lambda reader: reader.count_waits("a", "e", below=0)),
             ]
         )
     store.close()
@@ -91,6 +91,6 @@ def test_options_that_are_damaged_say_nothing(place: Place) -> None:
         place.execute(f"UPDATE perdure_steps SET options = '{options}' WHERE number = {number}")
     found = store.reader().awaited_event("a", "e")
     assert found is not None and (found[0], found[1].event_id) == (3, "e3")
-    assert store.reader().waits_for_name("a", "e", below=None) is None
+    assert store.reader().count_waits("a", "e", below=None) == 0
     assert store.reader().count_queued("a", "e") == 0
     store.close()

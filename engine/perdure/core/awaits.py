@@ -18,6 +18,21 @@ from .journal import StepRecord
 from .messages import SentEvent
 
 
+def is_for_created(waits_before: int, queued: int) -> bool:
+    """Whether an event that is sent by name is one that was created, and not a new one.
+
+    A send by name is for the step that waits longest of those for which no queued event is. The
+    created event in question is the one that a step awaits by its id, the one that has waited
+    longest for any such; if no step does, the oldest.
+
+    Args:
+        waits_before: steps that wait for the name, longer than that step (if there is none, all).
+        queued: events of that name that were sent and not delivered, without those that a step
+            awaits by their ids. Each is for one of the former, from the first on.
+    """
+    return queued >= waits_before
+
+
 class Awaits:
     """The open waits for events, found without a search: there may be thousands of each.
 

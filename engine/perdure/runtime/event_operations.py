@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from perdure.core.awaits import is_for_created
 from perdure.core.ids import EventId, WorkflowId
 from perdure.core.messages import EventSent, SentEvent
 from perdure.core.outcomes import Outcome
@@ -136,21 +137,13 @@ def _found(scope: Scope, order: EventOrder) -> tuple[WorkflowId, SentEvent]:
 
 
 def _created_event(scope: Scope, workflow_id: WorkflowId, oldest: SentEvent) -> SentEvent | None:
-    """Of the created events of a name the one that a send by name is for; None for a new one.
-
-    It is for the step that waits longest of those that no queued event is for. If that one awaits
-    a created event by its id, it is this event; if any of that name, a new one. If nobody waits,
-    it is the created event that is oldest.
-    """
+    """Of the created events of a name the one that a send by name is for; None for a new one."""
     tx, name = scope.tx, oldest.name
     by_id = tx.awaited_event(workflow_id, name)
     number, event = (None, oldest) if by_id is None else by_id
-    # Nearly always nobody waits longer for the name: then there is no need to know who is served.
-    if tx.waits_for_name(workflow_id, name, below=number) is None:
-        return event
-    served = tx.count_queued(workflow_id, name)
-    is_next = tx.waits_for_name(workflow_id, name, below=number, skip=served) is None
-    return event if is_next else None
+    before = tx.count_waits(workflow_id, name, below=number)
+    queued = tx.count_queued(workflow_id, name) if before else 0  # nearly always nobody waits
+    return event if is_for_created(before, queued) else None
 
 
 def _send_again(scope: Scope, stored: tuple[WorkflowId, SentEvent, bool]) -> EventId:

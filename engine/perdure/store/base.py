@@ -200,11 +200,8 @@ class Reader(Protocol):
         several the one with the lowest. (Ids of events have no character that JSON escapes.)"""
         ...
 
-    def waits_for_name(
-        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
-    ) -> int | None:
-        """The number, under `below`, of the open step that awaits events of that name; the lowest
-        but for `skip` ones."""
+    def count_waits(self, workflow_id: WorkflowId, name: str, *, below: int | None) -> int:
+        """How many open steps with numbers under `below` (None: any) await events of that name."""
         ...
 
     def count_queued(self, workflow_id: WorkflowId, name: str) -> int:

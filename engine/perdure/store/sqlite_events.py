@@ -27,9 +27,9 @@ _AWAITED_EVENT = (
     f" WHERE s.workflow_id = ? AND s.kind = 'event' AND s.state = 'asked' AND {_KEY} > 0"
     " AND e.name = ? AND e.sequence IS NULL ORDER BY s.number LIMIT 1"
 )
-_WAITS_FOR_NAME = (
-    f"SELECT s.number FROM {_OPEN_WAITS} AND instr(s.options, ?) > 0"
-    " AND s.number < coalesce(?, 9223372036854775807) ORDER BY s.number LIMIT 1 OFFSET ?"
+_COUNT_WAITS = (
+    f"SELECT count(*) FROM {_OPEN_WAITS} AND instr(s.options, ?) > 0"
+    " AND s.number < coalesce(?, 9223372036854775807)"
 )
 _COUNT_QUEUED = (
     "SELECT count(*) FROM perdure_events e WHERE e.workflow_id = ? AND e.name = ?"
@@ -72,14 +72,11 @@ class EventReads:
         row = self._execute(_AWAITED_EVENT, (workflow_id, name)).fetchone()
         return None if row is None else (row[0], event_from_row(row[1:]))
 
-    def waits_for_name(
-        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
-    ) -> int | None:
-        """See `base.Reader.waits_for_name`. Reads the workflow's steps up to that one."""
-        row = self._execute(
-            _WAITS_FOR_NAME, (workflow_id, awaits_name(name), below, skip)
-        ).fetchone()
-        return None if row is None else row[0]
+    def count_waits(self, workflow_id: WorkflowId, name: str, *, below: int | None) -> int:
+        """See `base.Reader.count_waits`. Reads the workflow's steps up to that number."""
+        values = (workflow_id, awaits_name(name), below)
+        count: int = self._execute(_COUNT_WAITS, values).fetchone()[0]
+        return count
 
     def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
         """See `base.Reader.count_queued`. Reads the workflow's steps and events."""

@@ -207,13 +207,12 @@ class Reads:
                 return number, row.event
         return None
 
-    def waits_for_name(
-        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
-    ) -> int | None:
-        """See `base.Reader.waits_for_name`."""
-        waits = self._open_waits(workflow_id)
-        numbers = [number for number, command in waits if command.event_name == name]
-        return next((n for n in numbers[skip:] if below is None or n < below), None)
+    def count_waits(self, workflow_id: WorkflowId, name: str, *, below: int | None) -> int:
+        """See `base.Reader.count_waits`."""
+        return sum(
+            command.event_name == name and (below is None or number < below)
+            for number, command in self._open_waits(workflow_id)
+        )
 
     def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
         """See `base.Reader.count_queued`."""

@@ -257,14 +257,12 @@ class ShufflesEvents(BrokenStore):
             ]
 
 
-class ServesNobody(BrokenStore):
-    """Knows no wait but the first one."""
+class CountsAllWaits(BrokenStore):
+    """Counts waits also that came later."""
 
     class reader_class(SqliteReader):  # noqa: N801 - it takes the attribute's place
-        def waits_for_name(
-            self, workflow_id: str, name: str, *, below: int | None, skip: int = 0
-        ) -> int | None:
-            return super().waits_for_name(workflow_id, name, below=below)
+        def count_waits(self, workflow_id: str, name: str, *, below: int | None) -> int:
+            return super().count_waits(workflow_id, name, below=None)
 
 
 class CountsWhatIsAwaited(BrokenStore):
@@ -387,7 +385,7 @@ BROKEN: dict[type[SqliteStore], str] = {
     ForgetsTakeovers: "a_worker_gives_up_all_it_owns",
     WakesLater: "waking_is_only_ever_sooner",
     SendsMailAround: "inbox_rows_reach_their_worker",
-    ServesNobody: "awaited_events_are_found",
+    CountsAllWaits: "awaited_events_are_found",
     CountsWhatIsAwaited: "awaited_events_are_found",
     ShufflesEvents: "events_come_back_in_order",
     ClaimsTheNewest: "due_workflows_can_be_claimed",

@@ -37,7 +37,7 @@ READS: dict[str, Callable[[PostgresTransaction], Any]] = {
     "send": lambda reader: reader.find_send("a"),
     "created event": lambda reader: reader.created_event("a", "b"),
     "awaited event": lambda reader: reader.awaited_event("a", "b"),
-    "waits for a name": lambda reader: reader.waits_for_name("a", "b", below=None),
+    "waits": lambda reader: reader.count_waits("a", "b", below=None),
     "queued": lambda reader: reader.count_queued("a", "b"),
 }
 for _name, _status, _after, _up in itertools.product(

@@ -113,9 +113,9 @@ _AWAITED_EVENT = (
     f" ORDER BY number) s CROSS JOIN LATERAL (SELECT {EVENT} FROM perdure_events"
     " WHERE workflow_id = $1 AND id = s.id AND name = $2 AND sent_at IS NULL OFFSET 0) e LIMIT 1"
 )
-_WAITS_FOR_NAME = (
-    f"SELECT s.number FROM {_OPEN_WAITS} AND strpos(s.options, $2) > 0"
-    " AND s.number < coalesce($3, 9223372036854775807) ORDER BY s.number LIMIT 1 OFFSET $4"
+_COUNT_WAITS = (
+    f"SELECT count(*) FROM {_OPEN_WAITS} AND strpos(s.options, $2) > 0"
+    " AND s.number < coalesce($3, 9223372036854775807)"
 )
 _COUNT_QUEUED = (
     "SELECT count(*) FROM perdure_events e WHERE e.workflow_id = $1 AND e.name = $2"
@@ -360,13 +360,11 @@ class PostgresReader:
         row = self._execute(_AWAITED_EVENT, (workflow_id, name)).fetchone()
         return None if row is None else (row[0], event_from_row(row[1:]))
 
-    def waits_for_name(
-        self, workflow_id: WorkflowId, name: str, *, below: int | None, skip: int = 0
-    ) -> int | None:
-        """See `base.Reader.waits_for_name`. Reads the workflow's steps up to that one."""
-        values = (workflow_id, awaits_name(name), below, skip)
-        row = self._execute(_WAITS_FOR_NAME, values).fetchone()
-        return None if row is None else row[0]
+    def count_waits(self, workflow_id: WorkflowId, name: str, *, below: int | None) -> int:
+        """See `base.Reader.count_waits`. Reads the workflow's steps up to that number."""
+        values = (workflow_id, awaits_name(name), below)
+        count: int = self._execute(_COUNT_WAITS, values).fetchone()[0]
+        return count
 
     def count_queued(self, workflow_id: WorkflowId, name: str) -> int:
         """See `base.Reader.count_queued`. Reads the workflow's steps and events."""
