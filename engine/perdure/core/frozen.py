@@ -1,4 +1,4 @@
-"""The base of the core's values."""
+"""The base of the values that the core is made of, and of what carries them to and fro."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ class Frozen(Struct, frozen=True, gc=False):
 
     It must hold nothing that may lead back to itself, such as a user's object or a handler: the
     garbage collector does not look at it. A turn makes thousands, most of which live as long as
-    their workflow; to look at them again and again took a seventh of a busy worker's time.
+    their workflow: with them it took a seventh of a busy worker's time, without them a tenth.
     """

@@ -61,8 +61,8 @@ def _asyncgen_started(generator: AsyncGenerator[Any, Any]) -> None:
 def hook_asyncgens() -> Any:
     """Have this thread's async generators end with the workflow loop in which they begin.
 
-    To set the hooks costs as much as a small handler takes to run, since each of them is an audit
-    event: so whoever advances many handlers does it once, around all of them.
+    To set the hooks takes some microseconds, since each of them is an audit event: so whoever
+    advances many handlers does it once, around all of them.
 
     Returns:
         For `unhook_asyncgens`, in the end.

@@ -133,7 +133,7 @@ class Result(msgspec.Struct):
 
 
 #: Writes that are rows and nothing else. (In loops over all writes their type is compared:
-#: `isinstance` takes ten times as long to say no, since their classes have a metaclass.)
+#: `isinstance` takes several times as long to say no, since their classes have a metaclass.)
 _ROWS = (PutStep, PutTick, ConsumeEvent)
 
 #: Of a workflow that ended, and was restarted or deleted in the same transaction: that it ended.
